@@ -1,0 +1,3 @@
+//! callboard: an actor-based scheduling runtime for actix.
+
+pub mod trigger;
