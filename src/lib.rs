@@ -1,3 +1,9 @@
 //! callboard: an actor-based scheduling runtime for actix.
 
+pub mod clock;
+pub mod event;
+pub mod executor;
+pub mod store;
+pub mod task;
+pub mod timer;
 pub mod trigger;

@@ -92,7 +92,9 @@ impl Trigger {
     /// Refuses a trigger that has no run at or after `from`.
     pub fn check(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<(), TriggerError> {
         match self.next(from, cx) {
-            Ok(None) if !self.on_shutdown() => Err(TriggerError::NeverFires { reason: "no run time lies ahead".into() }),
+            Ok(None) if !self.on_shutdown() => {
+                Err(TriggerError::NeverFires { reason: "no run time lies ahead".into() })
+            }
             _ => Ok(()),
         }
     }
