@@ -1,6 +1,10 @@
 //! callboard: an actor-based scheduling runtime for actix.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 pub mod event;
 pub mod executor;
 pub mod store;
