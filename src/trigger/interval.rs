@@ -114,6 +114,10 @@ impl Interval {
                 "its length is zero or less; it has to be longer than nothing",
             ));
         }
+        if self.limits.gap.is_some() || self.limits.fold.is_some() {
+            let reason = "an interval is elapsed time and knows neither gap nor fold";
+            return Err(TriggerError::invalid("interval", reason));
+        }
         self.limits.ordered()?;
         Ok(self)
     }

@@ -5,10 +5,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{NaiveTime, Timelike};
+
 use super::cron::{CronBuilder, Crontab, Quartz};
 use super::limits::{Limits, zone_named};
 use super::zone::{Fold, Gap};
-use super::{Date, Interval, IntoTrigger, Trigger, TriggerError};
+use super::{
+    And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger,
+    TriggerError, calendar,
+};
 
 const UNITS: [(&str, u64); 9] = [
     ("w", 604_800_000_000_000),
@@ -169,50 +174,197 @@ fn last_option(text: &str) -> Option<(usize, &'static str)> {
     best
 }
 
+/// How deep triggers may be nested in text.
+const DEPTH: usize = 64;
+
 impl FromStr for Trigger {
     type Err = TriggerError;
 
     /// Reads what a user types: the text that `Display` prints, a crontab line of 5, 6 or 7
     /// fields, a nickname, or JSON.
+    ///
+    /// | text | trigger |
+    /// |---|---|
+    /// | `30 8 * * mon-fri`, `@daily` | crontab |
+    /// | `cron hour=8 day="last fri"` | cron by fields |
+    /// | `quartz 0 30 8 ? * MON-FRI` | Quartz |
+    /// | `every 1h 30m` | interval |
+    /// | `calendar 2w at 17:00:00` | calendar interval |
+    /// | `once at 2026-05-01T12:00:00`, `once` | date |
+    /// | `or(…; …)`, `and(…; …) within 5s` | any, all |
+    /// | `except(…; 2026-12-25; 12-26; 2026-08-01..2026-08-15; …)` | a trigger minus dates, ranges, triggers |
+    /// | `custom name {"a": 1}` | custom |
+    /// | `shutdown` | at shutdown |
+    ///
+    /// After a repeating pattern, in any order: `in Europe/Lisbon`, `from 2026-01-01T00:00:00`,
+    /// `until 2026-12-31`, `jitter 30s`, `gap skip`, `gap fire_after`, `fold first`,
+    /// `fold second`, `fold both`.
     fn from_str(text: &str) -> Result<Trigger, TriggerError> {
-        let text = text.trim();
-        if text.starts_with('{') {
-            return serde_json::from_str(text)
-                .map_err(|error| TriggerError::invalid("trigger", error.to_string()));
-        }
-        if text.is_empty() {
+        parse(text, 0)
+    }
+}
+
+fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
+    let text = text.trim();
+    if text.starts_with('{') {
+        return serde_json::from_str(text)
+            .map_err(|error| TriggerError::invalid("trigger", error.to_string()));
+    }
+    if depth > DEPTH {
+        return Err(TriggerError::invalid(
+            "trigger",
+            format!("it is nested deeper than {DEPTH} levels"),
+        ));
+    }
+    let word = text
+        .split(|c: char| c.is_whitespace() || c == '(')
+        .next()
+        .unwrap_or_default();
+    let rest = text[word.len()..].trim();
+    match word {
+        "" => {
             let forms = "a crontab line, `every 15m`, `once at 2026-05-01T12:00:00`, `cron hour=8`, or JSON";
-            return Err(TriggerError::invalid(
+            Err(TriggerError::invalid(
                 "trigger",
                 format!("it is empty; write {forms}"),
-            ));
+            ))
         }
-        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        match word {
-            "shutdown" if rest.is_empty() => Ok(Trigger::Shutdown),
-            "once" => once(rest),
-            "every" => {
-                let (length, limits) = split_limits(text)?;
-                let length = length.strip_prefix("every").unwrap_or(length);
-                Interval::every(parse_duration(length)?)
-                    .with_limits(limits)
-                    .into_trigger()
-            }
-            "cron" => {
-                let (fields, limits) = split_limits(text)?;
-                let fields = fields.strip_prefix("cron").unwrap_or(fields);
-                cron_fields(fields)?.with_limits(limits).into_trigger()
-            }
-            "quartz" => {
-                let (line, limits) = split_limits(rest)?;
-                Quartz::builder(line).with_limits(limits).into_trigger()
-            }
-            _ => {
-                let (line, limits) = split_limits(text)?;
-                Crontab::builder(line).with_limits(limits).into_trigger()
-            }
+        "shutdown" if rest.is_empty() => Ok(Trigger::Shutdown),
+        "once" => once(rest),
+        "every" => {
+            let (head, limits) = split_limits(text)?;
+            let length = head.strip_prefix("every").unwrap_or(head);
+            Interval::every(parse_duration(length)?)
+                .with_limits(limits)
+                .into_trigger()
+        }
+        "calendar" => {
+            let (head, limits) = split_limits(text)?;
+            calendar::parse(head.strip_prefix("calendar").unwrap_or(head), limits)?.into_trigger()
+        }
+        "cron" => {
+            let (head, limits) = split_limits(text)?;
+            cron_fields(head.strip_prefix("cron").unwrap_or(head))?
+                .with_limits(limits)
+                .into_trigger()
+        }
+        "quartz" => {
+            let (line, limits) = split_limits(text)?;
+            Quartz::builder(line.strip_prefix("quartz").unwrap_or(line))
+                .with_limits(limits)
+                .into_trigger()
+        }
+        "custom" => custom(rest),
+        "or" | "and" | "except" => combined(word, rest, depth),
+        _ => {
+            let (line, limits) = split_limits(text)?;
+            Crontab::builder(line).with_limits(limits).into_trigger()
         }
     }
+}
+
+fn custom(rest: &str) -> Result<Trigger, TriggerError> {
+    let (name, params) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let params = match params.trim() {
+        "" => serde_json::Value::Null,
+        json => serde_json::from_str(json)
+            .map_err(|error| TriggerError::invalid("params", error.to_string()))?,
+    };
+    Custom::new(name, params).into_trigger()
+}
+
+/// `or(a; b)`, `and(a; b) within 5s`, `except(a; 2026-12-25; …)`
+fn combined(word: &str, rest: &str, depth: usize) -> Result<Trigger, TriggerError> {
+    let (parts, after) = parts(rest).ok_or_else(|| {
+        TriggerError::invalid(
+            word,
+            format!("its parts are written {word}(a; b; …), with `;` between"),
+        )
+    })?;
+    let trigger = |part: &str| parse(part, depth + 1);
+    if word != "and" && !after.is_empty() {
+        return Err(TriggerError::invalid(
+            word,
+            format!("`{after}` after the parts is not understood"),
+        ));
+    }
+    match word {
+        "or" => Or::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?)?.into_trigger(),
+        "and" => {
+            let tolerance = match after.strip_prefix("within") {
+                Some(length) => parse_duration(length)?,
+                None if after.is_empty() => Duration::ZERO,
+                None => {
+                    return Err(TriggerError::invalid(
+                        "and",
+                        format!("`{after}`: only `within 5s` can follow"),
+                    ));
+                }
+            };
+            And::new(
+                parts.into_iter().map(trigger).collect::<Result<_, _>>()?,
+                tolerance,
+            )?
+            .into_trigger()
+        }
+        _ => {
+            let mut parts = parts.into_iter();
+            let base = trigger(parts.next().unwrap_or_default())?;
+            let mut except = Except::of(base);
+            for part in parts {
+                except = if let Ok(date) = part.parse::<ExceptDate>() {
+                    except.date(date)
+                } else if let Ok(range) = part.parse::<ExceptRange>() {
+                    except.push(range)
+                } else {
+                    except.trigger(trigger(part)?)
+                };
+            }
+            except.into_trigger()
+        }
+    }
+}
+
+/// What stands between the parentheses, split at the semicolons that are not inside of quotes or
+/// inner parentheses, and what follows.
+fn parts(text: &str) -> Option<(Vec<&str>, &str)> {
+    let inner = text.strip_prefix('(')?;
+    let (mut open, mut quoted, mut escaped, mut start) = (0usize, false, false, 0);
+    let mut parts = Vec::new();
+    for (at, c) in inner.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '{' | '[' => open += 1,
+            ')' if open == 0 => {
+                parts.push(inner[start..at].trim());
+                return Some((parts, inner[at + 1..].trim()));
+            }
+            ')' | '}' | ']' => open = open.checked_sub(1)?,
+            ';' if open == 0 => {
+                parts.push(inner[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// `17:00` or `17:00:00`
+pub(crate) fn parse_time(text: &str) -> Result<NaiveTime, TriggerError> {
+    NaiveTime::parse_from_str(text, "%H:%M:%S")
+        .or_else(|_| NaiveTime::parse_from_str(text, "%H:%M"))
+        .ok()
+        .filter(|time| time.nanosecond() == 0)
+        .ok_or_else(|| {
+            TriggerError::invalid(
+                "time",
+                format!("`{text}` is not a time of day; write 17:00 or 17:00:30"),
+            )
+        })
 }
 
 fn once(rest: &str) -> Result<Trigger, TriggerError> {
