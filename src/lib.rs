@@ -1,9 +1,11 @@
 //! callboard: an actor-based scheduling runtime for actix.
 
+pub mod backoff;
 pub mod clock;
 pub mod event;
 pub mod executor;
 pub mod store;
+pub mod supervision;
 pub mod task;
 pub mod timer;
 pub mod trigger;
