@@ -216,6 +216,9 @@ impl<A: Clone + Send + 'static> Handler<GuardianStatus> for Guardian<A> {
 
 impl<A: Clone + Send + 'static> fmt::Debug for Guardian<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guardian").field("name", &self.name).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Guardian")
+            .field("name", &self.name)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }

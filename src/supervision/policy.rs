@@ -124,7 +124,10 @@ impl RestartPolicy {
         let recent = history.within(self.window, now);
         match self.max {
             Some(max) if recent >= max => Verdict::GiveUp {
-                reason: format!("{death}, after {recent} restart(s) within {:?}, which is the limit", self.window),
+                reason: format!(
+                    "{death}, after {recent} restart(s) within {:?}, which is the limit",
+                    self.window
+                ),
             },
             _ => Verdict::Restart { after: self.backoff.delay(recent, seed) },
         }
