@@ -5,5 +5,7 @@ pub mod event;
 pub mod executor;
 pub mod store;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod timer;
 pub mod trigger;
