@@ -7,5 +7,7 @@ pub mod executor;
 pub mod store;
 pub mod supervision;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod timer;
 pub mod trigger;
