@@ -68,7 +68,7 @@ pub(super) struct Serve {
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("what").required(true).args(["trigger", "jsonl"]))]
 pub(super) struct Next {
-    /// A crontab expression ("0 3 * * mon-fri"), or a trigger as JSON.
+    /// A trigger: a crontab expression ("0 3 * * mon-fri"), other text ("every 5m"), or JSON.
     #[arg(value_name = "EXPR|JSON")]
     pub(super) trigger: Option<String>,
     /// The zone in which the trigger is read where it names none.
@@ -159,8 +159,8 @@ pub(super) struct Add {
     /// When: once, at a time with an offset, or without one on the clock of --timezone.
     #[arg(long, value_name = "TIME")]
     pub(super) at: Option<String>,
-    /// When: any trigger, as JSON.
-    #[arg(long, value_name = "JSON")]
+    /// When: any trigger, as text or JSON.
+    #[arg(long, value_name = "TEXT|JSON")]
     pub(super) trigger: Option<String>,
     /// What: a command line for /bin/sh.
     #[arg(long, value_name = "COMMAND")]

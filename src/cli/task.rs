@@ -116,7 +116,7 @@ fn describe(add: &Add) -> Result<Value, Failure> {
     set("cron", text(&add.cron));
     set("every", text(&add.every));
     set("at", text(&add.at));
-    set("trigger", parse_json("--trigger", &add.trigger)?);
+    set("trigger", text(&add.trigger));
     set("handler", text(&add.handler));
     set("args", parse_json("--args", &add.args)?);
     set("name", text(&add.name));

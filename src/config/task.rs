@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::value::{Kind, Problems, Section, Value};
 use super::{ALIAS, ConfigError, Problem, Settings, ZONE, misfire_grace};
 use crate::task::{Alias, Task, TaskId};
-use crate::trigger::{Context, Trigger};
+use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError};
 
 /// A task as settings describe it, checked as far as it can be without a scheduler: whether the
 /// handler exists and takes the arguments is for whoever has the handlers.
@@ -166,53 +166,36 @@ impl TaskSettings {
 
 /// When: exactly one of `cron`, `every`, `at`, `trigger`.
 fn trigger(section: &mut Section<'_>) -> Option<Trigger> {
-    const KEYS: &str = "`cron = \"0 3 * * *\"`, `every = \"5m\"`, `at = \"2027-01-01T08:00:00\"` or `trigger = { type = … }`";
-    let mut found: Vec<(&'static str, Option<usize>, Option<Json>)> = Vec::new();
-    if let Some((_, line)) = section.peek("cron") {
-        found.push(("cron", line, section.text("cron").map(|text| json!({ "type": "crontab", "expression": text }))));
-    }
-    if let Some((_, line)) = section.peek("every") {
-        let every = section.duration("every").and_then(|every| {
-            if every.is_zero() {
-                section.problem(line, "every", "is zero; it must be longer");
-                return None;
-            }
-            Some(interval(every))
+    const KEYS: [&str; 4] = ["cron", "every", "at", "trigger"];
+    section.note_known(&KEYS);
+    let given: Vec<&'static str> = KEYS.into_iter().filter(|key| section.peek(key).is_some()).collect();
+    let [key] = given[..] else {
+        let forms = "`cron = \"0 3 * * *\"`, `every = \"5m\"`, `at = \"2027-01-01T08:00:00\"` or `trigger = { type = … }`";
+        section.problem(None, "", match given.is_empty() {
+            true => format!("says not when it runs; give it {forms}"),
+            false => format!("has {}; it can have only one of them", given.join(" and ")),
         });
-        found.push(("every", line, every));
-    }
-    if let Some((_, line)) = section.peek("at") {
-        let at = section.moment("at").map(|text| json!({ "type": "date", "run_at": text }));
-        found.push(("at", line, at));
-    }
-    if let Some((_, line)) = section.peek("trigger") {
-        found.push(("trigger", line, section.take("trigger").map(Value::into_json)));
-    }
-    section.note_known(&["cron", "every", "at", "trigger"]);
-    match found.len() {
-        0 => {
-            section.problem(None, "", format!("says not when it runs; give it {KEYS}"));
-            return None;
-        }
-        1 => {}
-        _ => {
-            let given = found.iter().map(|(key, ..)| *key).collect::<Vec<_>>().join(" and ");
-            section.problem(None, "", format!("has {given}; it can have only one of them"));
-            return None;
-        }
-    }
-    let (key, line, json) = found.pop()?;
-    serde_json::from_value::<Trigger>(json?)
-        .map_err(|error| section.problem(line, key, error.to_string()))
-        .ok()
+        given.into_iter().for_each(|key| drop(section.take(key)));
+        return None;
+    };
+    let line = section.peek(key).and_then(|(_, line)| line);
+    let trigger = match key {
+        "cron" => Crontab::builder(section.text(key)?).into_trigger(),
+        "every" => Interval::every(section.duration(key)?).into_trigger(),
+        "at" => section.moment(key)?.parse::<Moment>().map(Date::at).into_trigger(),
+        _ => match section.take(key)? {
+            Value { kind: Kind::Text(text), .. } => text.parse(),
+            table => serde_json::from_value(table.into_json())
+                .map_err(|error| TriggerError::Invalid { field: "trigger".to_owned(), reason: error.to_string() }),
+        },
+    };
+    trigger.map_err(|error| section.problem(line, key, said(key, &error))).ok()
 }
 
-fn interval(every: std::time::Duration) -> Json {
-    if every.subsec_nanos() == 0 {
-        json!({ "type": "interval", "seconds": every.as_secs() })
-    } else {
-        json!({ "type": "interval", "seconds": every.as_secs_f64() })
-    }
+/// The error without a field that repeats the key.
+fn said(key: &str, error: &TriggerError) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{key}: ")).map_or(text.clone(), str::to_owned)
 }
 
 /// What: exactly one of `shell`, `http`, `handler` (with `args`).
