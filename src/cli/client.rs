@@ -44,8 +44,9 @@ pub(super) fn ask(dir: &Path, request: Request) -> Result<Value, Failure> {
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
 
-    let mut line = serde_json::to_vec(&Envelope { v: VERSION, request })
-        .map_err(|error| Failure::new(Exit::Failed, format!("the request cannot be written as JSON: {error}")))?;
+    let mut line = serde_json::to_vec(&Envelope { v: VERSION, request }).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the request cannot be written as JSON: {error}"))
+    })?;
     if line.len() >= MAX_REQUEST {
         let message = format!("the request is {} bytes long; at most {MAX_REQUEST} are allowed", line.len());
         return Err(Failure::new(Exit::Invalid, message));
@@ -58,7 +59,8 @@ pub(super) fn ask(dir: &Path, request: Request) -> Result<Value, Failure> {
     if answer.is_empty() {
         return Err(Failure::new(Exit::Failed, "the service ended before it had answered; look at its log"));
     }
-    let reply: Reply = serde_json::from_slice(&answer)
-        .map_err(|error| Failure::new(Exit::Failed, format!("the service's answer cannot be read: {error}")))?;
+    let reply: Reply = serde_json::from_slice(&answer).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the service's answer cannot be read: {error}"))
+    })?;
     reply.into()
 }

@@ -39,7 +39,8 @@ pub(super) fn socket(dir: &Path) -> Result<PathBuf, Failure> {
 /// the answer is a warning when others can look inside.
 pub(super) fn create(dir: &Path) -> Result<Option<String>, Failure> {
     let failed = |error: std::io::Error| {
-        let message = format!("cannot make the data directory {}: {error}; choose another with --data", dir.display());
+        let message =
+            format!("cannot make the data directory {}: {error}; choose another with --data", dir.display());
         Failure::new(Exit::Failed, message)
     };
     if !dir.is_dir() {

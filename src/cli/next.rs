@@ -62,7 +62,8 @@ fn local(times: &[DateTime<Utc>], zone: Tz) -> Vec<String> {
 
 /// Reads questions from standard input, one JSON object a line, and answers each with a line.
 fn answer_lines() -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot read standard input: {error}"));
+    let failed =
+        |error: io::Error| Failure::new(Exit::Failed, format!("cannot read standard input: {error}"));
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line).map_err(failed)? > 0 {
@@ -79,7 +80,8 @@ fn answer_lines() -> Result<(), Failure> {
 fn reply(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     catch_unwind(|| answer(&line)).unwrap_or_else(|_| {
-        let id = serde_json::from_str::<Value>(&line).map(|question| question["id"].clone()).unwrap_or_default();
+        let id =
+            serde_json::from_str::<Value>(&line).map(|question| question["id"].clone()).unwrap_or_default();
         json!({ "id": id, "error": "the search failed; please report this trigger" }).to_string()
     })
 }
@@ -90,7 +92,8 @@ mod tests {
 
     #[test]
     fn every_line_has_an_answer() {
-        let lines = ["hello", "5", "{}", r#"{"trigger":{"type":"nosuch"}}"#, r#"{"trigger":5}"#, r#"{"count":-1}"#];
+        let lines =
+            ["hello", "5", "{}", r#"{"trigger":{"type":"nosuch"}}"#, r#"{"trigger":5}"#, r#"{"count":-1}"#];
         for line in lines.into_iter().chain([&*"[".repeat(100_000), "\u{0}"]) {
             let answer: Value = serde_json::from_str(&reply(line.as_bytes())).unwrap();
             assert!(answer["error"].is_string(), "{line}: {answer}");

@@ -85,7 +85,8 @@ impl Envelope {
         struct Version {
             v: u32,
         }
-        let refuse = |error: serde_json::Error| Failure::new(Exit::Usage, format!("this is no request: {error}"));
+        let refuse =
+            |error: serde_json::Error| Failure::new(Exit::Usage, format!("this is no request: {error}"));
         let Version { v } = serde_json::from_slice(line).map_err(refuse)?;
         if v != VERSION {
             let message = format!(

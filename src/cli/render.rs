@@ -9,7 +9,12 @@ use super::time::{distance, length, shown};
 /// Columns wide enough for what is in them; the last is as wide as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column| rows.iter().filter_map(|row: &Vec<String>| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row: &Vec<String>| row.get(column))
+            .map(|cell: &String| cell.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -44,7 +49,8 @@ fn zone(task: &Value) -> Tz {
 }
 
 fn moment(value: &Value, task: &Value, now: DateTime<Utc>) -> String {
-    instant(value).map_or_else(|| "-".to_owned(), |at| format!("{} ({})", shown(at, zone(task)), distance(at, now)))
+    instant(value)
+        .map_or_else(|| "-".to_owned(), |at| format!("{} ({})", shown(at, zone(task)), distance(at, now)))
 }
 
 fn state(task: &Value) -> String {
@@ -165,7 +171,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_cells() {
-        let rows = [vec!["a".to_owned(), "äöü".to_owned(), "x".to_owned()], vec!["bcd".to_owned(), "y".to_owned()]];
+        let rows =
+            [vec!["a".to_owned(), "äöü".to_owned(), "x".to_owned()], vec!["bcd".to_owned(), "y".to_owned()]];
         assert_eq!(table(&rows), ["a    äöü  x", "bcd  y"]);
         assert!(table(&[]).is_empty());
     }

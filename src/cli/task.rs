@@ -128,7 +128,8 @@ fn describe(add: &Add) -> Result<Value, Failure> {
     set("replace", add.replace.then_some(true.into()));
     if let Some(command) = &add.shell {
         let env = pairs("--env", &add.env, '=', "NAME=VALUE")?;
-        let shell = json!({ "command": command, "cwd": directory(&add.cwd)?, "env": env, "timeout": add.timeout });
+        let shell =
+            json!({ "command": command, "cwd": directory(&add.cwd)?, "env": env, "timeout": add.timeout });
         set("shell", Some(shell));
     }
     if let Some([method, url]) = add.http.as_deref() {
@@ -152,7 +153,9 @@ fn directory(dir: &Option<String>) -> Result<Option<String>, Failure> {
 
 fn parse_json(option: &str, text: &Option<String>) -> Result<Option<Value>, Failure> {
     let Some(text) = text else { return Ok(None) };
-    serde_json::from_str(text).map(Some).map_err(|error| invalid(format!("{option}: {text:?} is no JSON: {error}")))
+    serde_json::from_str(text)
+        .map(Some)
+        .map_err(|error| invalid(format!("{option}: {text:?} is no JSON: {error}")))
 }
 
 fn pairs(option: &str, texts: &[String], sign: char, form: &str) -> Result<Map<String, Value>, Failure> {

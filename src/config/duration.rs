@@ -2,7 +2,9 @@ use std::time::Duration;
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no duration: {reason}; write for instance \"250ms\", \"90s\", \"5m\", \"1h30m\" or \"2days\"")]
+#[error(
+    "{text:?} is no duration: {reason}; write for instance \"250ms\", \"90s\", \"5m\", \"1h30m\" or \"2days\""
+)]
 pub struct DurationError {
     text: String,
     reason: String,
@@ -44,9 +46,16 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused_with_a_reason() {
-        for (text, reason) in
-            [("", "empty"), ("5", "no unit"), ("1.5", "no unit"), ("1M", "fixed length"), ("2y", "fixed length"), ("-5s", "no"), ("5 parsecs", "parsecs"), ("99999999999999999999s", "")]
-        {
+        for (text, reason) in [
+            ("", "empty"),
+            ("5", "no unit"),
+            ("1.5", "no unit"),
+            ("1M", "fixed length"),
+            ("2y", "fixed length"),
+            ("-5s", "no"),
+            ("5 parsecs", "parsecs"),
+            ("99999999999999999999s", ""),
+        ] {
             let error = parse_duration(text).expect_err(text).to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }

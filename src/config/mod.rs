@@ -185,7 +185,10 @@ impl Settings {
             Ok(text) => Self::from_toml(&text, origin),
             Err(error) => {
                 let message = format!("cannot be read: {error}");
-                Err(ConfigError { origin, problems: vec![Problem { line: None, key: String::new(), message }] })
+                Err(ConfigError {
+                    origin,
+                    problems: vec![Problem { line: None, key: String::new(), message }],
+                })
             }
         }
     }

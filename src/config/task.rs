@@ -76,7 +76,9 @@ impl TaskSettings {
             task.task = task.task.replace_existing(replace);
             Some(task)
         };
-        let task = read(Value::from_json(json).unwrap_or(Value { kind: Kind::Table(Default::default()), line: None }));
+        let task = read(
+            Value::from_json(json).unwrap_or(Value { kind: Kind::Table(Default::default()), line: None }),
+        );
         let problems = problems.into_vec();
         match task {
             Some(task) if problems.is_empty() => Ok(task),
@@ -171,10 +173,14 @@ fn trigger(section: &mut Section<'_>) -> Option<Trigger> {
     let given: Vec<&'static str> = KEYS.into_iter().filter(|key| section.peek(key).is_some()).collect();
     let [key] = given[..] else {
         let forms = "`cron = \"0 3 * * *\"`, `every = \"5m\"`, `at = \"2027-01-01T08:00:00\"` or `trigger = { type = … }`";
-        section.problem(None, "", match given.is_empty() {
-            true => format!("says not when it runs; give it {forms}"),
-            false => format!("has {}; it can have only one of them", given.join(" and ")),
-        });
+        section.problem(
+            None,
+            "",
+            match given.is_empty() {
+                true => format!("says not when it runs; give it {forms}"),
+                false => format!("has {}; it can have only one of them", given.join(" and ")),
+            },
+        );
         given.into_iter().for_each(|key| drop(section.take(key)));
         return None;
     };
@@ -185,8 +191,10 @@ fn trigger(section: &mut Section<'_>) -> Option<Trigger> {
         "at" => section.moment(key)?.parse::<Moment>().map(Date::at).into_trigger(),
         _ => match section.take(key)? {
             Value { kind: Kind::Text(text), .. } => text.parse(),
-            table => serde_json::from_value(table.into_json())
-                .map_err(|error| TriggerError::Invalid { field: "trigger".to_owned(), reason: error.to_string() }),
+            table => serde_json::from_value(table.into_json()).map_err(|error| TriggerError::Invalid {
+                field: "trigger".to_owned(),
+                reason: error.to_string(),
+            }),
         },
     };
     trigger.map_err(|error| section.problem(line, key, said(key, &error))).ok()

@@ -61,7 +61,10 @@ fn all_problems_are_reported_with_their_lines() {
     let lines: Vec<&str> = all.lines().collect();
     assert_eq!(lines.len(), 5, "{all}");
     assert!(lines[0].starts_with("test.toml:2: scheduler.timezone: is \"Europe/Lisbo\""), "{all}");
-    assert!(lines[1].starts_with("test.toml:3: scheduler.nme: unknown key; valid here are name, timezone"), "{all}");
+    assert!(
+        lines[1].starts_with("test.toml:3: scheduler.nme: unknown key; valid here are name, timezone"),
+        "{all}"
+    );
     assert!(lines[2].contains(":5: task.a.every: is the number 5") && lines[2].contains("\"5s\""), "{all}");
     assert!(lines[3].contains(":7: task.a.colour: unknown key") && lines[3].contains("cron, every"), "{all}");
     assert!(lines[4].contains(":8: tusk: unknown key; valid here are scheduler, defaults"), "{all}");
@@ -82,7 +85,10 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[task.a]\nevery = '5s'\nhttp = 'x'\nshell = 'x'", "only one"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nargs = {}", "belongs to `handler`"),
         ("[task.a]\nevery = '0s'\nshell = 'x'", "is zero"),
-        ("[task.a]\nevery = '5s'\nshell = 'x'\nexecutor = 'fast'", "there is no executor \"fast\"; there are: default"),
+        (
+            "[task.a]\nevery = '5s'\nshell = 'x'\nexecutor = 'fast'",
+            "there is no executor \"fast\"; there are: default",
+        ),
         ("[task.\"\"]\nevery = '5s'\nshell = 'x'", "id is empty"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nmax_instances = 0", "at least 1"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nuserdata = 1", "must be a table"),

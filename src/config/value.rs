@@ -103,10 +103,11 @@ impl Lines {
     }
 
     fn table(&self, table: &DeTable<'_>, problems: &Problems) -> Table {
-        let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-            let line = self.at(key.span().start);
-            (key.get_ref().to_string(), self.value(value.get_ref(), line, problems))
-        };
+        let entry =
+            |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
+                let line = self.at(key.span().start);
+                (key.get_ref().to_string(), self.value(value.get_ref(), line, problems))
+            };
         table.iter().map(entry).collect()
     }
 
@@ -121,7 +122,11 @@ impl Lines {
             DeValue::Integer(number) => {
                 let parsed = i64::from_str_radix(number.as_str(), number.radix());
                 Kind::Integer(parsed.unwrap_or_else(|_| {
-                    problems.add(Some(line), "", format!("the number {} does not fit 64 bits", number.as_str()));
+                    problems.add(
+                        Some(line),
+                        "",
+                        format!("the number {} does not fit 64 bits", number.as_str()),
+                    );
                     0
                 }))
             }
@@ -168,7 +173,9 @@ impl<'p> Section<'p> {
     pub(super) fn new(path: impl Into<String>, value: Value, problems: &'p Problems) -> Option<Self> {
         let path = path.into();
         match value.kind {
-            Kind::Table(entries) => Some(Self { path, line: value.line, entries, known: Vec::new(), problems }),
+            Kind::Table(entries) => {
+                Some(Self { path, line: value.line, entries, known: Vec::new(), problems })
+            }
             _ => {
                 problems.add(value.line, path, format!("is {}; it must be a table", value.shown()));
                 None
@@ -288,7 +295,11 @@ impl<'p> Section<'p> {
     }
 
     /// Text of a type that reads itself.
-    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &'static str, wanted: &str) -> Option<T> {
+    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+    ) -> Option<T> {
         let read = |value: &Value| match &value.kind {
             Kind::Text(text) => Some(text.parse::<T>().map_err(|error| format!("is {text:?}: {error}"))),
             _ => None,

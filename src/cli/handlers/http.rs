@@ -68,7 +68,8 @@ impl Client {
     pub(super) fn new() -> Self {
         // Whoever was first has installed the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || reqwest::Client::builder().user_agent(concat!("callboard/", env!("CARGO_PKG_VERSION")));
+        let builder =
+            || reqwest::Client::builder().user_agent(concat!("callboard/", env!("CARGO_PKG_VERSION")));
         let text = |error: reqwest::Error| crate::task::Failure::from_error(&error).to_string();
         let secure = builder().build().map_err(text);
         let plain = match &secure {
@@ -100,16 +101,18 @@ impl HttpArgs {
 
     fn decode(self) -> Result<Request, String> {
         let method = self.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
-        let method =
-            Method::from_bytes(method.as_bytes()).map_err(|_| format!("method {method:?} is none; GET and POST are"))?;
-        let url = Url::parse(&self.url)
-            .map_err(|error| format!("url {:?} is none: {error}; one begins with http:// or https://", self.url))?;
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| format!("method {method:?} is none; GET and POST are"))?;
+        let url = Url::parse(&self.url).map_err(|error| {
+            format!("url {:?} is none: {error}; one begins with http:// or https://", self.url)
+        })?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(format!("url {:?} must begin with http:// or https:// and a host", self.url));
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            let name_ok = HeaderName::try_from(name).map_err(|_| format!("headers: {name:?} is no name of a header"))?;
+            let name_ok = HeaderName::try_from(name)
+                .map_err(|_| format!("headers: {name:?} is no name of a header"))?;
             let value = HeaderValue::try_from(value)
                 .map_err(|_| format!("headers: the value of {name:?} has characters a header cannot have"))?;
             headers.insert(name_ok, value);
@@ -143,12 +146,13 @@ pub(super) async fn run(context: TaskContext, args: HttpArgs, client: Client) ->
     let exchange = pin!(exchange(request, &client, &what));
     match select(exchange, pin!(context.cancelled())).await {
         Either::Left((answer, _)) => answer,
-        Either::Right(_) => Err(HttpError::Cancelled(what)),
+        Either::Right(_) => Err(HttpError::Cancelled(what.clone())),
     }
 }
 
 async fn exchange(request: Request, client: &Client, what: &str) -> Result<Answer, HttpError> {
-    let failed = |source: reqwest::Error| HttpError::Request { what: what.to_owned(), source: source.without_url() };
+    let failed =
+        |source: reqwest::Error| HttpError::Request { what: what.to_owned(), source: source.without_url() };
     let mut builder = client
         .of(&request.url)?
         .request(request.method, request.url)

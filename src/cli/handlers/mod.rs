@@ -23,7 +23,9 @@ pub(super) fn registry(reaper: Reaper) -> Registry {
         .register("shell", move |context: TaskContext, args: ShellArgs| {
             shell::run(context, args, reaper.clone())
         })
-        .register("http", move |context: TaskContext, args: HttpArgs| http::run(context, args, client.clone()))
+        .register("http", move |context: TaskContext, args: HttpArgs| {
+            http::run(context, args, client.clone())
+        })
 }
 
 /// The names of the handlers.
@@ -53,7 +55,10 @@ mod tests {
     #[test]
     fn arguments_are_checked_before_anything_runs() {
         let refused = |handler, args| check(handler, &args).unwrap_err();
-        assert_eq!(check("shell", &json!({ "command": "true", "timeout": "5s", "env": { "A": "b" } })), Ok(()));
+        assert_eq!(
+            check("shell", &json!({ "command": "true", "timeout": "5s", "env": { "A": "b" } })),
+            Ok(())
+        );
         assert!(refused("shell", json!({})).contains("command"));
         assert!(refused("shell", json!({ "command": " " })).contains("empty"));
         assert!(refused("shell", json!({ "command": "x", "cmd": "y" })).contains("unknown field `cmd`"));

@@ -4,7 +4,7 @@
 //! (SIGKILL, a crash), a small companion process notices that the pipe to it has closed and kills
 //! the groups that were still at work.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -99,7 +99,7 @@ impl Drop for Group {
 
 /// The companion's whole life.
 pub(in crate::cli) fn run() -> Result<(), Failure> {
-    let mut groups = BTreeSet::new();
+    let mut groups = HashSet::new();
     // An error of the pipe is as good as its end.
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         let Some((sign, leader)) = line.split_at_checked(1) else { continue };

@@ -67,7 +67,10 @@ impl ShellArgs {
         if self.command.contains('\0') {
             return Err("command contains a NUL character, which no command line can".to_owned());
         }
-        match self.env.iter().find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+        match self
+            .env
+            .iter()
+            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
         {
             Some((name, _)) => Err(format!("env has the variable {name:?}, which no environment can hold")),
             None => Ok(()),
@@ -107,7 +110,8 @@ pub(super) async fn run(context: TaskContext, args: ShellArgs, reaper: Reaper) -
     let leader = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let group = leader.map(|leader| reaper.watch(leader));
     let (stdout, stderr) = (RefCell::default(), RefCell::default());
-    let mut reading = Box::pin(join(read(child.stdout.take(), &stdout), read(child.stderr.take(), &stderr)).fuse());
+    let mut reading =
+        Box::pin(join(read(child.stdout.take(), &stdout), read(child.stderr.take(), &stderr)).fuse());
 
     let end = {
         let timeout = async {
