@@ -145,22 +145,17 @@ impl TaskSettings {
         task = task.paused(section.flag("paused").unwrap_or(false));
         task = task.userdata(userdata(&mut section, from_file));
 
-        let id = id_ok?;
-        let (trigger, (handler, args)) = match (trigger, what) {
-            (Some(trigger), Some(what)) => (trigger, what),
-            _ => {
-                section.finish();
-                return None;
-            }
-        };
         // From the beginning of time, so that a date that has passed is no mistake in a file: only
         // what could never fire is.
-        let epoch = DateTime::UNIX_EPOCH;
-        let cx = Context { zone: timezone.unwrap_or(Tz::UTC), anchor: epoch, key: id.as_str() };
-        if let Err(error) = trigger.check(epoch, &cx) {
-            section.problem(None, "trigger", error.to_string());
+        if let Some(trigger) = &trigger {
+            let epoch = DateTime::UNIX_EPOCH;
+            let cx = Context { zone: timezone.unwrap_or(Tz::UTC), anchor: epoch, key: id };
+            if let Err(error) = trigger.check(epoch, &cx) {
+                section.problem(None, "", error.to_string());
+            }
         }
         section.finish();
+        let (id, trigger, (handler, args)) = (id_ok?, trigger?, what?);
         task = task.id(&id).args(&args).trigger(trigger.clone());
         Some(Self { id, key, line, handler, args, trigger, timezone, task })
     }

@@ -52,7 +52,7 @@ mod tests {
         tail.push(b"end");
         assert_eq!(tail.bytes.len(), LIMIT);
         let text = tail.into_text();
-        assert!(text.starts_with("[32770 bytes left out]xxx") && text.ends_with("xend"), "{}", &text[..40]);
+        assert!(text.starts_with("[32773 bytes left out]xxx") && text.ends_with("xend"), "{}", &text[..40]);
         let mut tail = Tail::default();
         tail.push(&vec![b'y'; 3 * LIMIT]);
         assert_eq!(tail.bytes.len(), LIMIT);
