@@ -30,22 +30,14 @@ use super::{Context, Moment};
 pub struct Date {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run_at: Option<Moment>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "zone_name",
-        rename = "timezone"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
     zone: Option<Tz>,
 }
 
 impl Date {
     /// At `run_at`: an instant, or a naive time.
     pub fn at(run_at: impl Into<Moment>) -> Self {
-        Self {
-            run_at: Some(run_at.into()),
-            zone: None,
-        }
+        Self { run_at: Some(run_at.into()), zone: None }
     }
 
     /// At the moment the trigger is set.
@@ -65,8 +57,7 @@ impl Date {
     }
 
     pub(super) fn instant(&self, cx: &Context<'_>) -> DateTime<Utc> {
-        self.run_at
-            .map_or(cx.anchor, |at| at.instant(self.zone(cx)))
+        self.run_at.map_or(cx.anchor, |at| at.instant(self.zone(cx)))
     }
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {

@@ -28,14 +28,8 @@ struct Footprint {
 }
 
 impl Footprint {
-    const NOTHING: Footprint = Footprint {
-        minutes: [0; WORDS],
-        seconds: 0,
-    };
-    const EVERYTHING: Footprint = Footprint {
-        minutes: [u64::MAX; WORDS],
-        seconds: SECONDS,
-    };
+    const NOTHING: Footprint = Footprint { minutes: [0; WORDS], seconds: 0 };
+    const EVERYTHING: Footprint = Footprint { minutes: [u64::MAX; WORDS], seconds: SECONDS };
 
     fn mark(&mut self, minute: i64) {
         let minute = minute.rem_euclid(MINUTES) as usize;
@@ -60,10 +54,7 @@ impl Footprint {
         if minutes > 120 {
             return Footprint::EVERYTHING;
         }
-        let mut wide = Footprint {
-            seconds: SECONDS,
-            ..*self
-        };
+        let mut wide = Footprint { seconds: SECONDS, ..*self };
         for minute in (0..MINUTES).filter(|minute| self.has(*minute)) {
             for near in -minutes..=minutes {
                 wide.mark(minute + near);
@@ -102,20 +93,12 @@ impl Footprint {
                 }
             }
             Trigger::Cron(cron) => marks.pattern(cron.pattern(), cron.limits(), from, cx),
-            Trigger::Crontab(crontab) => {
-                marks.pattern(crontab.pattern(), crontab.limits(), from, cx)
-            }
+            Trigger::Crontab(crontab) => marks.pattern(crontab.pattern(), crontab.limits(), from, cx),
             Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), from, cx),
             Trigger::CalendarInterval(interval) => {
                 let time = interval.time();
                 let times = (0..7).map(|day| day * 1440 + time / 60);
-                marks.walls(
-                    times,
-                    1 << (time % 60),
-                    interval.zone(cx),
-                    interval.gap(),
-                    from,
-                );
+                marks.walls(times, 1 << (time % 60), interval.zone(cx), interval.gap(), from);
             }
             Trigger::Or(or) => {
                 for part in or.triggers() {
@@ -135,13 +118,7 @@ impl Footprint {
         marks
     }
 
-    fn pattern(
-        &mut self,
-        pattern: &Pattern,
-        limits: &Limits,
-        from: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) {
+    fn pattern(&mut self, pattern: &Pattern, limits: &Limits, from: DateTime<Utc>, cx: &Context<'_>) {
         let sets = pattern.resolved(cx.key);
         let mut weekdays = sets.weekdays | sets.last_of;
         for (weekday, nth) in sets.nth.iter().enumerate() {
@@ -152,9 +129,7 @@ impl Footprint {
         }
         let times = (0..MINUTES).filter(|minute| {
             let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
-            weekdays >> day & 1 == 1
-                && sets.hours >> hour & 1 == 1
-                && sets.minutes >> minute & 1 == 1
+            weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
         });
         self.walls(times, sets.seconds, limits.zone(cx), pattern.gap, from);
     }
@@ -197,10 +172,7 @@ impl BitOr for Footprint {
     type Output = Footprint;
 
     fn bitor(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a |= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a |= b);
         self.seconds |= other.seconds;
         self
     }
@@ -210,10 +182,7 @@ impl BitAnd for Footprint {
     type Output = Footprint;
 
     fn bitand(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a &= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a &= b);
         self.seconds &= other.seconds;
         self
     }
@@ -229,12 +198,7 @@ pub(super) fn can_meet(
     let mut common = Footprint::EVERYTHING;
     for trigger in triggers {
         let footprint = Footprint::of(trigger, from, cx);
-        common = common
-            & if tolerance.is_zero() {
-                footprint
-            } else {
-                footprint.widened(tolerance)
-            };
+        common = common & if tolerance.is_zero() { footprint } else { footprint.widened(tolerance) };
     }
     !common.is_empty()
 }
@@ -263,10 +227,7 @@ impl Lattice {
 
 /// The common moments of the intervals among the triggers, by the Chinese remainder theorem.
 /// `None` when there are none to combine, or the numbers grow too large.
-pub(super) fn lattice(
-    triggers: &[Trigger],
-    cx: &Context<'_>,
-) -> Result<Option<Lattice>, NeverMeet> {
+pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<Lattice>, NeverMeet> {
     let mut all: Option<Lattice> = None;
     for trigger in triggers {
         let Trigger::Interval(interval) = trigger else {
@@ -288,9 +249,7 @@ pub(super) fn lattice(
         if apart % common != 0 {
             return Err(NeverMeet);
         }
-        let turns = (apart / common)
-            .checked_mul(inverse)
-            .map(|turns| turns.rem_euclid(one.step / common));
+        let turns = (apart / common).checked_mul(inverse).map(|turns| turns.rem_euclid(one.step / common));
         let start = turns
             .and_then(|turns| turns.checked_mul(both.step))
             .and_then(|offset| both.start.checked_add(offset));
@@ -345,21 +304,10 @@ pub(super) fn covers(outer: &Trigger, inner: &Trigger, cx: &Context<'_>) -> bool
     let (sets, every_year, limits, gap, fold) = outer;
     let unbounded = every_year && limits.start_at.is_none() && limits.end_at.is_none();
     let whole_day = |sets: &Sets| {
-        sets.days == Sets::MIDNIGHT.days
-            && sets.weekdays == 0x7f
-            && sets.weeks == Sets::MIDNIGHT.weeks
+        sets.days == Sets::MIDNIGHT.days && sets.weekdays == 0x7f && sets.weeks == Sets::MIDNIGHT.weeks
     };
-    let same_days = Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..sets
-    } == Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..inner.0
-    };
+    let same_days = Sets { seconds: 0, minutes: 0, hours: 0, ..sets }
+        == Sets { seconds: 0, minutes: 0, hours: 0, ..inner.0 };
     let days = same_days || (whole_day(&sets) && sets.months & inner.0.months == inner.0.months);
     let times = sets.seconds & inner.0.seconds == inner.0.seconds
         && sets.minutes & inner.0.minutes == inner.0.minutes

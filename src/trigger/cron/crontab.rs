@@ -67,11 +67,7 @@ impl Crontab {
     /// A line to which a zone, bounds or options are added.
     pub fn builder(expression: impl AsRef<str>) -> CrontabBuilder {
         let words: Vec<&str> = expression.as_ref().split_whitespace().collect();
-        CrontabBuilder {
-            expression: words.join(" "),
-            both_days: false,
-            limits: Limits::default(),
-        }
+        CrontabBuilder { expression: words.join(" "), both_days: false, limits: Limits::default() }
     }
 
     /// The line, its blanks tidied.
@@ -89,9 +85,7 @@ impl Crontab {
 
     /// The fields, from the second on.
     pub(crate) fn fields(&self) -> Vec<Field> {
-        parse(&self.given.expression)
-            .map(|(fields, _)| fields)
-            .unwrap_or_default()
+        parse(&self.given.expression).map(|(fields, _)| fields).unwrap_or_default()
     }
 }
 
@@ -164,10 +158,7 @@ impl CrontabBuilder {
         }
         sets.either = restricted;
         let (gap, fold) = policy(follows, &self.limits);
-        Ok(Crontab {
-            pattern: Pattern::new(sets, years, hashed, gap, fold),
-            given: self,
-        })
+        Ok(Crontab { pattern: Pattern::new(sets, years, hashed, gap, fold), given: self })
     }
 }
 
@@ -195,23 +186,13 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
-const ORDER: [Kind; 7] = [
-    Kind::Second,
-    Kind::Minute,
-    Kind::Hour,
-    Kind::Day,
-    Kind::Month,
-    Kind::DayOfWeek,
-    Kind::Year,
-];
+const ORDER: [Kind; 7] =
+    [Kind::Second, Kind::Minute, Kind::Hour, Kind::Day, Kind::Month, Kind::DayOfWeek, Kind::Year];
 
 /// The fields of a line, and whether `+` asks for both day fields.
 fn parse(expression: &str) -> Result<(Vec<Field>, bool), TriggerError> {
     let line = expression.trim();
-    let line = match NICKNAMES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(line))
-    {
+    let line = match NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(line)) {
         Some((_, line)) => line,
         None if line.starts_with('@') => {
             let names = NICKNAMES.map(|(name, _)| name).join(", ");
@@ -253,15 +234,10 @@ fn parse(expression: &str) -> Result<(Vec<Field>, bool), TriggerError> {
             (text, both) = (rest, true);
             place += 1;
         }
-        fields.push(
-            Field::parse(*kind, Dialect::Crontab, text).map_err(|fault| {
-                let at = line[..place].chars().count() + fault.offset + 1;
-                TriggerError::invalid(
-                    kind.name(),
-                    format!("{} (at character {at} of `{line}`)", fault.reason),
-                )
-            })?,
-        );
+        fields.push(Field::parse(*kind, Dialect::Crontab, text).map_err(|fault| {
+            let at = line[..place].chars().count() + fault.offset + 1;
+            TriggerError::invalid(kind.name(), format!("{} (at character {at} of `{line}`)", fault.reason))
+        })?);
     }
     Ok((fields, both))
 }

@@ -9,9 +9,8 @@ use super::search::{Hashed, Sets, YearRange};
 pub(crate) const FIRST_YEAR: u16 = 1970;
 pub(crate) const LAST_YEAR: u16 = 9999;
 
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const FROM_MONDAY: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const FROM_SUNDAY: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const POSITIONS: [&str; 5] = ["1st", "2nd", "3rd", "4th", "5th"];
@@ -87,9 +86,7 @@ impl Kind {
         match (self, dialect) {
             (Kind::Year, _) => "1970-9999",
             (Kind::Month, _) => "1-12 or jan-dec",
-            (Kind::Day, Dialect::Fields) => {
-                "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`"
-            }
+            (Kind::Day, Dialect::Fields) => "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`",
             (Kind::Day, Dialect::Crontab) => "1-31, L, L-3, LW, 15W, ? and H",
             (Kind::Week, _) => "1-53",
             (Kind::DayOfWeek, Dialect::Fields) => "0-6 (0 is Monday) or mon-sun",
@@ -112,12 +109,7 @@ pub(crate) enum Item {
     /// `a`
     One(u32),
     /// `a-b`, `a-b/n`; `a/n` has the field's end as `to`.
-    Range {
-        from: u32,
-        to: u32,
-        step: u32,
-        open: bool,
-    },
+    Range { from: u32, to: u32, step: u32, open: bool },
     /// `last`, `L`, `L-3`: days before the last day of the month.
     FromLast(u32),
     /// `LW`: the last day of the month that is Monday to Friday.
@@ -154,36 +146,21 @@ impl Field {
         let mut items = Vec::new();
         let mut offset = 0;
         for part in text.split(',') {
-            let item = if dialect == Dialect::Fields {
-                part.trim()
-            } else {
-                part
-            };
+            let item = if dialect == Dialect::Fields { part.trim() } else { part };
             let at = offset + (part.len() - part.trim_start().len());
-            let parsed =
-                parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
+            let parsed = parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
             if parsed == Item::Any && part.len() != text.len() {
-                return Err(Fault {
-                    offset: at,
-                    reason: "`?` stands alone in its field".into(),
-                });
+                return Err(Fault { offset: at, reason: "`?` stands alone in its field".into() });
             }
             items.push(parsed);
             offset += part.len() + 1;
         }
-        Ok(Field {
-            kind,
-            dialect,
-            items,
-            open: text.trim_start().starts_with(['*', '?']),
-        })
+        Ok(Field { kind, dialect, items, open: text.trim_start().starts_with(['*', '?']) })
     }
 
     /// A `*` stands in one of the items: the pattern follows real time.
     pub(crate) fn has_star(&self) -> bool {
-        self.items
-            .iter()
-            .any(|item| matches!(item, Item::Star { .. }))
+        self.items.iter().any(|item| matches!(item, Item::Star { .. }))
     }
 
     /// The field says nothing: `*` or `?`.
@@ -214,12 +191,7 @@ impl Field {
     }
 
     /// Adds the field to the sets the search works on.
-    pub(crate) fn apply(
-        &self,
-        sets: &mut Sets,
-        years: &mut Vec<YearRange>,
-        hashed: &mut Vec<Hashed>,
-    ) {
+    pub(crate) fn apply(&self, sets: &mut Sets, years: &mut Vec<YearRange>, hashed: &mut Vec<Hashed>) {
         match self.kind {
             Kind::Year if self.is_any() => {}
             Kind::Year => years.extend(self.items.iter().filter_map(|item| {
@@ -229,11 +201,7 @@ impl Field {
                     Item::Range { from, to, step, .. } => (from, to, step),
                     _ => return None,
                 };
-                Some(YearRange {
-                    from: from as u16,
-                    to: to as u16,
-                    step: step.min(LAST_YEAR.into()) as u16,
-                })
+                Some(YearRange { from: from as u16, to: to as u16, step: step.min(LAST_YEAR.into()) as u16 })
             })),
             Kind::Month => sets.months = self.bits() as u16,
             Kind::Day => sets.days = self.bits() as u32,
@@ -297,18 +265,14 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
             Some(0) => return Err(format!("the step of `{text}` is 0; it has to be 1 or more")),
             Some(step) => (base, Some(step)),
             None => {
-                return Err(format!(
-                    "the step `{step}` of `{text}` is not a whole number"
-                ));
+                return Err(format!("the step `{step}` of `{text}` is not a whole number"));
             }
         },
     };
     if base == "*" {
         let step = step.unwrap_or(1);
         if dialect == Dialect::Fields && step > max - min {
-            return Err(format!(
-                "the step {step} is larger than the range {min}-{max}"
-            ));
+            return Err(format!("the step {step} is larger than the range {min}-{max}"));
         }
         return Ok(Item::Star { step });
     }
@@ -317,10 +281,7 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
         None => (base, None),
     };
     let value = |text: &str| -> Result<u32, String> {
-        let named = kind
-            .names(dialect)
-            .iter()
-            .position(|name| name.eq_ignore_ascii_case(text));
+        let named = kind.names(dialect).iter().position(|name| name.eq_ignore_ascii_case(text));
         let value = match named {
             Some(index) => Some(index as u32 + if kind == Kind::Month { 1 } else { 0 }),
             None => number(text),
@@ -350,50 +311,32 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
     }
     let step = step.unwrap_or(1);
     if dialect == Dialect::Fields && text.contains('/') && step > last - first {
-        return Err(format!(
-            "the step {step} is larger than the range {first}-{last}"
-        ));
+        return Err(format!("the step {step} is larger than the range {first}-{last}"));
     }
-    Ok(Item::Range {
-        from: first,
-        to: last,
-        step,
-        open,
-    })
+    Ok(Item::Range { from: first, to: last, step, open })
 }
 
 /// `last`, `last fri`, `3rd fri`
 fn position(text: &str) -> Result<Option<Item>, String> {
     let mut words = text.split_ascii_whitespace();
     let first = words.next().unwrap_or_default().to_ascii_lowercase();
-    let nth = POSITIONS
-        .iter()
-        .position(|p| *p == first)
-        .map(|index| index as u32 + 1);
+    let nth = POSITIONS.iter().position(|p| *p == first).map(|index| index as u32 + 1);
     if nth.is_none() && first != "last" {
         return Ok(None);
     }
     let Some(name) = words.next() else {
         return match nth {
             None => Ok(Some(Item::FromLast(0))),
-            Some(_) => Err(format!(
-                "`{text}` needs a weekday after it, for instance `{text} fri`"
-            )),
+            Some(_) => Err(format!("`{text}` needs a weekday after it, for instance `{text} fri`")),
         };
     };
-    let weekday = FROM_MONDAY
-        .iter()
-        .position(|day| day.eq_ignore_ascii_case(name));
+    let weekday = FROM_MONDAY.iter().position(|day| day.eq_ignore_ascii_case(name));
     match (weekday, words.next()) {
         (Some(weekday), None) => {
             let weekday = weekday as u32;
-            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| {
-                Item::Nth { weekday, nth }
-            })))
+            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| Item::Nth { weekday, nth })))
         }
-        _ => Err(format!(
-            "`{text}`: after `{first}` comes one weekday, mon to sun"
-        )),
+        _ => Err(format!("`{text}`: after `{first}` comes one weekday, mon to sun")),
     }
 }
 
@@ -415,9 +358,7 @@ fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
             None => Ok(None),
             Some(day) => match number(day) {
                 Some(day @ 1..=31) => Ok(Some(Item::Nearest(day))),
-                _ => Err(format!(
-                    "`{text}`: before `W` stands a single day, 1-31, or `L`"
-                )),
+                _ => Err(format!("`{text}`: before `W` stands a single day, 1-31, or `L`")),
             },
         },
         Kind::DayOfWeek => {
@@ -426,16 +367,12 @@ fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
                 (None, Some(day)) => (day, "L"),
                 (None, None) => return Ok(None),
             };
-            let named = FROM_SUNDAY
-                .iter()
-                .position(|name| name.eq_ignore_ascii_case(day));
+            let named = FROM_SUNDAY.iter().position(|name| name.eq_ignore_ascii_case(day));
             let weekday = match named.map(|index| index as u32).or_else(|| number(day)) {
                 // From Sunday = 0 or 7 to Monday = 0.
                 Some(day @ 0..=7) => (day + 6) % 7,
                 _ => {
-                    return Err(format!(
-                        "`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"
-                    ));
+                    return Err(format!("`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"));
                 }
             };
             match (nth, number(nth)) {
@@ -458,33 +395,18 @@ fn hash(kind: Kind, text: &str, rest: &str) -> Result<Item, String> {
     };
     let wrong = || format!("`{text}`: H is written H, H/n, H(a-b) or H(a-b)/n");
     let (range, step) = match rest.split_once('/') {
-        Some((range, step)) => (
-            range,
-            number(step).filter(|step| *step > 0).ok_or_else(wrong)?,
-        ),
+        Some((range, step)) => (range, number(step).filter(|step| *step > 0).ok_or_else(wrong)?),
         None => (rest, 0),
     };
     if range.is_empty() {
-        return Ok(Item::Hash {
-            from: min,
-            to: max,
-            step,
-        });
+        return Ok(Item::Hash { from: min, to: max, step });
     }
-    let inner = range
-        .strip_prefix('(')
-        .and_then(|range| range.strip_suffix(')'))
-        .ok_or_else(wrong)?;
+    let inner = range.strip_prefix('(').and_then(|range| range.strip_suffix(')')).ok_or_else(wrong)?;
     let (from, to) = inner.split_once('-').ok_or_else(wrong)?;
-    let (from, to) = (
-        number(from).ok_or_else(wrong)?,
-        number(to).ok_or_else(wrong)?,
-    );
+    let (from, to) = (number(from).ok_or_else(wrong)?, number(to).ok_or_else(wrong)?);
     let (min, max) = kind.range(Dialect::Crontab);
     if from < min || to > max || from > to {
-        return Err(format!(
-            "`{text}`: the range of H runs upwards within {min}-{max}"
-        ));
+        return Err(format!("`{text}`: the range of H runs upwards within {min}-{max}"));
     }
     Ok(Item::Hash { from, to, step })
 }

@@ -53,11 +53,7 @@ impl Pattern {
 /// The kind of a pattern decides how clock changes are treated: a `*` in one of the time fields
 /// makes it follow real time. An option given by the user goes before the kind.
 fn policy(follows: bool, limits: &Limits) -> (Gap, Fold) {
-    let (gap, fold) = if follows {
-        (Gap::Skip, Fold::Both)
-    } else {
-        (Gap::FireAfter, Fold::First)
-    };
+    let (gap, fold) = if follows { (Gap::Skip, Fold::Both) } else { (Gap::FireAfter, Fold::First) };
     (limits.gap.unwrap_or(gap), limits.fold.unwrap_or(fold))
 }
 
@@ -310,14 +306,10 @@ impl CronBuilder {
         let mut follows = false;
         for field in self.fields()? {
             field.apply(&mut sets, &mut years, &mut Vec::new());
-            follows |=
-                matches!(field.kind, Kind::Hour | Kind::Minute | Kind::Second) && field.has_star();
+            follows |= matches!(field.kind, Kind::Hour | Kind::Minute | Kind::Second) && field.has_star();
         }
         let (gap, fold) = policy(follows, &self.limits);
-        Ok(Cron {
-            pattern: Pattern::new(sets, years, Vec::new(), gap, fold),
-            given: self,
-        })
+        Ok(Cron { pattern: Pattern::new(sets, years, Vec::new(), gap, fold), given: self })
     }
 
     fn values(&self) -> [Option<&FieldValue>; 8] {

@@ -148,11 +148,8 @@ impl Sets {
             }
             by_first
         };
-        let (hour, minute, second) = (
-            self.hours.trailing_zeros(),
-            self.minutes.trailing_zeros(),
-            self.seconds.trailing_zeros(),
-        );
+        let (hour, minute, second) =
+            (self.hours.trailing_zeros(), self.minutes.trailing_zeros(), self.seconds.trailing_zeros());
         Ready {
             sets: self,
             shape,
@@ -189,13 +186,7 @@ impl Ready {
             }
         }
         let hours = self.sets.hours >> (h + 1);
-        (hours != 0).then(|| {
-            time(
-                h + 1 + hours.trailing_zeros(),
-                self.first_minute,
-                self.first_second,
-            )
-        })
+        (hours != 0).then(|| time(h + 1 + hours.trailing_zeros(), self.first_minute, self.first_second))
     }
 
     /// The days of a month that match, as bits 1 to 31.
@@ -208,16 +199,8 @@ impl Ready {
             days |= self.special_days(first_weekday, length);
             weekdays |= last_of(sets.last_of, first_weekday, length);
         }
-        let days = if sets.either {
-            days | weekdays
-        } else {
-            days & weekdays
-        } & (u32::MAX >> (31 - length));
-        if sets.weeks == EVERY_WEEK {
-            days
-        } else {
-            self.in_weeks(days, year, month, first_weekday)
-        }
+        let days = if sets.either { days | weekdays } else { days & weekdays } & (u32::MAX >> (31 - length));
+        if sets.weeks == EVERY_WEEK { days } else { self.in_weeks(days, year, month, first_weekday) }
     }
 
     fn special_days(&self, first_weekday: u32, length: u32) -> u32 {
@@ -250,8 +233,7 @@ impl Ready {
 
     /// Keeps the days that lie in one of the ISO weeks.
     fn in_weeks(&self, days: u32, year: i64, month: u32, first_weekday: u32) -> u32 {
-        let before =
-            i64::from(DAYS_BEFORE[month as usize - 1]) + i64::from(month > 2 && leap(year));
+        let before = i64::from(DAYS_BEFORE[month as usize - 1]) + i64::from(month > 2 && leap(year));
         let mut left = days;
         let mut kept = 0;
         while left != 0 {
@@ -282,11 +264,7 @@ pub(crate) fn leap(year: i64) -> bool {
 }
 
 pub(crate) fn month_length(year: i64, month: u32) -> u32 {
-    if month == 2 {
-        28 + u32::from(leap(year))
-    } else {
-        30 + ((month + (month >> 3)) & 1)
-    }
+    if month == 2 { 28 + u32::from(leap(year)) } else { 30 + ((month + (month >> 3)) & 1) }
 }
 
 /// ISO 8601: week 1 is the one with the year's first Thursday. `day` counts from 1.
@@ -294,13 +272,8 @@ fn iso_week(year: i64, day: i64, weekday: u32) -> u32 {
     let week = (day - i64::from(weekday) + 9) / 7;
     // The weekday of 31 December tells whether a year has 53 weeks.
     let weeks = |year: i64| {
-        let p =
-            |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
-        if p(year) == 4 || p(year - 1) == 3 {
-            53
-        } else {
-            52
-        }
+        let p = |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
+        if p(year) == 4 || p(year - 1) == 3 { 53 } else { 52 }
     };
     match week {
         0 => weeks(year - 1),
@@ -320,11 +293,7 @@ pub(crate) fn civil(day: i64) -> (i64, u32, u32) {
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (
-        i64::from(yoe) + era * 400 + i64::from(month <= 2),
-        month,
-        doy - (153 * mp + 2) / 5 + 1,
-    )
+    (i64::from(yoe) + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
 /// Days from 1970-01-01 to a date.
@@ -352,13 +321,7 @@ impl Pattern {
         gap: Gap,
         fold: Fold,
     ) -> Pattern {
-        Pattern {
-            sets: sets.ready(),
-            years: years.into(),
-            hashed: hashed.into(),
-            gap,
-            fold,
-        }
+        Pattern { sets: sets.ready(), years: years.into(), hashed: hashed.into(), gap, fold }
     }
 
     pub(crate) fn sets(&self) -> &Sets {
@@ -405,16 +368,8 @@ impl Pattern {
             return (year <= LAST_YEAR.into()).then_some(year);
         }
         let from = |range: &YearRange| {
-            let (from, to, step) = (
-                i64::from(range.from),
-                i64::from(range.to),
-                i64::from(range.step),
-            );
-            let next = if year <= from {
-                from
-            } else {
-                from + (year - from + step - 1) / step * step
-            };
+            let (from, to, step) = (i64::from(range.from), i64::from(range.to), i64::from(range.step));
+            let next = if year <= from { from } else { from + (year - from + step - 1) / step * step };
             (next <= to).then_some(next)
         };
         self.years.iter().filter_map(from).min()
@@ -491,11 +446,7 @@ impl Pattern {
     pub(crate) fn next(&self, from: i64, zone: &Zone, key: &str) -> Option<i64> {
         // Years a pattern cannot mean; also keeps the arithmetic below from overflowing.
         if !(-LAST_WALL..=LAST_WALL + 2 * DAY).contains(&from) {
-            return if from > 0 {
-                None
-            } else {
-                self.next(-LAST_WALL, zone, key)
-            };
+            return if from > 0 { None } else { self.next(-LAST_WALL, zone, key) };
         }
         if self.hashed.is_empty() {
             self.lay(&self.sets, from, zone)
@@ -536,11 +487,7 @@ impl Pattern {
             if found >= segment.wall_start && found < segment.wall_end && first {
                 return Some(found - segment.offset);
             }
-            let j = if first {
-                zone.first_at_wall(found)
-            } else {
-                zone.last_at_wall(found)
-            };
+            let j = if first { zone.first_at_wall(found) } else { zone.last_at_wall(found) };
             let there = zone.segment(j);
             if found >= there.wall_start {
                 return Some(found - there.offset);
