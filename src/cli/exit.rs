@@ -1,6 +1,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::Error;
+use crate::store::StoreError;
+
 /// How the program ends. The numbers are a promise to scripts; `callboard --help` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -42,6 +45,17 @@ Exit codes:
   8  the task exists already, or its state does not allow it
   9  the service ended before its runs did: the grace was over, or a second signal came";
 
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::NotFound(_) => Self::NotFound,
+            StoreError::Exists(_) | StoreError::Changed(_) => Self::Conflict,
+            StoreError::InUse { .. } => Self::InUse,
+            StoreError::Damaged { .. } => Self::Damaged,
+            StoreError::TooLarge { .. } | StoreError::Unstorable { .. } => Self::Invalid,
+            _ => Self::Failed,
+        }
+    }
+
     /// The word for it in the control protocol.
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -82,6 +96,26 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit, message: message.to_string() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(Exit::of_store(&error), error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Store { source, .. } => Exit::of_store(source),
+            Error::Refused { .. } => Exit::Conflict,
+            error if error.is_not_found() => Exit::NotFound,
+            error if error.is_conflict() => Exit::Conflict,
+            error if error.is_invalid() => Exit::Invalid,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
     }
 }
 

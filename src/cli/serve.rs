@@ -1,5 +1,299 @@
+//! `serve`: the service in the foreground.
+
+use std::path::Path;
+use std::pin::pin;
+
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use futures::StreamExt;
+use futures::future::{Either, select};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::args::Serve;
-use super::exit::Failure;
-pub(super) fn run(_: Serve) -> Result<(), Failure> {
-    Ok(())
+use super::control::Control;
+use super::exit::{Exit, Failure};
+use super::handlers::reaper::Reaper;
+use super::{data, handlers, out, render, time};
+use crate::clock::Clock;
+use crate::config::{ConfigError, Settings, TaskSettings};
+use crate::event::{Event, EventMask, EventStream, RunReport};
+use crate::scheduler::{Handle, Shutdown};
+use crate::task::{Outcome, TaskQuery};
+use crate::trigger::Context;
+
+pub(super) fn run(args: Serve) -> Result<(), Failure> {
+    log();
+    let settings = settings(&args)?;
+    if let Some(warning) = data::create(&args.data)? {
+        out::note(&warning);
+    }
+    let socket = data::socket(&args.data)?;
+    let _lock = data::lock(&args.data)?;
+    let service = Service { settings, json: args.json };
+    actix_rt::System::new().block_on(service.run(&args.data, &socket))
+}
+
+/// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
+/// By default warnings, but not of runs that failed: those have their line already.
+fn log() {
+    let wanted =
+        std::env::var("CALLBOARD_LOG").unwrap_or_else(|_| "warn,callboard::scheduler::ends=off".to_owned());
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(wanted);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // Otherwise a standard error that nobody reads any more would end the service.
+        .log_internal_errors(false);
+    let _ = subscriber.try_init();
+}
+
+/// The settings with everything checked that can be before anything is touched.
+fn settings(args: &Serve) -> Result<Settings, Failure> {
+    let invalid = |error: ConfigError| Failure::new(Exit::Invalid, error);
+    let mut settings = match &args.config {
+        Some(file) => Settings::read(file).map_err(invalid)?,
+        None => Settings::default(),
+    };
+    let check = |task: &TaskSettings| Some(task.problem(handlers::check(task.handler(), task.args()).err()?));
+    let problems: Vec<_> = settings.tasks.iter().filter_map(check).collect();
+    if !problems.is_empty() {
+        return Err(invalid(settings.refuse(problems)));
+    }
+    if let Some(grace) = args.grace {
+        settings.grace = grace;
+    }
+    Ok(settings)
+}
+
+struct Service {
+    settings: Settings,
+    json: bool,
+}
+
+/// The signals that end the service.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [a, b, c] = &mut self.0;
+        let waiting = [a, b, c].map(|signal| Box::pin(signal.recv()));
+        futures::future::select_all(waiting).await;
+    }
+}
+
+impl Service {
+    async fn run(&self, dir: &Path, socket: &Path) -> Result<(), Failure> {
+        let mut signals = Signals::new()
+            .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
+        let handle = self.settings.builder(dir)?.registry(handlers::registry(Reaper::start())).build()?;
+        let mut events = handle.events(EventMask::ALL).await?;
+        // Paused until the tasks are those of the file: a task that has left it does not run again.
+        handle.start_paused().await?;
+        let changes = self.register(&handle).await?;
+        let control = Control::open(socket, handle.clone())?;
+        self.say(dir, socket, &changes);
+        handle.resume().await?;
+
+        let ended = self.watch(&mut events, pin!(signals.next())).await;
+        drop(control);
+        if !ended {
+            return Err(Failure::new(
+                Exit::Failed,
+                "the scheduler has ended by itself; CALLBOARD_LOG=debug says more",
+            ));
+        }
+        self.shut_down(handle, events, signals).await
+    }
+
+    /// Makes the tasks those of the file.
+    async fn register(&self, handle: &Handle) -> Result<Changes, Failure> {
+        let mut changes = Changes::default();
+        let stored = handle.tasks(TaskQuery::new()).await?;
+        for task in &stored {
+            let listed = self.settings.tasks.iter().any(|listed| listed.id() == task.id());
+            if TaskSettings::is_from_file(&task.spec.userdata) && !listed {
+                handle.delete_task(task.id()).await?;
+                changes.removed.push(task.id().to_string());
+            }
+        }
+        let now = Clock::system().now();
+        for task in &self.settings.tasks {
+            let zone = task.timezone().unwrap_or(self.settings.timezone);
+            let cx = Context { zone, anchor: now, key: task.id().as_str() };
+            if task.trigger().check(now, &cx).is_err() {
+                // Its time was before the service started, and a task that is still there has its
+                // last run ahead of it.
+                changes.over.push(task.id().to_string());
+                continue;
+            }
+            handle.add(task.task()).await.map_err(|error| {
+                let failure = Failure::from(error);
+                let problem = task.problem(failure.message);
+                Failure::new(failure.exit, self.settings.refuse(vec![problem]))
+            })?;
+        }
+        changes.tasks = handle.tasks(TaskQuery::new()).await?.len();
+        changes.kept = stored.len() - changes.removed.len();
+        Ok(changes)
+    }
+
+    fn say(&self, dir: &Path, socket: &Path, changes: &Changes) {
+        let Changes { tasks, kept, removed, over } = changes;
+        if self.json {
+            out::json(&json!({
+                "event": "service_started", "version": env!("CARGO_PKG_VERSION"), "data": dir, "socket": socket,
+                "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "over": over,
+            }));
+            return;
+        }
+        out::line(&format!(
+            "callboard {}: {tasks} tasks ({kept} of them kept from before), data in {}",
+            env!("CARGO_PKG_VERSION"),
+            dir.display()
+        ));
+        out::line(&format!("configuration: {}; control socket: {}", self.settings.origin, socket.display()));
+        if !removed.is_empty() {
+            out::line(&format!("removed, because they left the configuration: {}", removed.join(", ")));
+        }
+        if !over.is_empty() {
+            out::line(&format!("not added, because their time is over: {}", over.join(", ")));
+        }
+        out::line("running; Ctrl-C ends it");
+    }
+
+    /// Prints events until `until` ends (true) or there are no more (false).
+    async fn watch(&self, events: &mut EventStream, mut until: impl Future<Output = ()> + Unpin) -> bool {
+        let mut lagged = 0;
+        loop {
+            match select(&mut until, events.next()).await {
+                Either::Left(_) => return true,
+                Either::Right((None, _)) => return false,
+                Either::Right((Some(event), _)) => self.show(&event),
+            }
+            if events.lagged() > lagged {
+                out::note(&format!("{} events came too fast to be shown", events.lagged() - lagged));
+                lagged = events.lagged();
+            }
+        }
+    }
+
+    async fn shut_down(
+        &self,
+        handle: Handle,
+        mut events: EventStream,
+        mut signals: Signals,
+    ) -> Result<(), Failure> {
+        let grace = self.settings.grace;
+        if !self.json {
+            out::line(&format!(
+                "stopping; runs have {} to end (a second signal stops at once)",
+                humantime::format_duration(grace)
+            ));
+        }
+        let mut cut_off = 0;
+        let mut shutdown = Box::pin(handle.shutdown(Shutdown::wait(grace)));
+        let mut again = Box::pin(signals.next());
+        let result = loop {
+            let interrupted = select(&mut again, events.next());
+            match select(&mut shutdown, interrupted).await {
+                Either::Left((result, _)) => break result,
+                Either::Right((Either::Left(_), _)) => {
+                    return Err(Failure::new(Exit::CutOff, "stopped at once; runs were cut off"));
+                }
+                Either::Right((Either::Right((Some(event), _)), _)) => {
+                    cut_off += usize::from(matches!(event, Event::TaskInterrupted(_)));
+                    self.show(&event);
+                }
+                Either::Right((Either::Right((None, _)), _)) => break shutdown.await,
+            }
+        };
+        // What happened during the last moments is on its way.
+        while let Some(Some(event)) = futures::FutureExt::now_or_never(events.next()) {
+            cut_off += usize::from(matches!(event, Event::TaskInterrupted(_)));
+            self.show(&event);
+        }
+        result?;
+        if cut_off > 0 {
+            return Err(Failure::new(
+                Exit::CutOff,
+                format!("stopped; {cut_off} runs were cut off after the grace"),
+            ));
+        }
+        if !self.json {
+            out::line("stopped");
+        }
+        Ok(())
+    }
+
+    fn show(&self, event: &Event) {
+        if self.json {
+            out::json(event);
+        } else if let Some(report) = event.report() {
+            out::line(&run_line(report, self.settings.timezone));
+        } else if let Some(line) = event_line(event) {
+            out::line(&line);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    tasks: usize,
+    kept: usize,
+    removed: Vec<String>,
+    over: Vec<String>,
+}
+
+/// `2026-11-21 10:00:05 +00:00  heartbeat  executed  took 3ms  late 1ms  what it said`
+fn run_line(report: &RunReport, zone: Tz) -> String {
+    let end = &report.end;
+    let at = end.ended_at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
+    let note = end.outcome.problem().or_else(|| match &end.outcome {
+        Outcome::Executed { value } => render::result(value),
+        _ => None,
+    });
+    // A run that was refused or missed took no time, and was not late but not at all.
+    let shown = |span| if end.started_at.is_some() { time::length(span) } else { "-".to_owned() };
+    let line = format!(
+        "{at}  {:<16}  {:<9}  took {:<6}  late {:<6}  {}",
+        report.task_id(),
+        end.outcome.word(),
+        shown(TimeDelta::from_std(end.duration).unwrap_or_default()),
+        shown(report.lateness()),
+        render::brief(&note.unwrap_or_default(), 120)
+    );
+    line.trim_end().to_owned()
+}
+
+/// The events that a person at the terminal wants to know of, besides runs.
+fn event_line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::TaskStalled { id, cause, .. } => format!("task {id} was paused: {cause}"),
+        Event::StoreUnavailable { store, cause } => {
+            format!("store {store} does not work: {cause}; trying again")
+        }
+        Event::StoreRecovered { store } => format!("store {store} works again"),
+        Event::RecordUnreadable { store, id, cause } => {
+            format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")
+        }
+        Event::ExecutorRestarted { executor, cause } => {
+            format!("executor {executor} was started again: {cause}")
+        }
+        Event::ExecutorFailed { executor, cause } => format!("executor {executor} has failed: {cause}"),
+        Event::SchedulerRestarted { cause } => format!("the scheduler was started again: {cause}"),
+        Event::ClockJumped { by_ms } => {
+            format!("the clock jumped by {}", time::length(TimeDelta::milliseconds(*by_ms)))
+        }
+        _ => return None,
+    })
 }

@@ -85,7 +85,7 @@ fn add(add: Add) -> Result<(), Failure> {
     let settings = TaskSettings::from_json(task.clone()).map_err(invalid)?;
     if add.handler.is_none() {
         handlers::check(settings.handler(), settings.args())
-            .map_err(|error| invalid(format!("--{}: {error}", settings.handler())))?;
+            .map_err(|error| invalid(format!("--{error}")))?;
     }
     let answer = ask(&common.data, Request::Add { task })?;
     print(common.json, &answer, || {

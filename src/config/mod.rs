@@ -44,6 +44,7 @@
 //! of time are text with a unit ([`parse_duration`]).
 
 mod duration;
+mod resolve;
 mod task;
 mod value;
 

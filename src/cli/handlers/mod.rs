@@ -33,9 +33,14 @@ pub(super) const NAMES: [&str; 2] = ["http", "shell"];
 
 /// Whether there is such a handler and it understands such arguments; if not, what is wrong.
 pub(super) fn check(handler: &str, args: &Value) -> Result<(), String> {
+    let named = |error: String| format!("{handler}: {error}");
     match handler {
-        "shell" => ShellArgs::deserialize(args).map_err(|error| error.to_string())?.check(),
-        "http" => HttpArgs::deserialize(args).map_err(|error| error.to_string())?.check(),
+        "shell" => {
+            ShellArgs::deserialize(args).map_err(|error| named(error.to_string()))?.check().map_err(named)
+        }
+        "http" => {
+            HttpArgs::deserialize(args).map_err(|error| named(error.to_string()))?.check().map_err(named)
+        }
         other => Err(format!("there is no handler {other:?}; there are: {}", NAMES.join(", "))),
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -20,14 +20,10 @@ pub(in crate::cli) struct Reaper {
     pipe: Option<Arc<ChildStdin>>,
 }
 
-/// The companion process, for whoever waits for its end.
-#[derive(Debug)]
-pub(in crate::cli) struct Companion(Option<Child>);
-
 impl Reaper {
     /// Starts the companion: this very program in another role. Without one the service works all
     /// the same.
-    pub(in crate::cli) fn start() -> (Self, Companion) {
+    pub(in crate::cli) fn start() -> Self {
         let started = std::env::current_exe().and_then(|program| {
             Command::new(program)
                 .arg("reap")
@@ -39,13 +35,10 @@ impl Reaper {
                 .spawn()
         });
         match started {
-            Ok(mut child) => {
-                let pipe = child.stdin.take().map(Arc::new);
-                (Self { pipe }, Companion(Some(child)))
-            }
+            Ok(child) => Self { pipe: child.stdin.map(Arc::new) },
             Err(error) => {
                 tracing::warn!(%error, "no companion process: if the service is killed, commands it runs go on");
-                (Self { pipe: None }, Companion(None))
+                Self { pipe: None }
             }
         }
     }
@@ -63,15 +56,6 @@ impl Reaper {
             if let Err(error) = (&**pipe).write_all(line.as_bytes()) {
                 tracing::warn!(%error, "the companion process is gone: if the service is killed, commands it runs go on");
             }
-        }
-    }
-}
-
-impl Companion {
-    /// Waits until the companion has done its work. The last [`Reaper`] must be gone.
-    pub(in crate::cli) fn wait(mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.wait();
         }
     }
 }

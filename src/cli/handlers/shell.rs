@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{Either, join, pending, select};
+use futures::future::{Either, FusedFuture, join, pending, select};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -22,6 +22,9 @@ use crate::timer;
 
 /// How long processes have to end by themselves after SIGTERM, before SIGKILL.
 const MERCY: Duration = Duration::from_secs(1);
+
+/// How long output is waited for when all processes of the group are gone.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -141,8 +144,9 @@ pub(super) async fn run(context: TaskContext, args: ShellArgs, reaper: Reaper) -
     let _ = child.wait().await;
     drop(group);
     // Now the pipes are closed, unless somebody has left the group on purpose.
-    let patience = pin!(timer::sleep(context.clock(), Duration::from_millis(500)).map(|_| ()));
-    select(reading.as_mut().map(|_| ()), patience).await;
+    if !reading.is_terminated() {
+        select(&mut reading, pin!(timer::sleep(context.clock(), PATIENCE))).await;
+    }
     drop(reading);
 
     let (stdout, stderr) = (stdout.into_inner(), stderr.into_inner());
@@ -183,7 +187,7 @@ async fn first<T>(a: impl Future<Output = T> + Unpin, b: impl Future<Output = T>
 /// Waits for `main` and drives `side` meanwhile.
 async fn alongside<T, U>(
     main: impl Future<Output = T> + Unpin,
-    side: &mut (impl futures::future::FusedFuture<Output = U> + Unpin),
+    side: &mut (impl FusedFuture<Output = U> + Unpin),
 ) -> T {
     if side.is_terminated() {
         return main.await;
