@@ -5,6 +5,8 @@
 
 mod actor;
 mod addr;
+#[cfg(feature = "testing")]
+pub mod contract;
 #[cfg(feature = "sled")]
 mod envelope;
 mod error;
