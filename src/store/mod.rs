@@ -5,9 +5,15 @@
 
 mod actor;
 mod addr;
+#[cfg(feature = "testing")]
+pub mod contract;
+#[cfg(feature = "sled")]
+mod envelope;
 mod error;
 mod memory;
 pub mod message;
+#[cfg(feature = "sled")]
+mod sled;
 mod source;
 
 use futures::future::LocalBoxFuture;
@@ -16,6 +22,8 @@ pub use actor::StoreActor;
 pub use addr::StoreAddr;
 pub use error::StoreError;
 pub use memory::{MemoryBackend, MemoryStore};
+#[cfg(feature = "sled")]
+pub use sled::{GONE_LIMIT, ROW_LIMIT, SledBackend, SledStore};
 pub use source::BackendSource;
 
 use crate::task::StoredTask;
