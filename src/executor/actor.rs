@@ -8,6 +8,7 @@ use actix::fut::ActorFuture;
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot};
 
+use super::custom::OwnArbiter;
 use super::job::{Desk, Job, Report};
 use super::message::*;
 use super::slot::Instances;
@@ -35,6 +36,7 @@ pub struct ExecutorActor<R: Runner> {
     early: Vec<Submit>,
     drain: Option<Draining>,
     keep: Keep,
+    home: Option<OwnArbiter>,
 }
 
 #[derive(Default)]
@@ -58,7 +60,14 @@ impl<R: Runner> ExecutorActor<R> {
             early: Vec::new(),
             drain: None,
             keep,
+            home: None,
         }
+    }
+
+    /// The arbiter it lives on ends with it.
+    pub(super) fn at_home(mut self, arbiter: OwnArbiter) -> Self {
+        self.home = Some(arbiter);
+        self
     }
 
     fn submit(&mut self, Submit { runs, busy }: Submit) {
@@ -133,6 +142,7 @@ impl<R: Runner> ExecutorActor<R> {
         if !ends.is_empty() {
             self.tell(ends, token);
         }
+        self.give_up_the_unstoppable();
         self.answer_drain();
     }
 
@@ -165,14 +175,21 @@ impl<R: Runner> ExecutorActor<R> {
                 drop(busy);
             }));
         }
-        if self.instances.runs().all(|run| run.code.is_blocking()) {
+        self.give_up_the_unstoppable();
+    }
+
+    /// After the cut, nothing waits for blocking code.
+    fn give_up_the_unstoppable(&mut self) {
+        if self.drain.as_ref().is_some_and(|drain| drain.cut)
+            && self.instances.len() > 0
+            && self.instances.runs().all(|run| run.code.is_blocking())
+        {
             self.give_up();
         }
     }
 
     /// Reports what is still in flight as interrupted, without it.
     fn give_up(&mut self) {
-        self.read_reports();
         let left = self.instances.give_all_back();
         let (Some((desk, _)), Some(drain)) = (&self.attached, &mut self.drain) else { return };
         drain.interrupted += left.len();
@@ -308,7 +325,7 @@ impl<R: Runner> Handler<Status> for ExecutorActor<R> {
 
 impl<R: Runner> std::fmt::Debug for ExecutorActor<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = &self.keep;
+        let _ = (&self.keep, &self.home);
         f.debug_struct("ExecutorActor")
             .field("kind", &self.runner.kind())
             .field("in_flight", &self.instances.len())

@@ -5,17 +5,25 @@
 
 mod actor;
 mod addr;
+#[cfg(feature = "testing")]
+pub mod contract;
+mod custom;
+mod debug;
 mod futures;
 mod job;
 pub mod message;
 mod pipeline;
 mod slot;
+mod threads;
 
 pub use actor::ExecutorActor;
 pub use addr::ExecutorAddr;
+pub use custom::CustomExecutor;
+pub use debug::DebugExecutor;
 pub use futures::AsyncExecutor;
 pub use job::{Job, Started};
 pub use pipeline::Drive;
+pub use threads::ThreadPool;
 
 use crate::task::RunId;
 
