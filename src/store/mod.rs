@@ -3,14 +3,20 @@
 //! A store is an actor that answers the messages of [`message`]; a [`StoreAddr`] is made from any
 //! actor that does. Most stores are a [`Backend`] inside a [`StoreActor`].
 
+mod actor;
 mod addr;
 mod error;
+mod memory;
 pub mod message;
+mod source;
 
 use futures::future::LocalBoxFuture;
 
+pub use actor::StoreActor;
 pub use addr::StoreAddr;
 pub use error::StoreError;
+pub use memory::{MemoryBackend, MemoryStore};
+pub use source::BackendSource;
 
 use crate::task::StoredTask;
 use message::*;
@@ -63,15 +69,22 @@ impl<T: 'static> Reply<T> {
 ///   revision that is no longer there is refused, and the newer task stays as it is.
 /// - [`take_due`](Backend::take_due) gives tasks in the order of their due times, never one that is
 ///   not due, paused, or (in a shared store) claimed by somebody else.
-/// - No method deletes what it cannot read.
-/// - Nothing is O(all tasks) except [`list`](Backend::list) and [`remove_all`](Backend::remove_all).
+/// - What is handed out stays due until a commit moves it on: taken again before that, it is handed
+///   out again, and in a shared store to the same owner only.
+/// - [`next_due`](Backend::next_due) is the earliest time at which `take_due` has something to give.
+///   In a shared store a task that somebody else has claimed counts from the end of the claim.
+/// - No method deletes what it cannot read, and none trips over it either: it is reported once, when
+///   the store is opened, and left out from then on.
+/// - Nothing is O(all tasks) except [`open`](Backend::open), [`list`](Backend::list) and
+///   [`remove_all`](Backend::remove_all).
 ///
 /// Methods may overlap when they answer [`Reply::Later`]; the store's actor does not wait for one
 /// before it calls the next.
-pub trait Backend: 'static {
+pub trait Backend: Unpin + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
-    /// Called once before anything else, and again after a failure.
+    /// Called once before anything else, and again after a failure: it leaves the backend sound,
+    /// whatever state a panic left it in.
     fn open(&mut self, request: Open) -> Reply<Opened>;
     /// Writes a whole task, if the one that is there is as expected.
     fn put(&mut self, request: Put) -> Reply<()>;
@@ -122,4 +135,10 @@ impl StoreSource for StoreAddr {
     fn supervised(&self) -> bool {
         false
     }
+}
+
+/// The order of [`List`]: by due time, those without one last, by id among equals.
+pub fn in_order(a: &StoredTask, b: &StoredTask) -> std::cmp::Ordering {
+    let last = |task: &StoredTask| task.state.due().is_none();
+    (last(a), a.state.due(), &a.spec.id).cmp(&(last(b), b.state.due(), &b.spec.id))
 }
