@@ -81,8 +81,9 @@ pub trait Runner: Unpin + 'static {
     }
 
     /// Lets go of every job: what waits is dropped, futures are dropped, code that cannot be
-    /// stopped is given up. Jobs that come later are dropped.
-    fn stop(&mut self);
+    /// stopped is given up. No jobs come after this. Default: nothing; what is still in flight
+    /// afterwards has its flag raised, and that ends what [`Started::drive`] drives.
+    fn stop(&mut self) {}
 
     /// How many jobs wait for a place. Default: 0.
     fn queued(&self) -> usize {
