@@ -2,3 +2,4 @@
 
 mod executors;
 mod scheduler;
+mod supervision;
