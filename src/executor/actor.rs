@@ -8,6 +8,7 @@ use actix::fut::ActorFuture;
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot};
 
+use super::custom::OwnArbiter;
 use super::job::{Desk, Job, Report};
 use super::message::*;
 use super::slot::Instances;
@@ -22,6 +23,8 @@ const BATCH: usize = 1024;
 /// How long, beyond the grace of a drain, runs that can be dropped have for their end to come in.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
+const SHUT_DOWN: &str = "the executor was shut down before the run ended";
+
 /// An executor: counts instances, lets runs in or refuses them, reports their ends. What runs them
 /// is the [`Runner`].
 pub struct ExecutorActor<R: Runner> {
@@ -35,6 +38,7 @@ pub struct ExecutorActor<R: Runner> {
     early: Vec<Submit>,
     drain: Option<Draining>,
     keep: Keep,
+    home: Option<OwnArbiter>,
 }
 
 #[derive(Default)]
@@ -42,6 +46,19 @@ struct Draining {
     waiting: Vec<oneshot::Sender<Drained>>,
     interrupted: usize,
     cut: bool,
+}
+
+impl Draining {
+    /// Counts an end that came after the cut.
+    fn note(&mut self, end: &mut RunEnd) {
+        if end.outcome == Outcome::Cancelled {
+            // The flag was raised by the cut.
+            end.outcome = Outcome::Interrupted { reason: SHUT_DOWN.to_owned() };
+        }
+        if matches!(end.outcome, Outcome::Interrupted { .. }) {
+            self.interrupted += 1;
+        }
+    }
 }
 
 impl<R: Runner> ExecutorActor<R> {
@@ -58,7 +75,14 @@ impl<R: Runner> ExecutorActor<R> {
             early: Vec::new(),
             drain: None,
             keep,
+            home: None,
         }
+    }
+
+    /// The arbiter it lives on ends with it.
+    pub(super) fn at_home(mut self, arbiter: OwnArbiter) -> Self {
+        self.home = Some(arbiter);
+        self
     }
 
     fn submit(&mut self, Submit { runs, busy }: Submit) {
@@ -119,13 +143,11 @@ impl<R: Runner> ExecutorActor<R> {
         }
         let mut ends = Vec::with_capacity(self.buffer.len());
         let mut token = Busy::default();
-        for Report { key, end, busy } in self.buffer.drain(..) {
+        for Report { key, mut end, busy } in self.buffer.drain(..) {
             token = busy;
             if let Some(run) = self.instances.give_back(key) {
-                if let Some(drain) = self.drain.as_mut().filter(|drain| drain.cut)
-                    && matches!(end.outcome, Outcome::Interrupted { .. })
-                {
-                    drain.interrupted += 1;
+                if let Some(drain) = self.drain.as_mut().filter(|drain| drain.cut) {
+                    drain.note(&mut end);
                 }
                 ends.push((run, end));
             }
@@ -133,6 +155,7 @@ impl<R: Runner> ExecutorActor<R> {
         if !ends.is_empty() {
             self.tell(ends, token);
         }
+        self.give_up_the_unstoppable();
         self.answer_drain();
     }
 
@@ -156,6 +179,7 @@ impl<R: Runner> ExecutorActor<R> {
         if self.instances.len() == 0 {
             return;
         }
+        self.instances.runs().for_each(|run| ask_to_stop(run));
         // Futures are being dropped now, on whatever arbiter they live; blocking code cannot be
         // stopped and is not waited for.
         if let Some((desk, _)) = &self.attached {
@@ -165,14 +189,21 @@ impl<R: Runner> ExecutorActor<R> {
                 drop(busy);
             }));
         }
-        if self.instances.runs().all(|run| run.code.is_blocking()) {
+        self.give_up_the_unstoppable();
+    }
+
+    /// After the cut, nothing waits for blocking code.
+    fn give_up_the_unstoppable(&mut self) {
+        if self.drain.as_ref().is_some_and(|drain| drain.cut)
+            && self.instances.len() > 0
+            && self.instances.runs().all(|run| run.code.is_blocking())
+        {
             self.give_up();
         }
     }
 
     /// Reports what is still in flight as interrupted, without it.
     fn give_up(&mut self) {
-        self.read_reports();
         let left = self.instances.give_all_back();
         let (Some((desk, _)), Some(drain)) = (&self.attached, &mut self.drain) else { return };
         drain.interrupted += left.len();
@@ -181,7 +212,7 @@ impl<R: Runner> ExecutorActor<R> {
             .into_iter()
             .map(|run| {
                 ask_to_stop(&run);
-                let reason = "the executor was shut down before the run ended".to_owned();
+                let reason = SHUT_DOWN.to_owned();
                 (run, RunEnd::unstarted(Outcome::Interrupted { reason }, now))
             })
             .collect();
@@ -308,7 +339,7 @@ impl<R: Runner> Handler<Status> for ExecutorActor<R> {
 
 impl<R: Runner> std::fmt::Debug for ExecutorActor<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = &self.keep;
+        let _ = (&self.keep, &self.home);
         f.debug_struct("ExecutorActor")
             .field("kind", &self.runner.kind())
             .field("in_flight", &self.instances.len())

@@ -13,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::custom::OwnArbiter;
 use super::{Drive, ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner};
 use crate::task::RunId;
 
@@ -78,23 +79,14 @@ impl ExecutorSource for AsyncExecutor {
     fn start(&mut self, keep: Keep) -> ExecutorAddr {
         let limit = self.limit.unwrap_or(usize::MAX);
         let Some(arbiters) = self.arbiters else {
-            return ExecutorAddr::new(ExecutorActor::new(AsyncRunner::new(None, 1, limit), keep).start());
+            return ExecutorAddr::new(ExecutorActor::new(AsyncRunner::new(1, limit), keep).start());
         };
         let home = Arbiter::new();
-        let own = OwnArbiter(home.handle());
+        let own = OwnArbiter::of(&home);
         let workers = arbiters.min(limit);
         ExecutorAddr::new(ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
-            ExecutorActor::new(AsyncRunner::new(Some(own), workers, limit), keep)
+            ExecutorActor::new(AsyncRunner::new(workers, limit), keep).at_home(own)
         }))
-    }
-}
-
-/// An arbiter that ends with its owner.
-struct OwnArbiter(ArbiterHandle);
-
-impl Drop for OwnArbiter {
-    fn drop(&mut self) {
-        self.0.stop();
     }
 }
 
@@ -103,8 +95,6 @@ struct AsyncRunner {
     workers: Vec<Worker>,
     /// Who is next.
     turn: usize,
-    /// The actor's own arbiter, last to go.
-    _home: Option<OwnArbiter>,
 }
 
 /// What a runner holds of one worker. Dropping it cuts off the worker's runs.
@@ -133,7 +123,7 @@ impl Worker {
         let arbiter = if own_arbiter {
             let arbiter = Arbiter::new();
             arbiter.spawn_fn(begin);
-            Some(OwnArbiter(arbiter.handle()))
+            Some(OwnArbiter::of(&arbiter))
         } else {
             begin();
             None
@@ -154,13 +144,13 @@ impl Worker {
 }
 
 impl AsyncRunner {
-    fn new(home: Option<OwnArbiter>, workers: usize, limit: usize) -> Self {
+    fn new(workers: usize, limit: usize) -> Self {
         let share = |index: usize| match limit {
             usize::MAX => limit,
             _ => limit / workers + usize::from(index < limit % workers),
         };
         let workers = (0..workers).map(|index| Worker::new(share(index), index > 0)).collect();
-        Self { workers, turn: 0, _home: home }
+        Self { workers, turn: 0 }
     }
 }
 

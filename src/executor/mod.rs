@@ -5,17 +5,25 @@
 
 mod actor;
 mod addr;
+#[cfg(feature = "testing")]
+pub mod contract;
+mod custom;
+mod debug;
 mod futures;
 mod job;
 pub mod message;
 mod pipeline;
 mod slot;
+mod threads;
 
 pub use actor::ExecutorActor;
 pub use addr::ExecutorAddr;
+pub use custom::CustomExecutor;
+pub use debug::DebugExecutor;
 pub use futures::AsyncExecutor;
 pub use job::{Job, Started};
 pub use pipeline::Drive;
+pub use threads::ThreadPool;
 
 use crate::task::RunId;
 
@@ -73,8 +81,9 @@ pub trait Runner: Unpin + 'static {
     }
 
     /// Lets go of every job: what waits is dropped, futures are dropped, code that cannot be
-    /// stopped is given up. Jobs that come later are dropped.
-    fn stop(&mut self);
+    /// stopped is given up. No jobs come after this. Default: nothing; what is still in flight
+    /// afterwards has its flag raised, and that ends what [`Started::drive`] drives.
+    fn stop(&mut self) {}
 
     /// How many jobs wait for a place. Default: 0.
     fn queued(&self) -> usize {

@@ -3,3 +3,6 @@
 mod cli;
 mod scheduler;
 mod contract;
+mod executors;
+mod scheduler;
+mod supervision;
