@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{ExecutorSettings, Settings, StoreSettings};
-use crate::executor::AsyncExecutor;
+use crate::executor::{AsyncExecutor, DebugExecutor, ThreadPool};
 use crate::scheduler::{Builder, Scheduler};
 use crate::store::{MemoryStore, StoreError};
 
@@ -20,21 +20,19 @@ impl Settings {
             builder = match store {
                 StoreSettings::Memory => builder.store(alias.as_str(), MemoryStore::new()),
                 #[cfg(feature = "sled")]
-                StoreSettings::Sled { path } => builder.store(alias.as_str(), {
-                    let _ = (data, path);
-                    MemoryStore::new()
-                }),
+                StoreSettings::Sled { path } => {
+                    builder.store(alias.as_str(), crate::store::SledStore::open(data.join(path))?)
+                }
             };
         }
         for (alias, executor) in &self.executors {
             let alias = alias.as_str();
             builder = match executor {
                 ExecutorSettings::Async => builder.executor(alias, AsyncExecutor::new()),
-                ExecutorSettings::ThreadPool { workers } => builder.executor(alias, {
-                    let _ = workers;
-                    AsyncExecutor::new()
-                }),
-                ExecutorSettings::Debug => builder.executor(alias, AsyncExecutor::new()),
+                ExecutorSettings::ThreadPool { workers } => {
+                    builder.executor(alias, ThreadPool::new(*workers as usize))
+                }
+                ExecutorSettings::Debug => builder.executor(alias, DebugExecutor::new()),
             };
         }
         Ok(builder)

@@ -1,7 +1,6 @@
 //! The one integration test binary.
 
 mod cli;
-mod scheduler;
 mod contract;
 mod executors;
 mod scheduler;

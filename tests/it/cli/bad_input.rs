@@ -125,7 +125,10 @@ fn a_second_service_on_the_same_data_is_refused() {
     let said = place.run(&["serve"]);
     assert_eq!(said.code, 5, "{said:?}");
     let pid = service.child.id().to_string();
-    assert!(said.err.contains(&format!("another service (process {pid}) runs on the data directory data")), "{said:?}");
+    assert!(
+        said.err.contains(&format!("another service (process {pid}) runs on the data directory data")),
+        "{said:?}"
+    );
     // The first one is none the worse for it.
     assert_eq!(place.json(&["list"]), serde_json::json!([]));
     service.stop();

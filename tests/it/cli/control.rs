@@ -18,8 +18,14 @@ fn a_task_is_added_paused_resumed_run_and_removed() {
     let place = Place::new();
     let service = place.serve(&[]);
     assert_eq!(said(&place, &["list"]), "no tasks\n");
-    let added = said(&place, &["add", "--id", "a", "--cron", "0 3 1 1 *", "--shell", "echo hi", "--timezone", "Europe/Lisbon"]);
-    assert!(added.starts_with("a added; it runs next on ") && added.contains("-01-01 03:00:00 +00:00 (in "), "{added}");
+    let added = said(
+        &place,
+        &["add", "--id", "a", "--cron", "0 3 1 1 *", "--shell", "echo hi", "--timezone", "Europe/Lisbon"],
+    );
+    assert!(
+        added.starts_with("a added; it runs next on ") && added.contains("-01-01 03:00:00 +00:00 (in "),
+        "{added}"
+    );
     let paused = said(&place, &["pause", "a"]);
     assert_eq!(paused, "a paused\n");
     let list = said(&place, &["list"]);
@@ -30,7 +36,9 @@ fn a_task_is_added_paused_resumed_run_and_removed() {
     service.line_with(&["a", "executed", "hi"]);
     place.until(&["inspect", "a"], |answer| answer["runs"][0]["end"]["outcome"] == "executed");
     let inspected = said(&place, &["inspect", "a"]);
-    for part in ["handler        shell", "misfire grace  unlimited", "next runs", "latest runs", "executed", "hi"] {
+    for part in
+        ["handler        shell", "misfire grace  unlimited", "next runs", "latest runs", "executed", "hi"]
+    {
         assert!(inspected.contains(part), "{part}:\n{inspected}");
     }
     assert_eq!(inspected.matches("-01-01 03:00:00").count(), 5, "{inspected}");
@@ -44,8 +52,27 @@ fn every_answer_can_be_json() {
     let place = Place::new();
     let service = place.serve(&[]);
     let added = place.json(&[
-        "add", "--id", "a", "--every", "1h30m", "--http", "POST", "http://127.0.0.1:9/", "--header", "X-A: b",
-        "--body", "text", "--timeout", "2s", "--name", "Label", "--max-instances", "3", "--misfire-grace", "1m", "--paused",
+        "add",
+        "--id",
+        "a",
+        "--every",
+        "1h30m",
+        "--http",
+        "POST",
+        "http://127.0.0.1:9/",
+        "--header",
+        "X-A: b",
+        "--body",
+        "text",
+        "--timeout",
+        "2s",
+        "--name",
+        "Label",
+        "--max-instances",
+        "3",
+        "--misfire-grace",
+        "1m",
+        "--paused",
     ]);
     let task = &added["task"];
     assert_eq!(task["id"], "a");
@@ -63,7 +90,15 @@ fn every_answer_can_be_json() {
     let inspected = place.json(&["inspect", "a"]);
     assert_eq!(inspected["next"].as_array().unwrap().len(), 5);
     assert_eq!(place.json(&["remove", "a"])["id"], "a");
-    let handler = place.json(&["add", "--at", "2090-01-01T00:00:00", "--handler", "shell", "--args", r#"{"command":"true"}"#]);
+    let handler = place.json(&[
+        "add",
+        "--at",
+        "2090-01-01T00:00:00",
+        "--handler",
+        "shell",
+        "--args",
+        r#"{"command":"true"}"#,
+    ]);
     assert_eq!(handler["task"]["id"].as_str().unwrap().len(), 36, "an id is made up");
     service.stop();
 }
@@ -80,7 +115,11 @@ fn what_cannot_be_done_has_a_reason_and_a_code() {
         (&["remove", "nosuch"], 7, "there is no task `nosuch`"),
         (&["run", "nosuch"], 7, "there is no task `nosuch`"),
         (&add, 8, "a task `a` exists already"),
-        (&["add", "--id", "b", "--every", "1h", "--shell", "true", "--executor", "fast"], 7, "no executor is called `fast`"),
+        (
+            &["add", "--id", "b", "--every", "1h", "--shell", "true", "--executor", "fast"],
+            7,
+            "no executor is called `fast`",
+        ),
     ];
     for (args, code, message) in cases {
         let said = place.run(args);
@@ -99,7 +138,12 @@ fn what_cannot_be_done_has_a_reason_and_a_code() {
 fn without_a_service_every_command_says_so() {
     let place = Place::new();
     let commands: [&[&str]; 7] = [
-        &["list"], &["inspect", "a"], &["pause", "a"], &["resume", "a"], &["remove", "a"], &["run", "a"],
+        &["list"],
+        &["inspect", "a"],
+        &["pause", "a"],
+        &["resume", "a"],
+        &["remove", "a"],
+        &["run", "a"],
         &["add", "--every", "5s", "--shell", "true"],
     ];
     let refused = |place: &Place| {
@@ -144,7 +188,14 @@ fn whatever_is_written_to_the_socket_it_goes_on() {
         let _ = BufReader::new(stream).read_line(&mut line);
         serde_json::from_str(&line).unwrap_or(Value::Null)
     };
-    for nonsense in [&b"hello\n"[..], b"\n", b"\xff\xfe\n", b"[]\n", b"{\"v\":1,\"do\":\"dance\"}\n", b"{\"v\":99,\"do\":\"list\"}\n"] {
+    for nonsense in [
+        &b"hello\n"[..],
+        b"\n",
+        b"\xff\xfe\n",
+        b"[]\n",
+        b"{\"v\":1,\"do\":\"dance\"}\n",
+        b"{\"v\":99,\"do\":\"list\"}\n",
+    ] {
         let reply = ask(nonsense);
         assert_eq!((&reply["v"], &reply["error"]["kind"]), (&json!(1), &json!("usage")), "{reply}");
     }
@@ -152,7 +203,10 @@ fn whatever_is_written_to_the_socket_it_goes_on() {
     assert_eq!(ask(b"{\"v\":1,\"do\":\"pause\",\"id\":\"\"}\n")["error"]["kind"], "invalid");
     let long = vec![b'x'; 300 * 1024];
     let reply = ask(&long);
-    assert!(reply.is_null() || reply["error"]["message"].as_str().unwrap().contains("bytes long at most"), "{reply}");
+    assert!(
+        reply.is_null() || reply["error"]["message"].as_str().unwrap().contains("bytes long at most"),
+        "{reply}"
+    );
     // Many requests on one connection, and one that hangs up in the middle of a line.
     let mut stream = UnixStream::connect(&socket).unwrap();
     stream.write_all(b"{\"v\":1,\"do\":\"list\"}\n{\"v\":1,\"do\":\"list\"}\n{\"v\":1").unwrap();

@@ -9,7 +9,9 @@ use super::{Place, alive, eventually};
 
 /// Adds a task, runs it once, and returns the end of the run as it was recorded.
 fn run_once(place: &Place, what: &[&str]) -> Value {
-    place.json(&[&["add", "--id", "a", "--replace", "--cron", "0 3 1 1 *", "--max-instances", "9"], what].concat());
+    place.json(
+        &[&["add", "--id", "a", "--replace", "--cron", "0 3 1 1 *", "--max-instances", "9"], what].concat(),
+    );
     let run = place.json(&["run", "a"])["run"].clone();
     let find = |answer: &Value| {
         let runs = answer["runs"].as_array().unwrap().clone();
@@ -54,7 +56,11 @@ fn endless_output_is_bounded() {
     let service = place.serve(&[]);
     let end = run_once(&place, &["--shell", "head -c 5000000 /dev/zero | tr '\\0' x; echo the end"]);
     let out = end["value"]["stdout"].as_str().unwrap();
-    assert!(out.len() < 17_000 && out.ends_with("xthe end\n") && out.contains("bytes left out]"), "{}", out.len());
+    assert!(
+        out.len() < 17_000 && out.ends_with("xthe end\n") && out.contains("bytes left out]"),
+        "{}",
+        out.len()
+    );
     service.stop();
 }
 
@@ -64,7 +70,10 @@ fn a_timeout_kills_the_whole_process_group() {
     let service = place.serve(&[]);
     let pids = place.path().join("pids");
     // A child in the background, and a shell that does not listen to SIGTERM.
-    let command = format!("trap '' TERM; sleep 600 & echo $$ $! > {}; echo waiting >&2; wait; sleep 600", pids.display());
+    let command = format!(
+        "trap '' TERM; sleep 600 & echo $$ $! > {}; echo waiting >&2; wait; sleep 600",
+        pids.display()
+    );
     let end = run_once(&place, &["--shell", &command, "--timeout", "300ms"]);
     assert_eq!(end["outcome"], "failed");
     let error = end["error"].as_str().unwrap();
@@ -127,7 +136,12 @@ fn a_request_arrives_as_described_and_its_answer_is_the_value() {
     assert_eq!(end["outcome"], "executed", "{end}");
     assert_eq!(end["value"]["status"], 200);
     let echoed = end["value"]["body"].as_str().unwrap();
-    assert!(echoed.starts_with("PUT /path?q=1 HTTP/1.1") && echoed.contains("x-who: me") && echoed.ends_with("hello"), "{echoed}");
+    assert!(
+        echoed.starts_with("PUT /path?q=1 HTTP/1.1")
+            && echoed.contains("x-who: me")
+            && echoed.ends_with("hello"),
+        "{echoed}"
+    );
     service.line_with(&["a", "executed", "200 PUT /path"]);
     service.stop();
 }
@@ -136,7 +150,9 @@ fn a_request_arrives_as_described_and_its_answer_is_the_value() {
 fn a_status_of_400_or_more_is_a_failed_run() {
     let place = Place::new();
     let service = place.serve(&[]);
-    let url = server(|head, _| response(if head.contains("/gone") { "404 Not Found" } else { "500 Oops" }, "no luck"));
+    let url = server(|head, _| {
+        response(if head.contains("/gone") { "404 Not Found" } else { "500 Oops" }, "no luck")
+    });
     let error = |url: &str, more: &[&str]| {
         let end = run_once(&place, &[&["--http", "GET", url], more].concat());
         assert_eq!(end["outcome"], "failed", "{end}");

@@ -10,7 +10,16 @@ use super::{Place, drain, wait};
 #[test]
 fn run_times_are_printed_with_offset_and_distance() {
     let place = Place::new();
-    let said = place.run(&["next", "30 2 * * *", "--timezone", "Europe/Berlin", "--after", "2090-03-25T12:00:00", "--count", "2"]);
+    let said = place.run(&[
+        "next",
+        "30 2 * * *",
+        "--timezone",
+        "Europe/Berlin",
+        "--after",
+        "2090-03-25T12:00:00",
+        "--count",
+        "2",
+    ]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("(Europe/Berlin)"), "{said:?}");
     assert!(said.out.contains("Sun 2090-03-26 03:00:00 +02:00  in "), "{said:?}");
@@ -21,7 +30,16 @@ fn run_times_are_printed_with_offset_and_distance() {
 fn a_trigger_can_be_json_and_so_can_the_answer() {
     let place = Place::new();
     let trigger = r#"{"type":"interval","days":1,"start_at":"2026-03-28T09:00:00"}"#;
-    let answer = place.json(&["next", trigger, "--timezone", "Europe/Berlin", "--after", "2026-03-28", "--count", "2"]);
+    let answer = place.json(&[
+        "next",
+        trigger,
+        "--timezone",
+        "Europe/Berlin",
+        "--after",
+        "2026-03-28",
+        "--count",
+        "2",
+    ]);
     assert_eq!(answer["next"], json!(["2026-03-28T09:00:00+01:00", "2026-03-29T10:00:00+02:00"]));
     assert_eq!((&answer["timezone"], &answer["exhausted"]), (&json!("Europe/Berlin"), &json!(false)));
     let once = place.run(&["next", r#"{"type":"date","run_at":"2090-01-01T00:00:00Z"}"#]);
@@ -43,7 +61,12 @@ fn what_is_no_trigger_or_never_fires_is_refused() {
         assert_eq!(said.code, 3, "{said:?}");
         assert!(said.err.contains(message), "{message}: {said:?}");
     }
-    for args in [&["next"][..], &["next", "0 0 * * *", "--timezone", "Nowhere"], &["next", "0 0 * * *", "--count", "0"], &["next", "--jsonl", "--count", "3"]] {
+    for args in [
+        &["next"][..],
+        &["next", "0 0 * * *", "--timezone", "Nowhere"],
+        &["next", "0 0 * * *", "--count", "0"],
+        &["next", "--jsonl", "--count", "3"],
+    ] {
         assert_eq!(place.run(args).code, 2, "{args:?}");
     }
 }

@@ -112,13 +112,16 @@ fn a_task_that_leaves_the_file_goes_and_others_stay() {
     let service = place.serve(&[]);
     place.json(&["add", "--id", "mine", "--every", "1h", "--shell", "true"]);
     service.stop();
-    place.config("[task.rare]\ncron = '0 5 1 1 *'\nshell = 'true'\n[task.past]\nat = 2020-01-01\nshell = 'true'\n");
+    place.config(
+        "[task.rare]\ncron = '0 5 1 1 *'\nshell = 'true'\n[task.past]\nat = 2020-01-01\nshell = 'true'\n",
+    );
     let service = place.spawn(&[]);
     let removed = service.line("removed, because they left the configuration");
     assert!(removed.contains("fails") && removed.contains("tick") && !removed.contains("mine"), "{removed}");
     service.line("not added, because their time is over: past");
     service.line("running");
-    let ids: Vec<_> = place.json(&["list", "--sort", "id"]).as_array().unwrap().iter().map(|t| t["id"].clone()).collect();
+    let ids: Vec<_> =
+        place.json(&["list", "--sort", "id"]).as_array().unwrap().iter().map(|t| t["id"].clone()).collect();
     assert_eq!(ids, ["mine", "rare"]);
     let rare = place.json(&["inspect", "rare"]);
     assert!(rare["next"][0].as_str().unwrap().contains("-01-01T05:00:00"), "the new trigger counts: {rare}");
@@ -176,12 +179,7 @@ fn a_second_signal_stops_at_once() {
 #[test]
 fn a_reader_that_goes_away_does_not_end_the_service() {
     let place = Place::new();
-    let mut child = place
-        .command(&["serve"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = place.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stderr.take());
     let mut first = [0];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
@@ -189,7 +187,9 @@ fn a_reader_that_goes_away_does_not_end_the_service() {
     eventually("the socket is there", || place.data().join("callboard.sock").exists());
     place.json(&["add", "--id", "tick", "--every", "100ms", "--shell", "echo hello"]);
     place.json(&["add", "--id", "fails", "--every", "100ms", "--shell", "exit 1"]);
-    place.until(&["list"], |tasks| tasks.as_array().unwrap().iter().all(|task| task["runs"].as_u64() > Some(2)));
+    place.until(&["list"], |tasks| {
+        tasks.as_array().unwrap().iter().all(|task| task["runs"].as_u64() > Some(2))
+    });
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
 }
@@ -201,7 +201,12 @@ fn the_example_configuration_shows_what_it_promises() {
     let service = place.spawn(&["--config", example]);
     service.line("6 tasks");
     // In whatever order they come.
-    let mut wanted = vec![("heartbeat", "executed"), ("fails", "failed"), ("slow", "refused"), ("on-the-tens", "executed")];
+    let mut wanted = vec![
+        ("heartbeat", "executed"),
+        ("fails", "failed"),
+        ("slow", "refused"),
+        ("on-the-tens", "executed"),
+    ];
     while !wanted.is_empty() {
         let line = service.line("  ");
         wanted.retain(|(task, outcome)| !(line.contains(task) && line.contains(outcome)));
