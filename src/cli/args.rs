@@ -172,19 +172,19 @@ pub(super) struct Add {
     #[arg(long, value_name = "NAME")]
     pub(super) handler: Option<String>,
     /// What --handler is given, as JSON.
-    #[arg(long, value_name = "JSON", requires = "handler")]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["shell", "http"])]
     pub(super) args: Option<String>,
     /// The working directory of --shell.
-    #[arg(long, value_name = "DIR", requires = "shell")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["http", "handler"])]
     pub(super) cwd: Option<String>,
     /// A variable in the environment of --shell; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE", requires = "shell")]
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["http", "handler"])]
     pub(super) env: Vec<String>,
     /// A header of --http; may be repeated.
-    #[arg(long, value_name = "NAME: VALUE", requires = "http")]
+    #[arg(long, value_name = "NAME: VALUE", conflicts_with_all = ["shell", "handler"])]
     pub(super) header: Vec<String>,
     /// The body of --http.
-    #[arg(long, value_name = "TEXT", requires = "http")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["shell", "handler"])]
     pub(super) body: Option<String>,
     /// How long a run of --shell or --http may take.
     #[arg(long, value_name = "DURATION", conflicts_with = "handler")]

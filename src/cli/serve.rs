@@ -34,11 +34,13 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     actix_rt::System::new().block_on(service.run(&args.data, &socket))
 }
 
+const QUIET: &str =
+    "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,callboard::scheduler::lifecycle=off";
+
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
-/// By default warnings, but not of runs that failed: those have their line already.
+/// By default warnings, except those that have a line of their own already.
 fn log() {
-    let wanted =
-        std::env::var("CALLBOARD_LOG").unwrap_or_else(|_| "warn,callboard::scheduler::ends=off".to_owned());
+    let wanted = std::env::var("CALLBOARD_LOG").unwrap_or_else(|_| QUIET.to_owned());
     let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(wanted);
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
