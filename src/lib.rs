@@ -34,3 +34,8 @@ pub mod prelude {
     };
     pub use crate::trigger::{Cron, Date, Interval, Trigger};
 }
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

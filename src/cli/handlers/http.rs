@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{Either, select};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::pin::pin;
 
 use super::tail::{LIMIT, clean};
-use crate::task::TaskContext;
 
 /// How long a request may take that does not say.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,8 +46,6 @@ pub(super) enum HttpError {
     Request { what: String, source: reqwest::Error },
     #[error("{what}: status {status}{said}")]
     Status { what: String, status: u16, said: String },
-    #[error("{0}: cancelled")]
-    Cancelled(String),
 }
 
 /// One connection pool for all requests. A machine without any CA certificates can still speak
@@ -140,19 +135,11 @@ impl Request {
 }
 
 /// Sends the request.
-pub(super) async fn run(context: TaskContext, args: HttpArgs, client: Client) -> Result<Answer, HttpError> {
+pub(super) async fn run(args: HttpArgs, client: Client) -> Result<Answer, HttpError> {
     let request = args.decode().map_err(HttpError::Args)?;
     let what = request.shown();
-    let exchange = pin!(exchange(request, &client, &what));
-    match select(exchange, pin!(context.cancelled())).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(_) => Err(HttpError::Cancelled(what.clone())),
-    }
-}
-
-async fn exchange(request: Request, client: &Client, what: &str) -> Result<Answer, HttpError> {
     let failed =
-        |source: reqwest::Error| HttpError::Request { what: what.to_owned(), source: source.without_url() };
+        |source: reqwest::Error| HttpError::Request { what: what.clone(), source: source.without_url() };
     let mut builder = client
         .of(&request.url)?
         .request(request.method, request.url)
@@ -169,7 +156,7 @@ async fn exchange(request: Request, client: &Client, what: &str) -> Result<Answe
             "" => String::new(),
             text => format!("; body: {text}"),
         };
-        return Err(HttpError::Status { what: what.to_owned(), status: status.as_u16(), said });
+        return Err(HttpError::Status { what, status: status.as_u16(), said });
     }
     Ok(Answer { status: status.as_u16(), body })
 }

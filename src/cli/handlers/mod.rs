@@ -23,9 +23,7 @@ pub(super) fn registry(reaper: Reaper) -> Registry {
         .register("shell", move |context: TaskContext, args: ShellArgs| {
             shell::run(context, args, reaper.clone())
         })
-        .register("http", move |context: TaskContext, args: HttpArgs| {
-            http::run(context, args, client.clone())
-        })
+        .register("http", move |_: TaskContext, args: HttpArgs| http::run(args, client.clone()))
 }
 
 /// The names of the handlers.

@@ -58,8 +58,6 @@ pub(super) enum ShellError {
     Signal { signal: i32, said: String },
     #[error("took longer than its timeout of {after} and was killed with all its processes{said}")]
     TimedOut { after: humantime::FormattedDuration, said: String },
-    #[error("cancelled and killed with all its processes")]
-    Cancelled,
 }
 
 impl ShellArgs {
@@ -84,10 +82,10 @@ impl ShellArgs {
 enum End {
     Ended(std::io::Result<ExitStatus>),
     TimedOut(Duration),
-    Cancelled,
 }
 
-/// Runs the command. When this future is dropped, the whole process group is killed.
+/// Runs the command. When this future is dropped, which is what a cancellation and the end of the
+/// service do, the whole process group is killed.
 pub(super) async fn run(context: TaskContext, args: ShellArgs, reaper: Reaper) -> Result<Said, ShellError> {
     let mut command = Command::new("/bin/sh");
     command
@@ -126,10 +124,8 @@ pub(super) async fn run(context: TaskContext, args: ShellArgs, reaper: Reaper) -
                 None => pending().await,
             }
         };
-        let cancelled = context.cancelled().map(|()| End::Cancelled);
         let ended = child.wait().map(End::Ended);
-        let stopped = pin!(async { first(pin!(timeout), pin!(cancelled)).await });
-        let ending = pin!(async { first(pin!(ended), stopped).await });
+        let ending = pin!(async { first(pin!(ended), pin!(timeout)).await });
         alongside(ending, &mut reading).await
     };
     if !matches!(end, End::Ended(_)) {
@@ -164,7 +160,6 @@ fn judge(end: End, stdout: Tail, stderr: Tail) -> Result<Said, ShellError> {
         End::TimedOut(after) => {
             return Err(ShellError::TimedOut { after: humantime::format_duration(after), said });
         }
-        End::Cancelled => return Err(ShellError::Cancelled),
     };
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(Said { stdout: stdout.into_text(), stderr }),
