@@ -57,13 +57,25 @@ fn actix_web() {
 #[test]
 fn control_by_messages() {
     let out = run("control_by_messages");
-    in_order(&out, &["run 3 of `work`", "paused: true; now one by hand", "run 4 of `work` has ended (Manual)"]);
+    in_order(
+        &out,
+        &["run 3 of `work`", "paused: true; now one by hand", "run 4 of `work` has ended (Manual)"],
+    );
 }
 
 #[test]
 fn watch_events() {
     let out = run("watch_events");
-    in_order(&out, &["works   added", "works   executed", "panics  removed", "task_modified", "no more events; 0 were lost"]);
+    in_order(
+        &out,
+        &[
+            "works   added",
+            "works   executed",
+            "panics  removed",
+            "task_modified",
+            "no more events; 0 were lost",
+        ],
+    );
     assert!(out.contains("fails   failed    No such file or directory"), "{out}");
     assert!(out.contains("panics  panicked"), "{out}");
 }

@@ -2,6 +2,8 @@
 
 mod cli;
 mod contract;
+mod examples;
 mod executors;
+mod readme;
 mod scheduler;
 mod supervision;
