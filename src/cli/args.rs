@@ -21,6 +21,9 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the service in the foreground until SIGINT or SIGTERM.
+    ///
+    /// A line for each run goes to standard output, warnings to standard error; the environment
+    /// variable CALLBOARD_LOG (info, callboard=debug, …) asks for more of them.
     Serve(Serve),
     /// Print when a trigger fires next. Needs no service.
     Next(Next),
@@ -46,7 +49,7 @@ pub(super) enum Control {
     /// Run a task now.
     Run(One),
     /// Add a task.
-    Add(Add),
+    Add(Box<Add>),
 }
 
 #[derive(Debug, ClapArgs)]

@@ -12,6 +12,7 @@ mod out;
 mod protocol;
 mod render;
 mod serve;
+mod show;
 mod task;
 mod time;
 

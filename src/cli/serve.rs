@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::pin::pin;
 
-use chrono::TimeDelta;
-use chrono_tz::Tz;
 use futures::StreamExt;
 use futures::future::{Either, select};
 use serde_json::json;
@@ -14,12 +12,13 @@ use super::args::Serve;
 use super::control::Control;
 use super::exit::{Exit, Failure};
 use super::handlers::reaper::Reaper;
-use super::{data, handlers, out, render, time};
+use super::show::Show;
+use super::{data, handlers, out};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings, TaskSettings};
-use crate::event::{Event, EventMask, EventStream, RunReport};
+use crate::event::{Event, EventMask, EventStream};
 use crate::scheduler::{Handle, Shutdown};
-use crate::task::{Outcome, TaskQuery};
+use crate::task::TaskQuery;
 use crate::trigger::Context;
 
 pub(super) fn run(args: Serve) -> Result<(), Failure> {
@@ -30,8 +29,12 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     }
     let socket = data::socket(&args.data)?;
     let _lock = data::lock(&args.data)?;
-    let service = Service { settings, json: args.json };
-    actix_rt::System::new().block_on(service.run(&args.data, &socket))
+    let show = Show::new(args.json, settings.timezone)
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}")))?;
+    let mut service = Service { settings, show };
+    let result = actix_rt::System::new().block_on(service.run(&args.data, &socket));
+    service.show.finish();
+    result
 }
 
 const QUIET: &str =
@@ -71,7 +74,7 @@ fn settings(args: &Serve) -> Result<Settings, Failure> {
 
 struct Service {
     settings: Settings,
-    json: bool,
+    show: Show,
 }
 
 /// The signals that end the service.
@@ -94,7 +97,7 @@ impl Signals {
 }
 
 impl Service {
-    async fn run(&self, dir: &Path, socket: &Path) -> Result<(), Failure> {
+    async fn run(&mut self, dir: &Path, socket: &Path) -> Result<(), Failure> {
         let mut signals = Signals::new()
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
         let handle = self.settings.builder(dir)?.registry(handlers::registry(Reaper::start())).build()?;
@@ -149,38 +152,36 @@ impl Service {
         Ok(changes)
     }
 
-    fn say(&self, dir: &Path, socket: &Path, changes: &Changes) {
+    fn say(&mut self, dir: &Path, socket: &Path, changes: &Changes) {
         let Changes { tasks, kept, removed, over } = changes;
-        if self.json {
-            out::json(&json!({
-                "event": "service_started", "version": env!("CARGO_PKG_VERSION"), "data": dir, "socket": socket,
-                "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "over": over,
-            }));
-            return;
-        }
-        out::line(&format!(
-            "callboard {}: {tasks} tasks ({kept} of them kept from before), data in {}",
-            env!("CARGO_PKG_VERSION"),
+        let version = env!("CARGO_PKG_VERSION");
+        self.show.json(&json!({
+            "event": "service_started", "version": version, "data": dir, "socket": socket,
+            "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "over": over,
+        }));
+        let show = &mut self.show;
+        show.text(format!(
+            "callboard {version}: {tasks} tasks ({kept} of them kept from before), data in {}",
             dir.display()
         ));
-        out::line(&format!("configuration: {}; control socket: {}", self.settings.origin, socket.display()));
+        show.text(format!("configuration: {}; control socket: {}", self.settings.origin, socket.display()));
         if !removed.is_empty() {
-            out::line(&format!("removed, because they left the configuration: {}", removed.join(", ")));
+            show.text(format!("removed, because they left the configuration: {}", removed.join(", ")));
         }
         if !over.is_empty() {
-            out::line(&format!("not added, because their time is over: {}", over.join(", ")));
+            show.text(format!("not added, because their time is over: {}", over.join(", ")));
         }
-        out::line("running; Ctrl-C ends it");
+        show.text("running; Ctrl-C ends it".to_owned());
     }
 
     /// Prints events until `until` ends (true) or there are no more (false).
-    async fn watch(&self, events: &mut EventStream, mut until: impl Future<Output = ()> + Unpin) -> bool {
+    async fn watch(&mut self, events: &mut EventStream, mut until: impl Future<Output = ()> + Unpin) -> bool {
         let mut lagged = 0;
         loop {
             match select(&mut until, events.next()).await {
                 Either::Left(_) => return true,
                 Either::Right((None, _)) => return false,
-                Either::Right((Some(event), _)) => self.show(&event),
+                Either::Right((Some(event), _)) => self.show.event(&event),
             }
             if events.lagged() > lagged {
                 out::note(&format!("{} events came too fast to be shown", events.lagged() - lagged));
@@ -190,18 +191,16 @@ impl Service {
     }
 
     async fn shut_down(
-        &self,
+        &mut self,
         handle: Handle,
         mut events: EventStream,
         mut signals: Signals,
     ) -> Result<(), Failure> {
         let grace = self.settings.grace;
-        if !self.json {
-            out::line(&format!(
-                "stopping; runs have {} to end (a second signal stops at once)",
-                humantime::format_duration(grace)
-            ));
-        }
+        self.show.text(format!(
+            "stopping; runs have {} to end (a second signal stops at once)",
+            humantime::format_duration(grace)
+        ));
         let mut cut_off = 0;
         let mut shutdown = Box::pin(handle.shutdown(Shutdown::wait(grace)));
         let mut again = Box::pin(signals.next());
@@ -214,7 +213,7 @@ impl Service {
                 }
                 Either::Right((Either::Right((Some(event), _)), _)) => {
                     cut_off += usize::from(matches!(event, Event::TaskInterrupted(_)));
-                    self.show(&event);
+                    self.show.event(&event);
                 }
                 Either::Right((Either::Right((None, _)), _)) => break shutdown.await,
             }
@@ -222,7 +221,7 @@ impl Service {
         // What happened during the last moments is on its way.
         while let Some(Some(event)) = futures::FutureExt::now_or_never(events.next()) {
             cut_off += usize::from(matches!(event, Event::TaskInterrupted(_)));
-            self.show(&event);
+            self.show.event(&event);
         }
         result?;
         if cut_off > 0 {
@@ -231,20 +230,8 @@ impl Service {
                 format!("stopped; {cut_off} runs were cut off after the grace"),
             ));
         }
-        if !self.json {
-            out::line("stopped");
-        }
+        self.show.text("stopped".to_owned());
         Ok(())
-    }
-
-    fn show(&self, event: &Event) {
-        if self.json {
-            out::json(event);
-        } else if let Some(report) = event.report() {
-            out::line(&run_line(report, self.settings.timezone));
-        } else if let Some(line) = event_line(event) {
-            out::line(&line);
-        }
     }
 }
 
@@ -254,48 +241,4 @@ struct Changes {
     kept: usize,
     removed: Vec<String>,
     over: Vec<String>,
-}
-
-/// `2026-11-21 10:00:05 +00:00  heartbeat  executed  took 3ms  late 1ms  what it said`
-fn run_line(report: &RunReport, zone: Tz) -> String {
-    let end = &report.end;
-    let at = end.ended_at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
-    let note = end.outcome.problem().or_else(|| match &end.outcome {
-        Outcome::Executed { value } => render::result(value),
-        _ => None,
-    });
-    // A run that was refused or missed took no time, and was not late but not at all.
-    let shown = |span| if end.started_at.is_some() { time::length(span) } else { "-".to_owned() };
-    let line = format!(
-        "{at}  {:<16}  {:<9}  took {:<6}  late {:<6}  {}",
-        report.task_id(),
-        end.outcome.word(),
-        shown(TimeDelta::from_std(end.duration).unwrap_or_default()),
-        shown(report.lateness()),
-        render::brief(&note.unwrap_or_default(), 120)
-    );
-    line.trim_end().to_owned()
-}
-
-/// The events that a person at the terminal wants to know of, besides runs.
-fn event_line(event: &Event) -> Option<String> {
-    Some(match event {
-        Event::TaskStalled { id, cause, .. } => format!("task {id} was paused: {cause}"),
-        Event::StoreUnavailable { store, cause } => {
-            format!("store {store} does not work: {cause}; trying again")
-        }
-        Event::StoreRecovered { store } => format!("store {store} works again"),
-        Event::RecordUnreadable { store, id, cause } => {
-            format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")
-        }
-        Event::ExecutorRestarted { executor, cause } => {
-            format!("executor {executor} was started again: {cause}")
-        }
-        Event::ExecutorFailed { executor, cause } => format!("executor {executor} has failed: {cause}"),
-        Event::SchedulerRestarted { cause } => format!("the scheduler was started again: {cause}"),
-        Event::ClockJumped { by_ms } => {
-            format!("the clock jumped by {}", time::length(TimeDelta::milliseconds(*by_ms)))
-        }
-        _ => return None,
-    })
 }

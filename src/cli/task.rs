@@ -31,7 +31,7 @@ pub(super) fn run(command: Control) -> Result<(), Failure> {
             });
             Ok(())
         }
-        Control::Add(add) => self::add(add),
+        Control::Add(add) => self::add(*add),
     }
 }
 

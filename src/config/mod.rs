@@ -30,6 +30,7 @@
 //! cron = "0 3 * * *"              # or every = "5m", or at = "2027-01-01T00:00:00+01:00",
 //!                                 # or trigger = { type = "calendar_interval", months = 1, … }
 //! shell = "make backup"           # or { command = "…", cwd = "…", env = { … }, timeout = "10m" },
+//!                                 #   cwd relative to where the service was started;
 //!                                 # or http = "POST https://…" (or a table),
 //!                                 # or handler = "name", args = { … }
 //! name = "Nightly backup"
@@ -50,7 +51,9 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "sled")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono_tz::Tz;
@@ -94,6 +97,7 @@ pub enum StoreSettings {
     /// Gone at the end of the process.
     Memory,
     /// The embedded store, in this directory.
+    #[cfg(feature = "sled")]
     Sled {
         /// Relative to the data directory.
         path: PathBuf,
@@ -173,8 +177,12 @@ impl Default for Settings {
 }
 
 impl Default for StoreSettings {
+    /// sled where it is there, else memory.
     fn default() -> Self {
-        Self::Sled { path: PathBuf::from("store") }
+        #[cfg(feature = "sled")]
+        return Self::Sled { path: PathBuf::from("store") };
+        #[cfg(not(feature = "sled"))]
+        Self::Memory
     }
 }
 
@@ -316,11 +324,13 @@ fn store(mut section: Section<'_>) -> Option<StoreSettings> {
             section.problem(None, "path", "a memory store has no path; leave it out, or use type = \"sled\"");
             None
         }
+        #[cfg(feature = "sled")]
         Some("sled") => {
             Some(path.map_or_else(StoreSettings::default, |path| StoreSettings::Sled { path: path.into() }))
         }
         other => {
-            section.problem(None, "type", choice(other, "\"sled\" or \"memory\""));
+            let valid = if cfg!(feature = "sled") { "\"sled\" or \"memory\"" } else { "\"memory\"" };
+            section.problem(None, "type", choice(other, valid));
             None
         }
     };

@@ -10,6 +10,7 @@ use crate::store::{MemoryStore, StoreError};
 impl Settings {
     /// A scheduler's builder with these settings. Stores are opened, in `data` where their paths
     /// are relative; the tasks are not added, and the handlers are for the caller to register.
+    #[cfg_attr(not(feature = "sled"), expect(unused_variables, reason = "memory needs no directory"))]
     pub fn builder(&self, data: &Path) -> Result<Builder, StoreError> {
         let mut builder =
             Scheduler::builder().name(&self.name).timezone(self.timezone).defaults(self.defaults.clone());

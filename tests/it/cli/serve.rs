@@ -195,6 +195,20 @@ fn a_reader_that_goes_away_does_not_end_the_service() {
 }
 
 #[test]
+fn a_reader_that_does_not_read_holds_nothing_up() {
+    let place = Place::new();
+    let mut child =
+        place.command(&["serve", "--json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the socket is there", || place.data().join("callboard.sock").exists());
+    // Each run fills a quarter of the pipe.
+    let command = "head -c 20000 /dev/zero | tr '\\0' x";
+    place.json(&["add", "--id", "loud", "--every", "50ms", "--shell", command]);
+    place.until(&["list"], |tasks| tasks[0]["runs"].as_u64() > Some(8));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+#[test]
 fn the_example_configuration_shows_what_it_promises() {
     let place = Place::new();
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/callboard.toml");
