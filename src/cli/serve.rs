@@ -38,7 +38,8 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
 }
 
 const QUIET: &str =
-    "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,callboard::scheduler::lifecycle=off";
+    "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
+     callboard::scheduler::lifecycle=off,rustls_platform_verifier=off";
 
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
 /// By default warnings, except those that have a line of their own already.

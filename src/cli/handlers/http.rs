@@ -40,7 +40,7 @@ pub(super) struct Answer {
 pub(super) enum HttpError {
     #[error("{0}")]
     Args(String),
-    #[error("no HTTPS is possible here: {0}")]
+    #[error("no HTTPS is possible here: {0}; on Debian, install ca-certificates and start the service again")]
     Tls(String),
     #[error("{what}: no answer")]
     Request { what: String, source: reqwest::Error },
