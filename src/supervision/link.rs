@@ -34,8 +34,14 @@ impl<T: Clone> Link<T> {
 
     /// Waits until it leads somewhere; `None` when it never will again, because the owner is gone.
     pub async fn wait(&self) -> Option<T> {
+        self.wait_for(|_| true).await
+    }
+
+    /// Waits until it leads to something `fit`: an address of a living actor, say, and not that of
+    /// one whose death is not known here yet.
+    pub async fn wait_for(&self, mut fit: impl FnMut(&T) -> bool) -> Option<T> {
         let mut receiver = self.0.clone();
-        let found = receiver.wait_for(Option::is_some).await.ok()?;
+        let found = receiver.wait_for(|target| target.as_ref().is_some_and(&mut fit)).await.ok()?;
         found.clone()
     }
 }
