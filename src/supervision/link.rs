@@ -21,7 +21,6 @@ pub struct LinkOwner<T>(watch::Sender<Option<T>>);
 
 impl<T: Clone> Link<T> {
     /// A link that leads nowhere yet, and its owner.
-    #[expect(clippy::new_ret_no_self, reason = "the two ends belong together")]
     pub fn new() -> (LinkOwner<T>, Self) {
         let (sender, receiver) = watch::channel(None);
         (LinkOwner(sender), Self(receiver))

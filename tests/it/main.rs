@@ -1,3 +1,5 @@
 //! The one integration test binary.
 
+mod executors;
 mod scheduler;
+mod supervision;
