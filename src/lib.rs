@@ -25,7 +25,7 @@ pub mod prelude {
     pub use crate::Error;
     pub use crate::clock::Clock;
     pub use crate::event::{Event, EventMask, EventStream};
-    pub use crate::executor::AsyncExecutor;
+    pub use crate::executor::{AsyncExecutor, ThreadPool};
     pub use crate::scheduler::{Handle, Scheduler, Shutdown};
     pub use crate::store::MemoryStore;
     pub use crate::supervision::RestartPolicy;

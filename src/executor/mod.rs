@@ -14,6 +14,8 @@ mod job;
 pub mod message;
 mod pipeline;
 mod slot;
+#[cfg(feature = "testing")]
+mod stage;
 mod threads;
 
 pub use actor::ExecutorActor;
