@@ -158,8 +158,9 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
         }
         Request::Remove { id } => {
             let id = checked(&id)?;
+            let from_file = TaskSettings::is_from_file(&handle.task(&id).await?.spec.userdata);
             handle.delete_task(&id).await?;
-            Ok(json!({ "id": id }))
+            Ok(json!({ "id": id, "in_configuration": from_file }))
         }
         Request::Run { id } => {
             let id = checked(&id)?;

@@ -84,6 +84,11 @@ pub(super) fn list(tasks: &Value, now: DateTime<Utc>) -> Vec<String> {
 /// One line about a task that was changed.
 pub(super) fn changed(id: &str, done: &str, answer: &Value, now: DateTime<Utc>) -> String {
     let task = &answer["task"];
+    if answer["in_configuration"] == true {
+        return format!(
+            "{id} {done}; the next start adds it again, unless you take it out of the configuration"
+        );
+    }
     match instant(&task["next"]["nominal"]) {
         Some(at) if task["paused"] != true => {
             format!("{id} {done}; it runs next on {} ({})", shown(at, zone(task)), distance(at, now))

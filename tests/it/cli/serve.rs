@@ -125,6 +125,7 @@ fn a_task_that_leaves_the_file_goes_and_others_stay() {
     assert_eq!(ids, ["mine", "rare"]);
     let rare = place.json(&["inspect", "rare"]);
     assert!(rare["next"][0].as_str().unwrap().contains("-01-01T05:00:00"), "the new trigger counts: {rare}");
+    assert!(place.run(&["remove", "rare"]).out.contains("unless you take it out of the configuration"));
     service.stop();
 }
 
