@@ -80,6 +80,7 @@ async fn shutdown_lets_runs_end_and_then_cuts_them_off() {
         turning.advance(secs(60)).await;
     });
     stopped.unwrap();
+    time.settle().await;
     let told = heard(&mut events);
     let words: Vec<_> =
         told.iter().filter_map(|e| Some((e.task_id()?.as_str(), e.report()?.end.outcome.word()))).collect();
