@@ -27,7 +27,7 @@ pub use error::StoreError;
 pub use faulty::{Faults, Faulty, Op};
 pub use memory::{MemoryBackend, MemoryStore};
 #[cfg(feature = "sled")]
-pub use sled::{GONE_LIMIT, ROW_LIMIT, SledBackend, SledStore};
+pub use sled::{ROW_LIMIT, SledBackend, SledStore};
 pub use source::BackendSource;
 
 use crate::task::StoredTask;

@@ -95,7 +95,7 @@ impl SledBackend {
         let report = loaded.report();
         self.tasks = loaded.tasks;
         self.unreadable = loaded.unreadable;
-        self.history = History::new(self.options.history, loaded.gone);
+        self.history = History::new(self.options.history, self.options.removed, loaded.gone);
         let (mut batch, mut interrupted) = (Batch::default(), Vec::new());
         for record in loaded.open_runs {
             let run = record.id;

@@ -18,10 +18,6 @@ use super::{BackendSource, Keep, StoreAddr, StoreError, StoreSource};
 /// its log, where they are never synced.
 pub const ROW_LIMIT: usize = 64 * 1024;
 
-/// How many removed tasks keep their run records. When more are removed, the records of those
-/// removed first go.
-pub const GONE_LIMIT: usize = 10_000;
-
 /// Keeps tasks, and what became of their runs, in a directory: the embedded durable store.
 ///
 /// What is acknowledged is there again after the process was killed. Every change is one atomic
@@ -56,6 +52,7 @@ struct Options {
     path: PathBuf,
     cache: u64,
     history: usize,
+    removed: usize,
 }
 
 impl SledStore {
@@ -69,7 +66,7 @@ impl SledStore {
             let advice = "give the store the path of a directory";
             return Err(check::damaged(&path, "it is a file where a directory belongs", advice));
         }
-        Ok(Self { options: Options { path, cache: 16 << 20, history: 100 }, source: None })
+        Ok(Self { options: Options { path, cache: 16 << 20, history: 100, removed: 10_000 }, source: None })
     }
 
     /// The size of sled's own cache in bytes. Default: 16 MiB.
@@ -82,6 +79,13 @@ impl SledStore {
     /// that have not ended are always kept. Default: 100.
     pub fn history(mut self, runs: usize) -> Self {
         self.options.history = runs;
+        self
+    }
+
+    /// How many removed tasks keep their run records; when more are removed, the records of those
+    /// removed first go. Default: 10,000.
+    pub fn history_of_removed(mut self, tasks: usize) -> Self {
+        self.options.removed = tasks;
         self
     }
 }
