@@ -30,7 +30,8 @@ fn tasks(count: usize) -> impl Iterator<Item = StoredTask> {
     let handler = Handler::Named("noop".into());
     let trigger = Trigger::Interval(Arc::new(Interval::seconds(1)));
     (0..count).map(move |index| {
-        let due = begin() + PERIOD / count as i32 * index as i32;
+        // Not in the order in which they are added: neighbours in time are not neighbours in memory.
+        let due = begin() + PERIOD / count as i32 * (index * 7_919 % count) as i32;
         let spec = TaskSpec {
             id: TaskId::new(format!("task-{index:07}")).expect("a valid id"),
             name: None,
