@@ -2,6 +2,7 @@
 
 mod actor;
 mod network;
+mod round_trip;
 mod sled;
 
 use callboard::store::contract::{durable, random, suite};

@@ -38,7 +38,8 @@ pub const ROW_LIMIT: usize = 64 * 1024;
 ///
 /// # Errors
 /// The directory is opened when the scheduler starts. Then, and never with anything deleted:
-/// [`InUse`](StoreError::InUse) when another process has it, [`Damaged`](StoreError::Damaged) when
+/// [`InUse`](StoreError::InUse) when another process has it (and still has it half a second later),
+/// [`Damaged`](StoreError::Damaged) when
 /// its files are cut off, overwritten, missing or of a newer version, and
 /// [`Unavailable`](StoreError::Unavailable) when the system refuses to read or write. A single
 /// record that cannot be read is reported in [`Opened`](super::message::Opened) and left alone.
@@ -96,11 +97,7 @@ impl StoreSource for SledStore {
         self.source
             .get_or_insert_with(|| {
                 let options = options.clone();
-                let mut starts = 0_u32;
-                BackendSource::new(move || {
-                    starts += 1;
-                    SledBackend::new(options.clone(), starts > 1)
-                })
+                BackendSource::new(move || SledBackend::new(options.clone()))
             })
             .start(keep)
     }

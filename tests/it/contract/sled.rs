@@ -13,10 +13,10 @@ use futures::channel::oneshot;
 use super::system;
 
 /// A store at work, and the news of its end.
-struct Running(StoreAddr, oneshot::Receiver<()>);
+pub(super) struct Running(pub(super) StoreAddr, oneshot::Receiver<()>);
 
 impl Running {
-    async fn open(path: &Path) -> Result<(Self, Opened), StoreError> {
+    pub(super) async fn open(path: &Path) -> Result<(Self, Opened), StoreError> {
         Self::open_with(SledStore::open(path)?).await
     }
 
@@ -33,32 +33,32 @@ impl Running {
         }
     }
 
-    async fn put(&self, id: &str) -> StoredTask {
+    pub(super) async fn put(&self, id: &str) -> StoredTask {
         let task = sample(id, start());
         self.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
         task
     }
 
-    async fn ids(&self) -> Vec<String> {
+    pub(super) async fn ids(&self) -> Vec<String> {
         self.0.list(List).await.unwrap().iter().map(|task| task.spec.id.to_string()).collect()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         drop(self.0);
         self.1.await.unwrap_err();
     }
 }
 
-fn id(text: &str) -> TaskId {
+pub(super) fn id(text: &str) -> TaskId {
     TaskId::new(text).unwrap()
 }
 
-fn moved_on(task: &StoredTask, runs: Vec<RunRecord>) -> Change {
+pub(super) fn moved_on(task: &StoredTask, runs: Vec<RunRecord>) -> Change {
     let state = TaskState { revision: task.state.revision + 1, ..task.state.clone() };
     Change { id: task.spec.id.clone(), revision: task.state.revision, then: Then::State(state), runs }
 }
 
-fn run(task: &str, serial: u64) -> RunRecord {
+pub(super) fn run(task: &str, serial: u64) -> RunRecord {
     RunRecord {
         id: RunId { owner: OwnerId(1), serial },
         task: id(task),
@@ -155,6 +155,20 @@ fn a_newer_directory_is_not_opened() {
     damaged("format 7", |path| {
         fs::write(path.join("callboard-store.json"), r#"{"format":7,"batch":1}"#).unwrap();
     });
+}
+
+#[test]
+fn a_newer_directory_is_known_by_its_data_too() {
+    damaged("format 7", |path| {
+        fs::remove_file(path.join("callboard-store.json")).unwrap();
+        let db = ::sled::open(path).unwrap();
+        db.insert("m", b"M\x01j{\"format\":7,\"batch\":9}").unwrap();
+    });
+}
+
+#[test]
+fn a_seal_that_does_not_decode_is_damage() {
+    damaged("callboard-store.json", |path| fs::write(path.join("callboard-store.json"), "{").unwrap());
 }
 
 #[test]
@@ -324,6 +338,33 @@ fn what_cannot_be_read_is_reported_and_left_alone() {
     });
 }
 
+/// A run record that cannot be read does its task no harm.
+#[test]
+fn a_broken_run_record_is_reported_and_its_task_goes_on() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        let task = store.put("a").await;
+        store
+            .0
+            .commit(Commit { changes: vec![moved_on(&task, vec![run("a", 1), run("a", 2)])] })
+            .await
+            .unwrap();
+        store.stop().await;
+        let key = [b"ra\0".as_slice(), &1_u64.to_be_bytes(), &2_u64.to_be_bytes()].concat();
+        let db = ::sled::open(base.path()).unwrap();
+        assert!(db.insert(&key, b"R\x01j{").unwrap().is_some());
+        drop(db);
+        let (store, opened) = Running::open(base.path()).await.unwrap();
+        assert_eq!(opened.unreadable.len(), 1);
+        assert!(opened.unreadable[0].reason.contains("run 0000000000000001-2"), "{:?}", opened.unreadable);
+        assert_eq!(store.0.runs(Runs { id: id("a"), limit: 9 }).await.unwrap(), [run("a", 1)]);
+        store.0.delete(Delete { id: id("a"), revision: None }).await.unwrap();
+        store.stop().await;
+        assert_eq!(::sled::open(base.path()).unwrap().get(&key).unwrap().unwrap(), b"R\x01j{");
+    });
+}
+
 /// A write that fails takes the store down: it acknowledges nothing until it has been opened
 /// again, which reads what is really there.
 #[test]
@@ -431,188 +472,4 @@ fn the_history_of_removed_tasks_is_bounded() {
         assert_eq!((kept("00001").await, kept("00009").await, kept("00010").await), (0, 0, 1));
         assert_eq!(kept("00109").await, 1);
     });
-}
-
-mod round_trip {
-    //! What is loaded is what was saved, whatever it is.
-
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use callboard::task::{Alias, Fire, MisfireGrace, Refusal, TaskSpec};
-    use callboard::trigger::{Date, Interval, Trigger};
-    use chrono::{DateTime, Utc};
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::*;
-
-    /// Any nanosecond that chrono can tell.
-    fn time() -> impl Strategy<Value = DateTime<Utc>> {
-        let seconds = prop_oneof![
-            DateTime::<Utc>::MIN_UTC.timestamp()..DateTime::<Utc>::MAX_UTC.timestamp(),
-            -62_135_596_800_i64..253_402_300_800,
-            -3_i64..3,
-            2_147_483_646_i64..2_147_483_650
-        ];
-        let nanos = prop_oneof![Just(0), Just(1), Just(999_999_999), 0..1_000_000_000_u32];
-        (seconds, nanos)
-            .prop_filter_map("no time", |(seconds, nanos)| DateTime::from_timestamp(seconds, nanos))
-    }
-
-    fn name() -> impl Strategy<Value = String> {
-        "\\PC{1,60}".prop_filter("too long", |text| text.len() <= 255 && TaskId::new(text).is_ok())
-    }
-
-    fn json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 20, 5, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                prop::collection::hash_map(any::<String>(), inner, 0..5)
-                    .prop_map(|map| Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    fn trigger() -> impl Strategy<Value = Trigger> {
-        prop_oneof![
-            time().prop_map(|at| Trigger::Date(Arc::new(Date::at(at)))),
-            (1_u64..1_000_000).prop_map(|n| Trigger::Interval(Arc::new(Interval::seconds(n)))),
-            Just(Trigger::Shutdown),
-        ]
-    }
-
-    fn state() -> impl Strategy<Value = TaskState> {
-        let fire = (time(), time()).prop_map(|(nominal, due)| Fire { nominal, due });
-        let times = (prop::option::of(fire), prop::option::of(time()), time(), time(), time());
-        (any::<u64>(), any::<u64>(), any::<bool>(), times).prop_map(
-            |(revision, runs, paused, (next, last_run, anchor, created_at, modified_at))| TaskState {
-                revision,
-                next,
-                last_run,
-                runs,
-                paused,
-                anchor,
-                created_at,
-                modified_at,
-            },
-        )
-    }
-
-    fn task() -> impl Strategy<Value = StoredTask> {
-        let names = (name(), prop::option::of(name()), name());
-        let numbers = (1_u32.., 1_u32.., prop::option::of(any::<u32>()), 0..chrono_tz::TZ_VARIANTS.len());
-        (names, json(), json(), trigger(), numbers, any::<bool>(), state()).prop_map(
-            |((id, label, executor), args, userdata, trigger, numbers, coalesce, state)| {
-                let spec = TaskSpec {
-                    name: label.map(Into::into),
-                    args,
-                    userdata,
-                    trigger,
-                    executor: Alias::new(executor).unwrap(),
-                    coalesce,
-                    max_catch_up: numbers.0,
-                    max_instances: numbers.1,
-                    misfire_grace: numbers.2.map_or(MisfireGrace::Unlimited, |ms| {
-                        MisfireGrace::Within(Duration::from_millis(ms.into()))
-                    }),
-                    timezone: chrono_tz::TZ_VARIANTS[numbers.3],
-                    ..(*sample(&id, start()).spec).clone()
-                };
-                StoredTask { spec: spec.into(), state }
-            },
-        )
-    }
-
-    fn outcome() -> impl Strategy<Value = Outcome> {
-        prop_oneof![
-            json().prop_map(|value| Outcome::Executed { value }),
-            any::<String>().prop_map(|error| Outcome::Failed { error }),
-            any::<String>().prop_map(|message| Outcome::Panicked { message }),
-            any::<u64>().prop_map(|after_ms| Outcome::TimedOut { after_ms }),
-            Just(Outcome::Cancelled),
-            any::<u64>().prop_map(|late_ms| Outcome::Missed { late_ms }),
-            any::<u32>().prop_map(|max| Outcome::Refused { reason: Refusal::MaxInstances { max } }),
-            any::<String>()
-                .prop_map(|executor| Outcome::Refused { reason: Refusal::UnknownExecutor { executor } }),
-            time().prop_map(|into| Outcome::Coalesced { into }),
-            any::<String>().prop_map(|reason| Outcome::Interrupted { reason }),
-        ]
-    }
-
-    fn end() -> impl Strategy<Value = RunEnd> {
-        (outcome(), prop::option::of(time()), time(), any::<u64>()).prop_map(
-            |(outcome, started_at, ended_at, nanos)| RunEnd {
-                outcome,
-                started_at,
-                ended_at,
-                duration: Duration::from_nanos(nanos),
-            },
-        )
-    }
-
-    fn records() -> impl Strategy<Value = Vec<RunRecord>> {
-        let record = (time(), time(), any::<u64>(), any::<u32>(), prop::option::of(end()));
-        prop::collection::vec(record, 0..20).prop_map(|records| {
-            let numbered = records.into_iter().zip(1..);
-            let record = |((nominal, submitted_at, coalesced, attempt, end), serial)| RunRecord {
-                nominal,
-                submitted_at,
-                coalesced,
-                attempt,
-                end,
-                source: Source::Manual,
-                ..run("a", serial)
-            };
-            numbered.map(record).collect()
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
-
-        #[test]
-        fn of_tasks(tasks in prop::collection::vec(task(), 1..40)) {
-            let base = tempfile::tempdir().unwrap();
-            let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.spec.id.clone(), task)).collect();
-            system(async {
-                let (store, _) = Running::open(base.path()).await.unwrap();
-                for task in tasks.values() {
-                    store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
-                }
-                store.stop().await;
-                let (store, opened) = Running::open(base.path()).await.unwrap();
-                assert_eq!(opened.unreadable, []);
-                for (id, task) in &tasks {
-                    assert_eq!(store.0.get(Get { id: id.clone() }).await.unwrap().as_ref(), Some(task));
-                }
-                assert_eq!(store.ids().await.len(), tasks.len());
-                store.stop().await;
-            });
-        }
-
-        #[test]
-        fn of_runs(mut records in records()) {
-            let base = tempfile::tempdir().unwrap();
-            system(async {
-                let (store, _) = Running::open(base.path()).await.unwrap();
-                let task = store.put("a").await;
-                let runs = records.clone();
-                store.0.commit(Commit { changes: vec![moved_on(&task, runs)] }).await.unwrap();
-                store.stop().await;
-                let (store, _) = Running::open(base.path()).await.unwrap();
-                records.reverse();
-                assert_eq!(store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap(), records);
-                store.stop().await;
-            });
-        }
-    }
 }
