@@ -34,9 +34,9 @@ pub trait TimeSource: Send + Sync + 'static {
     /// Time elapsed since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
     /// Arranges to be woken at `at` (at once when that is past). Takes effect before it returns.
-    fn alarm(&self, at: DateTime<Utc>) -> oneshot::Receiver<Busy>;
+    fn alarm(self: Arc<Self>, at: DateTime<Utc>) -> oneshot::Receiver<Busy>;
     /// Holds the clock still while the token lives.
-    fn busy(&self) -> Busy;
+    fn busy(self: Arc<Self>) -> Busy;
 }
 
 /// How to wait for an instant; see [`Clock::alarm`].
@@ -100,7 +100,7 @@ impl Clock {
     pub fn alarm(&self, at: DateTime<Utc>) -> Alarm {
         match &self.0 {
             None => Alarm::Sleep((at - self.now()).to_std().unwrap_or_default()),
-            Some(source) => Alarm::Ring(source.alarm(at)),
+            Some(source) => Alarm::Ring(source.clone().alarm(at)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Clock {
     pub fn busy(&self) -> Busy {
         match &self.0 {
             None => Busy(None),
-            Some(source) => source.busy(),
+            Some(source) => source.clone().busy(),
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Watch(pub Recipient<Wanted>);
 
 /// Asks for a stream of events.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "(EventStream, EventMask)")]
+#[rtype(result = "EventStream")]
 pub(crate) struct OpenStream {
     pub mask: EventMask,
     pub capacity: usize,
@@ -138,7 +138,7 @@ impl Handler<OpenStream> for EventBus {
         let (sender, events) = mpsc::channel(request.capacity);
         let lagged = Arc::new(AtomicU64::new(0));
         self.add(request.mask, Ear::Stream { events: sender, lagged: lagged.clone() });
-        MessageResult((EventStream { events, lagged }, self.wanted()))
+        MessageResult(EventStream { events, lagged })
     }
 }
 

@@ -63,7 +63,7 @@ bitflags! {
         const TASK_CANCELLED = 1 << 23;
         /// [`Event::TaskTimedOut`]
         const TASK_TIMED_OUT = 1 << 24;
-        /// [`Event::TaskInterrupted`]
+        /// [`Event::TaskInterrupted`] and [`Event::RunInterrupted`]
         const TASK_INTERRUPTED = 1 << 25;
         /// [`Event::TaskStalled`]
         const TASK_STALLED = 1 << 26;
@@ -113,7 +113,7 @@ impl Event {
             Self::TaskRefused(_) => EventMask::TASK_REFUSED,
             Self::TaskCancelled(_) => EventMask::TASK_CANCELLED,
             Self::TaskTimedOut(_) => EventMask::TASK_TIMED_OUT,
-            Self::TaskInterrupted(_) => EventMask::TASK_INTERRUPTED,
+            Self::TaskInterrupted(_) | Self::RunInterrupted { .. } => EventMask::TASK_INTERRUPTED,
             Self::TaskStalled { .. } => EventMask::TASK_STALLED,
             Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
             Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,

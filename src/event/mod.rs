@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 pub use actor::EventBus;
+pub(crate) use actor::{OpenStream, Wanted, Watch};
 pub use mask::EventMask;
 pub use message::{ListenerId, Publish, Subscribe, Unsubscribe};
 pub use stream::EventStream;
@@ -137,6 +138,13 @@ pub enum Event {
     TaskTimedOut(RunReport),
     /// A run was cut off by the death of its executor or of the process.
     TaskInterrupted(RunReport),
+    /// A run of an earlier life of the scheduler never ended: the process died meanwhile.
+    RunInterrupted {
+        /// The store.
+        store: Alias,
+        /// The run's record, with its end.
+        record: Box<crate::task::RunRecord>,
+    },
     /// The trigger of a task could not say when it runs next; the task was paused.
     TaskStalled {
         /// The task.
@@ -269,6 +277,7 @@ impl Event {
             | Self::TaskModified { id, .. }
             | Self::TaskStalled { id, .. } => Some(id),
             Self::TaskSubmitted(fact) => Some(&fact.0.task.id),
+            Self::RunInterrupted { record, .. } => Some(&record.task),
             _ => self.report().map(RunReport::task_id),
         }
     }

@@ -77,6 +77,14 @@ impl Options {
         zero("max_catch_up", self.max_catch_up)
     }
 
+    fn overlay(&mut self, newer: Self) {
+        macro_rules! take {
+            ($($field:ident)*) => { $(self.$field = newer.$field.or(self.$field.take());)* };
+        }
+        take!(name handler args trigger timezone executor coalesce max_catch_up max_instances misfire_grace
+            userdata problem);
+    }
+
     fn apply(self, spec: &mut TaskSpec) {
         fn set<T>(field: &mut T, value: Option<T>) {
             if let Some(value) = value {
@@ -264,6 +272,11 @@ impl Task {
     /// The id it will have, if one was given.
     pub fn get_id(&self) -> Option<&TaskId> {
         self.id.as_ref()
+    }
+
+    /// Sets what `changes` set.
+    pub(crate) fn change(&mut self, changes: TaskChanges) {
+        self.options.overlay(changes.options);
     }
 
     /// Checks what can be checked without a scheduler, and decides the options left out.

@@ -104,6 +104,11 @@ impl Code {
         Self::Blocking(Arc::new(Function { function, args: PhantomData }))
     }
 
+    /// Whether it blocks its thread.
+    pub fn is_blocking(&self) -> bool {
+        matches!(self, Self::Blocking(_))
+    }
+
     pub(crate) fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Async(a), Self::Async(b)) => Arc::ptr_eq(a, b),

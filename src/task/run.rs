@@ -91,7 +91,11 @@ impl Run {
     pub fn cancelled(&self) -> impl Future<Output = ()> + '_ {
         std::future::poll_fn(|cx| {
             if !self.is_cancelled() {
-                self.cancel.waiting.lock().unwrap_or_else(|e| e.into_inner()).push(cx.waker().clone());
+                let mut waiting = self.cancel.waiting.lock().unwrap_or_else(|e| e.into_inner());
+                // A run is polled many times, by few wakers.
+                if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    waiting.push(cx.waker().clone());
+                }
             }
             if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -1,21 +1,83 @@
+//! Once.
+
+use std::fmt;
+
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use super::Context;
+use super::limits::zone_name;
+use super::{Context, Moment};
 
 /// Once, at an instant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// Without a time it runs at the [anchor](Context::anchor): when the trigger was set. A naive
+/// time is read in the trigger's own zone, else in the scheduler's; inside a fold it is the first
+/// pass, inside a gap the gap's end.
+///
+/// ```
+/// use callboard::trigger::{Context, Date, IntoTrigger, Moment};
+/// use chrono::{DateTime, Utc};
+///
+/// let trigger = Date::at("2026-05-01 12:00".parse::<Moment>()?).timezone(chrono_tz::Europe::Berlin).into_trigger()?;
+/// let from: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "party" };
+/// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-05-01T10:00:00+00:00");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Date {
-    run_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_at: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
+    zone: Option<Tz>,
 }
 
 impl Date {
-    /// At `run_at`.
-    pub fn at(run_at: DateTime<Utc>) -> Self {
-        Self { run_at: Some(run_at) }
+    /// At `run_at`: an instant, or a naive time.
+    pub fn at(run_at: impl Into<Moment>) -> Self {
+        Self { run_at: Some(run_at.into()), zone: None }
+    }
+
+    /// At the moment the trigger is set.
+    pub fn now() -> Self {
+        Self::default()
+    }
+
+    /// The zone a naive time is read in; default: the scheduler's.
+    pub fn timezone(mut self, zone: Tz) -> Self {
+        self.zone = Some(zone);
+        self
+    }
+
+    /// The time as it was given.
+    pub fn run_at(&self) -> Option<Moment> {
+        self.run_at
+    }
+
+    pub(super) fn instant(&self, cx: &Context<'_>) -> DateTime<Utc> {
+        self.run_at.map_or(cx.anchor, |at| at.instant(self.zone(cx)))
     }
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        Some(self.run_at.unwrap_or(cx.anchor)).filter(|at| *at >= from)
+        Some(self.instant(cx)).filter(|at| *at >= from)
+    }
+
+    pub(super) fn zone(&self, cx: &Context<'_>) -> Tz {
+        self.zone.unwrap_or(cx.zone)
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("once")?;
+        if let Some(at) = self.run_at {
+            write!(f, " at {at}")?;
+        }
+        match self.zone {
+            Some(zone) => write!(f, " in {}", zone.name()),
+            None => Ok(()),
+        }
     }
 }

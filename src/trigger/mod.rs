@@ -1,16 +1,43 @@
 //! WHEN a task runs. Pure: no actor, no I/O, no clock, no randomness.
 
+mod calendar;
+mod combine;
+mod cron;
+mod custom;
 mod date;
+mod error;
+mod except;
+mod footprint;
 mod interval;
+mod jitter;
+mod jsonl;
+mod limits;
+mod moment;
+mod text;
+mod zone;
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
+use combine::Budget;
+use limits::Limits;
+
+pub use calendar::{CalendarInterval, CalendarIntervalBuilder};
+pub use combine::{And, AndBuilder, Or, OrBuilder};
+pub use cron::{Cron, CronBuilder, Crontab, CrontabBuilder, FieldValue, Quartz, QuartzBuilder};
+pub use custom::{Custom, CustomTrigger};
 pub use date::Date;
+pub use error::{SearchError, SearchErrorKind, TriggerError};
+pub use except::{Except, ExceptBuilder, ExceptDate, ExceptRange};
 pub use interval::Interval;
+pub use jsonl::answer;
+pub use moment::Moment;
+pub use zone::{Fold, Gap};
 
 /// What a trigger is told about the task it belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -32,67 +59,224 @@ pub enum Trigger {
     Date(Arc<Date>),
     /// Every so often, in elapsed time.
     Interval(Arc<Interval>),
-    /// When the scheduler shuts down.
+    /// A wall-clock pattern by fields.
+    Cron(Arc<Cron>),
+    /// A wall-clock pattern as a crontab line.
+    Crontab(Arc<Crontab>),
+    /// A wall-clock pattern in Quartz's dialect.
+    Quartz(Arc<Quartz>),
+    /// Every so many years, months, weeks and days, at a wall-clock time.
+    CalendarInterval(Arc<CalendarInterval>),
+    /// Whenever all of its parts run at once.
+    And(Arc<And>),
+    /// Whenever any of its parts runs.
+    Or(Arc<Or>),
+    /// A trigger minus dates, ranges and other triggers.
+    Except(Arc<Except>),
+    /// A trigger of the user's own making, found by name.
+    Custom(Arc<Custom>),
+    /// When the scheduler shuts down: no run times, but see [`Trigger::on_shutdown`].
     Shutdown,
-}
-
-/// Why a trigger could not be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TriggerError {
-    /// A field has a value it cannot have.
-    #[error("{field}: {reason}")]
-    Invalid {
-        /// The field as the user wrote it, for instance `minute`.
-        field: String,
-        /// What is wrong with it and what would be valid.
-        reason: String,
-    },
-    /// The trigger is well formed but has no run at or after the moment it was asked.
-    #[error("the trigger never fires: {reason}")]
-    NeverFires {
-        /// Why, for instance `February has no day 31`.
-        reason: String,
-    },
-}
-
-/// The search for the next run gave up at its bound: neither a run nor the end was found.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the search for the next run stopped at its limit: {reason}")]
-pub struct SearchError {
-    /// Which limit was reached.
-    pub reason: String,
 }
 
 impl Trigger {
     /// The first nominal run time at or after `from`; `None` when there is none ever again.
+    ///
+    /// Pure, and the same answer whichever way one gets to `from`.
+    ///
+    /// # Errors
+    /// [`SearchError`] when the search gave up; never to be taken for "finished".
     pub fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
+        self.seek(from, cx, &mut Budget::new())
+    }
+
+    /// [`Trigger::next`] within the steps that are left.
+    #[inline]
+    fn seek(
+        &self,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+        budget: &mut Budget,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
         match self {
             Trigger::Date(date) => Ok(date.next(from, cx)),
             Trigger::Interval(interval) => Ok(interval.next(from, cx)),
+            Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), from, cx)),
+            Trigger::Crontab(crontab) => Ok(crontab.pattern().run(crontab.limits(), from, cx)),
+            Trigger::Quartz(quartz) => Ok(quartz.pattern().run(quartz.limits(), from, cx)),
+            Trigger::CalendarInterval(interval) => Ok(interval.next(from, cx)),
+            Trigger::And(and) => and.next(from, cx, budget),
+            Trigger::Or(or) => or.next(from, cx, budget),
+            Trigger::Except(except) => except.next(from, cx, budget),
+            Trigger::Custom(custom) => custom.next(from, cx),
             Trigger::Shutdown => Ok(None),
         }
     }
 
-    /// When the run of `nominal` is due: the nominal time plus the trigger's jitter for this task.
-    pub fn due(&self, nominal: DateTime<Utc>, _cx: &Context<'_>) -> DateTime<Utc> {
-        nominal
+    /// The first nominal run time strictly later than `time`.
+    ///
+    /// # Errors
+    /// As for [`Trigger::next`].
+    pub fn after(&self, time: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
+        match time.checked_add_signed(TimeDelta::nanoseconds(1)) {
+            Some(later) => self.next(later, cx),
+            None => Ok(None),
+        }
     }
 
-    /// The zone the trigger thinks in.
+    /// The run times from `from` on, one by one.
+    ///
+    /// ```
+    /// use callboard::trigger::{Context, Trigger};
+    /// use chrono::{DateTime, Utc};
+    ///
+    /// let trigger: Trigger = "0 9 * * mon".parse()?;
+    /// let from: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+    /// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "task" };
+    /// let mondays: Vec<_> = trigger.times(from, &cx).take(2).map(|run| run.unwrap().to_string()).collect();
+    /// assert_eq!(mondays, ["2026-01-05 09:00:00 UTC", "2026-01-12 09:00:00 UTC"]);
+    /// # Ok::<(), callboard::trigger::TriggerError>(())
+    /// ```
+    pub fn times<'a>(&'a self, from: DateTime<Utc>, cx: &Context<'a>) -> Times<'a> {
+        Times { trigger: self, cx: *cx, from: Some(from) }
+    }
+
+    /// When the run of `nominal` is due: the nominal time plus the trigger's jitter for this task.
+    ///
+    /// The jitter is derived from the task's id and the nominal time, so it is the same whenever
+    /// it is asked. It lies in `[0, jitter]`; it never passes the trigger's end and always stays
+    /// before the next nominal time, so that it neither reorders nor merges two runs.
+    pub fn due(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> DateTime<Utc> {
+        let (jitter, end) = self.spread(nominal, cx);
+        let Ok(jitter) = TimeDelta::from_std(jitter) else {
+            return nominal;
+        };
+        if jitter.is_zero() {
+            return nominal;
+        }
+        let mut most = jitter;
+        match self.after(nominal, cx) {
+            Ok(Some(next)) => most = most.min(next - nominal - TimeDelta::milliseconds(1)),
+            Ok(None) => {}
+            // Whether there is room is not known.
+            Err(_) => return nominal,
+        }
+        if let Some(end) = end {
+            most = most.min(end - nominal);
+        }
+        let top = u64::try_from(most.num_milliseconds()).unwrap_or(0);
+        let picked = jitter::pick(cx.key, nominal.timestamp_millis(), top);
+        let delay = i64::try_from(picked).unwrap_or(0);
+        nominal.checked_add_signed(TimeDelta::milliseconds(delay)).unwrap_or(nominal)
+    }
+
+    /// The jitter that applies to a run, and the end it must not pass.
+    fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
+        let of = |limits: &Limits| (limits.jitter, limits.end(limits.zone(cx)));
+        let runs = |trigger: &&Trigger| trigger.next(nominal, cx) == Ok(Some(nominal));
+        match self {
+            Trigger::Interval(interval) => of(interval.limits()),
+            Trigger::Cron(cron) => of(cron.limits()),
+            Trigger::Crontab(crontab) => of(crontab.limits()),
+            Trigger::Quartz(quartz) => of(quartz.limits()),
+            Trigger::CalendarInterval(interval) => (interval.jitter(), interval.last_moment(cx)),
+            // Of the parts that run now the one that waits least.
+            Trigger::Or(or) => {
+                let parts = or.triggers().iter().filter(runs).map(|part| part.spread(nominal, cx));
+                parts.min_by_key(|(jitter, _)| *jitter).unwrap_or_default()
+            }
+            // All parts agree on the run, so the strictest one decides.
+            Trigger::And(and) => {
+                let parts = and.triggers().iter().map(|part| part.spread(nominal, cx));
+                parts
+                    .reduce(|a, b| {
+                        let end = match (a.1, b.1) {
+                            (Some(a), Some(b)) => Some(a.min(b)),
+                            (a, b) => a.or(b),
+                        };
+                        (a.0.min(b.0), end)
+                    })
+                    .unwrap_or_default()
+            }
+            Trigger::Except(except) => except.trigger().spread(nominal, cx),
+            Trigger::Date(_) | Trigger::Custom(_) | Trigger::Shutdown => Default::default(),
+        }
+    }
+
+    /// The zone the trigger thinks in: its own, else the scheduler's. Of a combination the one
+    /// that all parts share, else the scheduler's.
     pub fn zone(&self, cx: &Context<'_>) -> Tz {
-        cx.zone
+        match self {
+            Trigger::Date(date) => date.zone(cx),
+            Trigger::Interval(interval) => interval.limits().zone(cx),
+            Trigger::Cron(cron) => cron.limits().zone(cx),
+            Trigger::Crontab(crontab) => crontab.limits().zone(cx),
+            Trigger::Quartz(quartz) => quartz.limits().zone(cx),
+            Trigger::CalendarInterval(interval) => interval.zone(cx),
+            Trigger::And(and) => common_zone(and.triggers(), cx),
+            Trigger::Or(or) => common_zone(or.triggers(), cx),
+            Trigger::Except(except) => except.trigger().zone(cx),
+            Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
+        }
     }
 
     /// Whether this trigger (or a part of it) asks for a run when the scheduler shuts down.
     pub fn on_shutdown(&self) -> bool {
-        matches!(self, Trigger::Shutdown)
+        match self {
+            Trigger::Shutdown => true,
+            Trigger::Or(or) => or.triggers().iter().any(Trigger::on_shutdown),
+            Trigger::And(and) => and.triggers().iter().all(Trigger::on_shutdown),
+            Trigger::Except(except) => except.trigger().on_shutdown(),
+            _ => false,
+        }
+    }
+
+    /// Whether every custom trigger in it has its implementation.
+    pub fn is_resolved(&self) -> bool {
+        match self {
+            Trigger::Custom(custom) => custom.is_resolved(),
+            Trigger::Or(or) => or.triggers().iter().all(Trigger::is_resolved),
+            Trigger::And(and) => and.triggers().iter().all(Trigger::is_resolved),
+            Trigger::Except(except) => {
+                except.trigger().is_resolved() && except.triggers().iter().all(Trigger::is_resolved)
+            }
+            _ => true,
+        }
+    }
+
+    /// The same trigger with its custom triggers, at any depth, given their implementations.
+    ///
+    /// # Errors
+    /// [`TriggerError::UnknownCustom`] when `lookup` does not know a name;
+    /// [`TriggerError::Invalid`] when an implementation refuses its parameters.
+    pub fn resolve(
+        &self,
+        lookup: &dyn Fn(&str) -> Option<Arc<dyn CustomTrigger>>,
+    ) -> Result<Trigger, TriggerError> {
+        if self.is_resolved() {
+            return Ok(self.clone());
+        }
+        let resolve = |part: &Trigger| part.resolve(lookup);
+        match self {
+            Trigger::Custom(custom) => {
+                let unknown = || TriggerError::UnknownCustom { name: custom.name().into() };
+                let found = lookup(custom.name()).ok_or_else(unknown)?;
+                Ok(Trigger::Custom(Arc::new(Custom::clone(custom).with(found).checked()?)))
+            }
+            Trigger::Or(or) => Ok(Trigger::Or(Arc::new(or.map(&resolve)?))),
+            Trigger::And(and) => Ok(Trigger::And(Arc::new(and.map(&resolve)?))),
+            Trigger::Except(except) => Ok(Trigger::Except(Arc::new(except.map(&resolve)?))),
+            other => Ok(other.clone()),
+        }
     }
 
     /// Refuses a trigger that has no run at or after `from`.
+    ///
+    /// # Errors
+    /// [`TriggerError::NeverFires`] with the reason.
     pub fn check(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<(), TriggerError> {
-        match self.next(from, cx) {
-            Ok(None) if !self.on_shutdown() => {
+        match self.next(from, cx)? {
+            None if !self.on_shutdown() => {
                 Err(TriggerError::NeverFires { reason: "no run time lies ahead".into() })
             }
             _ => Ok(()),
@@ -101,30 +285,105 @@ impl Trigger {
 
     /// Plain English.
     pub fn describe(&self, _cx: &Context<'_>) -> String {
-        format!("{self:?}")
+        self.to_string()
     }
 }
+
+impl fmt::Display for Trigger {
+    /// Text that [parses](str::parse) back to the same trigger.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trigger::Date(date) => date.fmt(f),
+            Trigger::Interval(interval) => interval.fmt(f),
+            Trigger::Cron(cron) => cron.fmt(f),
+            Trigger::Crontab(crontab) => crontab.fmt(f),
+            Trigger::Quartz(quartz) => quartz.fmt(f),
+            Trigger::CalendarInterval(interval) => interval.fmt(f),
+            Trigger::And(and) => and.fmt(f),
+            Trigger::Or(or) => or.fmt(f),
+            Trigger::Except(except) => except.fmt(f),
+            Trigger::Custom(custom) => custom.fmt(f),
+            Trigger::Shutdown => f.write_str("shutdown"),
+        }
+    }
+}
+
+fn common_zone(parts: &[Trigger], cx: &Context<'_>) -> Tz {
+    match parts.split_first() {
+        Some((first, rest)) if rest.iter().all(|part| part.zone(cx) == first.zone(cx)) => first.zone(cx),
+        _ => cx.zone,
+    }
+}
+
+/// The run times of a trigger: see [`Trigger::times`]. Ends after an error.
+#[derive(Debug, Clone)]
+pub struct Times<'a> {
+    trigger: &'a Trigger,
+    cx: Context<'a>,
+    from: Option<DateTime<Utc>>,
+}
+
+impl Iterator for Times<'_> {
+    type Item = Result<DateTime<Utc>, SearchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.trigger.next(self.from?, &self.cx).transpose();
+        self.from = match &next {
+            Some(Ok(run)) => run.checked_add_signed(TimeDelta::nanoseconds(1)),
+            _ => None,
+        };
+        next
+    }
+}
+
+impl std::iter::FusedIterator for Times<'_> {}
 
 /// Anything a task can be given as its trigger: a finished trigger, a builder, or text.
 pub trait IntoTrigger {
     /// The trigger, or what is wrong with it.
+    ///
+    /// # Errors
+    /// [`TriggerError`], deferred until here so that builders chain without question marks.
     fn into_trigger(self) -> Result<Trigger, TriggerError>;
 }
 
-impl IntoTrigger for Trigger {
-    fn into_trigger(self) -> Result<Trigger, TriggerError> {
-        Ok(self)
-    }
+macro_rules! into_trigger {
+    ($($from:ty: |$value:ident| $make:expr;)*) => {$(
+        impl IntoTrigger for $from {
+            fn into_trigger(self) -> Result<Trigger, TriggerError> {
+                let $value = self;
+                $make
+            }
+        }
+    )*};
 }
 
-impl IntoTrigger for Interval {
-    fn into_trigger(self) -> Result<Trigger, TriggerError> {
-        Ok(Trigger::Interval(Arc::new(self)))
-    }
+into_trigger! {
+    Trigger: |trigger| Ok(trigger);
+    &Trigger: |trigger| Ok(trigger.clone());
+    &str: |text| text.parse();
+    String: |text| text.parse();
+    Date: |date| Ok(Trigger::Date(Arc::new(date)));
+    Interval: |interval| Ok(Trigger::Interval(Arc::new(interval.checked()?)));
+    Cron: |cron| Ok(Trigger::Cron(Arc::new(cron)));
+    CronBuilder: |cron| Ok(Trigger::Cron(Arc::new(cron.build()?)));
+    Crontab: |crontab| Ok(Trigger::Crontab(Arc::new(crontab)));
+    CrontabBuilder: |crontab| Ok(Trigger::Crontab(Arc::new(crontab.build()?)));
+    Quartz: |quartz| Ok(Trigger::Quartz(Arc::new(quartz)));
+    QuartzBuilder: |quartz| Ok(Trigger::Quartz(Arc::new(quartz.build()?)));
+    CalendarInterval: |interval| Ok(Trigger::CalendarInterval(Arc::new(interval)));
+    CalendarIntervalBuilder: |interval| Ok(Trigger::CalendarInterval(Arc::new(interval.build()?)));
+    And: |and| Ok(Trigger::And(Arc::new(and)));
+    AndBuilder: |and| Ok(Trigger::And(Arc::new(and.build()?)));
+    Or: |or| Ok(Trigger::Or(Arc::new(or)));
+    OrBuilder: |or| Ok(Trigger::Or(Arc::new(or.build()?)));
+    Except: |except| Ok(Trigger::Except(Arc::new(except)));
+    ExceptBuilder: |except| Ok(Trigger::Except(Arc::new(except.build()?)));
+    Custom: |custom| Ok(Trigger::Custom(Arc::new(custom.checked()?)));
 }
 
-impl IntoTrigger for Date {
+impl<T: IntoTrigger> IntoTrigger for Result<T, TriggerError> {
     fn into_trigger(self) -> Result<Trigger, TriggerError> {
-        Ok(Trigger::Date(Arc::new(self)))
+        self?.into_trigger()
     }
 }

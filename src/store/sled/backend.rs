@@ -10,10 +10,10 @@ use super::disk::Disk;
 use super::history::History;
 use super::load::Loaded;
 use super::{Options, ROW_LIMIT, keys};
-use crate::store::envelope::{Kind, encode};
+use crate::store::envelope::{Kind, decode, encode};
 use crate::store::message::*;
 use crate::store::{Backend, Capabilities, MemoryBackend, Reply, StoreError};
-use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId};
+use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId, TaskSpec};
 
 /// The [`Backend`] of [`SledStore`](super::SledStore).
 pub struct SledBackend {
@@ -274,8 +274,11 @@ fn encoded_spec(task: &StoredTask) -> Result<Vec<u8>, StoreError> {
                       in a memory store";
         return Err(StoreError::Unstorable { id: id.clone(), reason: reason.to_owned() });
     }
-    let bytes = encode(Kind::Spec, &*task.spec)
-        .map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
+    let unstorable = |reason| StoreError::Unstorable { id: id.clone(), reason };
+    let bytes = encode(Kind::Spec, &*task.spec).map_err(unstorable)?;
+    // Better refused now than acknowledged and unreadable after a restart.
+    decode::<TaskSpec>(Kind::Spec, &bytes)
+        .map_err(|reason| unstorable(format!("written down, it cannot be read again: {reason}")))?;
     if bytes.len() > ROW_LIMIT {
         return Err(StoreError::TooLarge { id: id.clone(), size: bytes.len(), limit: ROW_LIMIT });
     }

@@ -31,6 +31,13 @@ fn time() -> impl Strategy<Value = DateTime<Utc>> {
     (seconds, nanos).prop_filter_map("no time", |(seconds, nanos)| DateTime::from_timestamp(seconds, nanos))
 }
 
+/// The times that people write: of the years 1 to 9999.
+fn civil_time() -> impl Strategy<Value = DateTime<Utc>> {
+    let seconds = -62_135_596_800_i64..253_402_300_800;
+    (seconds, 0..1_000_000_000_u32)
+        .prop_filter_map("no time", |(seconds, nanos)| DateTime::from_timestamp(seconds, nanos))
+}
+
 fn name() -> impl Strategy<Value = String> {
     "\\PC{1,60}".prop_filter("too long", |text| text.len() <= 255 && TaskId::new(text).is_ok())
 }
@@ -55,7 +62,7 @@ fn json() -> impl Strategy<Value = Value> {
 
 fn trigger() -> impl Strategy<Value = Trigger> {
     prop_oneof![
-        time().prop_map(|at| Trigger::Date(Arc::new(Date::at(at)))),
+        civil_time().prop_map(|at| Trigger::Date(Arc::new(Date::at(at)))),
         (1_u64..1_000_000).prop_map(|n| Trigger::Interval(Arc::new(Interval::seconds(n)))),
         Just(Trigger::Shutdown),
     ]
@@ -185,4 +192,29 @@ proptest! {
             store.stop().await;
         });
     }
+}
+
+/// A task is refused rather than acknowledged and lost.
+#[test]
+fn what_could_not_be_read_again_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        let mut task = sample("a", start());
+        let far = DateTime::<Utc>::MAX_UTC;
+        task.spec =
+            TaskSpec { trigger: Trigger::Date(Arc::new(Date::at(far))), ..(*task.spec).clone() }.into();
+        let put = store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await;
+        store.stop().await;
+        let (store, opened) = Running::open(base.path()).await.unwrap();
+        assert_eq!(opened.unreadable, []);
+        let found = store.0.get(Get { id: id("a") }).await.unwrap();
+        match put {
+            Ok(()) => assert_eq!(found, Some(task)),
+            Err(error) => {
+                assert!(matches!(error, callboard::store::StoreError::Unstorable { .. }), "{error:?}");
+                assert_eq!(found, None);
+            }
+        }
+    });
 }

@@ -1,0 +1,243 @@
+//! The crontab line: Vixie's fields and Quartz's letters, weekday 0 and 7 = Sunday.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use super::field::{Dialect, Field, Kind};
+use super::search::{Pattern, Sets};
+use super::{limit_setters, policy};
+use crate::trigger::limits::Limits;
+use crate::trigger::{Fold, Gap, Moment, TriggerError};
+
+/// A crontab line.
+///
+/// Five fields — minute, hour, day of month, month, weekday — or six with the second in front, or
+/// seven with the year at the end. Or a nickname: `@hourly`, `@daily` (`@midnight`), `@weekly`,
+/// `@monthly`, `@yearly` (`@annually`).
+///
+/// | written | meaning |
+/// |---|---|
+/// | `*`, `a`, `a-b`, `a,b` | all, one, a range, a list |
+/// | `*/n`, `a-b/n`, `a/n` | every nth; `a/n` is `a-max/n` (weekdays count to 7, which is Sunday) |
+/// | `jan`–`dec`, `sun`–`sat` | names, in any case; 0 and 7 are both Sunday; ranges may end in 7 or `sun` |
+/// | `?` | the same as `*`, in the day fields |
+/// | `L`, `L-3` | last day of the month, three days before it |
+/// | `15W`, `LW` | the Monday-to-Friday day nearest to the 15th, the last one of the month |
+/// | `mon#2`, `fri#L`, `5L` | second Monday, last Friday |
+/// | `H`, `H(0-29)`, `H/15` | a value derived from the task's id: spreads a thousand hourly tasks |
+///
+/// When both day of month and weekday are restricted, **either** may match; a field that starts
+/// with `*` or is `?` does not count as restricted, and then both must. A `+` before the weekday,
+/// or [`CrontabBuilder::both_days`], asks for both.
+///
+/// Clock changes: a line with a `*` in its time fields follows real time; the others run once
+/// after a gap and in the first pass of a fold.
+///
+/// ```
+/// use callboard::trigger::{Context, Crontab, IntoTrigger};
+/// use chrono::{DateTime, Utc};
+///
+/// let trigger = Crontab::parse("30 2 * * *")?.into_trigger()?;
+/// let from: DateTime<Utc> = "2027-03-27T12:00:00Z".parse().unwrap();
+/// let cx = Context { zone: chrono_tz::Europe::Berlin, anchor: from, key: "backup" };
+/// // 02:30 does not exist on 28 March: the run is moved to 03:00.
+/// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2027-03-28T01:00:00+00:00");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "CrontabBuilder", into = "CrontabBuilder")]
+pub struct Crontab {
+    given: CrontabBuilder,
+    pattern: Pattern,
+}
+
+impl Crontab {
+    /// A line as it stands.
+    ///
+    /// # Errors
+    /// [`TriggerError::Invalid`] names the field, where in the line the fault is, and what is
+    /// allowed.
+    pub fn parse(expression: &str) -> Result<Crontab, TriggerError> {
+        Crontab::builder(expression).build()
+    }
+
+    /// A line to which a zone, bounds or options are added.
+    pub fn builder(expression: impl AsRef<str>) -> CrontabBuilder {
+        let words: Vec<&str> = expression.as_ref().split_whitespace().collect();
+        CrontabBuilder { expression: words.join(" "), both_days: false, limits: Limits::default() }
+    }
+
+    /// The line, its blanks tidied.
+    pub fn expression(&self) -> &str {
+        &self.given.expression
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.given.limits
+    }
+
+    pub(crate) fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// The fields, from the second on.
+    pub(crate) fn fields(&self) -> Vec<Field> {
+        parse(&self.given.expression).map(|(fields, _)| fields).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Crontab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.given.expression)?;
+        self.given.limits.write(f)
+    }
+}
+
+/// Makes a [`Crontab`]; errors come when it is built or handed to a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrontabBuilder {
+    expression: String,
+    #[serde(default, skip_serializing)]
+    both_days: bool,
+    #[serde(flatten)]
+    limits: Limits,
+}
+
+impl CrontabBuilder {
+    limit_setters!(limits);
+
+    /// Day of month *and* weekday must match. The same as a `+` before the weekday, and stored so.
+    pub fn both_days(mut self) -> Self {
+        self.both_days = true;
+        self
+    }
+
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The finished trigger.
+    ///
+    /// # Errors
+    /// As for [`Crontab::parse`].
+    pub fn build(mut self) -> Result<Crontab, TriggerError> {
+        let mut words: Vec<&str> = self.expression.split_whitespace().collect();
+        let weekday = match words.len() {
+            5 => Some(4),
+            6 | 7 => Some(5),
+            _ => None,
+        };
+        let plus;
+        if let Some(at) = weekday
+            && self.both_days
+            && !words[at].starts_with('+')
+        {
+            plus = format!("+{}", words[at]);
+            words[at] = &plus;
+        }
+        self.expression = words.join(" ");
+        self.both_days = false;
+
+        let (fields, both) = parse(&self.expression)?;
+        let mut sets = Sets::MIDNIGHT;
+        let (mut years, mut hashed) = (Vec::new(), Vec::new());
+        let mut follows = false;
+        let mut restricted = !both;
+        for field in &fields {
+            field.apply(&mut sets, &mut years, &mut hashed);
+            match field.kind {
+                Kind::Hour | Kind::Minute | Kind::Second => follows |= field.has_star(),
+                Kind::Day | Kind::DayOfWeek => restricted &= !field.open,
+                _ => {}
+            }
+        }
+        sets.either = restricted;
+        let (gap, fold) = policy(follows, &self.limits);
+        Ok(Crontab { pattern: Pattern::new(sets, years, hashed, gap, fold), given: self })
+    }
+}
+
+impl TryFrom<CrontabBuilder> for Crontab {
+    type Error = TriggerError;
+
+    fn try_from(given: CrontabBuilder) -> Result<Self, TriggerError> {
+        given.build()
+    }
+}
+
+impl From<Crontab> for CrontabBuilder {
+    fn from(crontab: Crontab) -> CrontabBuilder {
+        crontab.given
+    }
+}
+
+const NICKNAMES: [(&str, &str); 7] = [
+    ("@hourly", "0 * * * *"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@monthly", "0 0 1 * *"),
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+];
+
+const ORDER: [Kind; 7] =
+    [Kind::Second, Kind::Minute, Kind::Hour, Kind::Day, Kind::Month, Kind::DayOfWeek, Kind::Year];
+
+/// The fields of a line, and whether `+` asks for both day fields.
+fn parse(expression: &str) -> Result<(Vec<Field>, bool), TriggerError> {
+    let line = expression.trim();
+    let line = match NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(line)) {
+        Some((_, line)) => line,
+        None if line.starts_with('@') => {
+            let names = NICKNAMES.map(|(name, _)| name).join(", ");
+            return Err(TriggerError::invalid(
+                "crontab",
+                format!("`{line}` is not known; the nicknames are {names}"),
+            ));
+        }
+        None => line,
+    };
+    let count = line.split_whitespace().count();
+    let kinds = match count {
+        5 => &ORDER[1..6],
+        6 => &ORDER[..6],
+        7 => &ORDER[..],
+        _ => {
+            let reason = format!(
+                "`{line}` has {count} fields; 5 are needed, 6 with the second in front, 7 with the year at the end"
+            );
+            return Err(TriggerError::invalid("crontab", reason));
+        }
+    };
+    let mut both = false;
+    let mut fields = Vec::with_capacity(7);
+    if count == 5 {
+        fields.push(Field {
+            kind: Kind::Second,
+            dialect: Dialect::Crontab,
+            items: vec![super::field::Item::One(0)],
+            open: false,
+        });
+    }
+    for (text, kind) in line.split_whitespace().zip(kinds) {
+        let mut place = text.as_ptr() as usize - line.as_ptr() as usize;
+        let mut text = text;
+        if *kind == Kind::DayOfWeek
+            && let Some(rest) = text.strip_prefix('+')
+        {
+            (text, both) = (rest, true);
+            place += 1;
+        }
+        fields.push(Field::parse(*kind, Dialect::Crontab, text).map_err(|fault| {
+            let at = line[..place].chars().count() + fault.offset + 1;
+            TriggerError::invalid(kind.name(), format!("{} (at character {at} of `{line}`)", fault.reason))
+        })?);
+    }
+    Ok((fields, both))
+}

@@ -1,0 +1,418 @@
+//! One field of a pattern: from text to numbers.
+//!
+//! Two dialects share the grammar of numbers, names, ranges and steps and differ in what they
+//! refuse: [`Dialect::Fields`] (strict, weekday 0 is Monday, `last`, `3rd fri`) and
+//! [`Dialect::Crontab`] (Vixie, weekday 0 and 7 are Sunday, `L`, `W`, `#`, `?`, `H`).
+
+use super::search::{Hashed, Sets, YearRange};
+
+pub(crate) const FIRST_YEAR: u16 = 1970;
+pub(crate) const LAST_YEAR: u16 = 9999;
+
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const FROM_MONDAY: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const FROM_SUNDAY: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+const POSITIONS: [&str; 5] = ["1st", "2nd", "3rd", "4th", "5th"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Fields,
+    Crontab,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Year,
+    Month,
+    Day,
+    Week,
+    DayOfWeek,
+    Hour,
+    Minute,
+    Second,
+}
+
+impl Kind {
+    /// In the order of `cron` fields, from the largest unit to the smallest.
+    pub(crate) const ALL: [Kind; 8] = [
+        Kind::Year,
+        Kind::Month,
+        Kind::Day,
+        Kind::Week,
+        Kind::DayOfWeek,
+        Kind::Hour,
+        Kind::Minute,
+        Kind::Second,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Year => "year",
+            Kind::Month => "month",
+            Kind::Day => "day",
+            Kind::Week => "week",
+            Kind::DayOfWeek => "day_of_week",
+            Kind::Hour => "hour",
+            Kind::Minute => "minute",
+            Kind::Second => "second",
+        }
+    }
+
+    pub(crate) fn range(self, dialect: Dialect) -> (u32, u32) {
+        match self {
+            Kind::Year => (FIRST_YEAR.into(), LAST_YEAR.into()),
+            Kind::Month => (1, 12),
+            Kind::Day => (1, 31),
+            Kind::Week => (1, 53),
+            Kind::DayOfWeek if dialect == Dialect::Crontab => (0, 7),
+            Kind::DayOfWeek => (0, 6),
+            Kind::Hour => (0, 23),
+            Kind::Minute | Kind::Second => (0, 59),
+        }
+    }
+
+    fn names(self, dialect: Dialect) -> &'static [&'static str] {
+        match (self, dialect) {
+            (Kind::Month, _) => &MONTHS,
+            (Kind::DayOfWeek, Dialect::Fields) => &FROM_MONDAY,
+            (Kind::DayOfWeek, Dialect::Crontab) => &FROM_SUNDAY,
+            _ => &[],
+        }
+    }
+
+    /// What an error message says is allowed.
+    fn allowed(self, dialect: Dialect) -> &'static str {
+        match (self, dialect) {
+            (Kind::Year, _) => "1970-9999",
+            (Kind::Month, _) => "1-12 or jan-dec",
+            (Kind::Day, Dialect::Fields) => "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`",
+            (Kind::Day, Dialect::Crontab) => "1-31, L, L-3, LW, 15W, ? and H",
+            (Kind::Week, _) => "1-53",
+            (Kind::DayOfWeek, Dialect::Fields) => "0-6 (0 is Monday) or mon-sun",
+            (Kind::DayOfWeek, Dialect::Crontab) => {
+                "0-7 (0 and 7 are Sunday), sun-sat, 5L, mon#2, fri#L, ? and H"
+            }
+            (Kind::Hour, _) => "0-23",
+            (Kind::Minute | Kind::Second, _) => "0-59",
+        }
+    }
+}
+
+/// One item of a comma list, understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// `*`, `*/n`: the whole range.
+    Star { step: u32 },
+    /// `?`
+    Any,
+    /// `a`
+    One(u32),
+    /// `a-b`, `a-b/n`; `a/n` has the field's end as `to`.
+    Range { from: u32, to: u32, step: u32, open: bool },
+    /// `last`, `L`, `L-3`: days before the last day of the month.
+    FromLast(u32),
+    /// `LW`: the last day of the month that is Monday to Friday.
+    LastWorkday,
+    /// `15W`: the day from Monday to Friday nearest to a day, within its month.
+    Nearest(u32),
+    /// `2nd mon`, `mon#2`. The weekday counts from Monday = 0.
+    Nth { weekday: u32, nth: u32 },
+    /// `last fri`, `5L`, `fri#L`. The weekday counts from Monday = 0.
+    LastOf { weekday: u32 },
+    /// `H`, `H(a-b)`, `H/n`: spread by the task's id.
+    Hash { from: u32, to: u32, step: u32 },
+}
+
+/// A field, parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) kind: Kind,
+    pub(crate) dialect: Dialect,
+    pub(crate) items: Vec<Item>,
+    /// The text starts with `*` or is `?`: for the day fields of a crontab, unrestricted.
+    pub(crate) open: bool,
+}
+
+/// What is wrong with an item, and where it stands in the field.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) offset: usize,
+    pub(crate) reason: String,
+}
+
+impl Field {
+    pub(crate) fn parse(kind: Kind, dialect: Dialect, text: &str) -> Result<Field, Fault> {
+        let mut items = Vec::new();
+        let mut offset = 0;
+        for part in text.split(',') {
+            let item = if dialect == Dialect::Fields { part.trim() } else { part };
+            let at = offset + (part.len() - part.trim_start().len());
+            let parsed = parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
+            if parsed == Item::Any && part.len() != text.len() {
+                return Err(Fault { offset: at, reason: "`?` stands alone in its field".into() });
+            }
+            items.push(parsed);
+            offset += part.len() + 1;
+        }
+        Ok(Field { kind, dialect, items, open: text.trim_start().starts_with(['*', '?']) })
+    }
+
+    /// A `*` stands in one of the items: the pattern follows real time.
+    pub(crate) fn has_star(&self) -> bool {
+        self.items.iter().any(|item| matches!(item, Item::Star { .. }))
+    }
+
+    /// The field says nothing: `*` or `?`.
+    pub(crate) fn is_any(&self) -> bool {
+        matches!(self.items[..], [Item::Star { step: 1 } | Item::Any])
+    }
+
+    /// The numbers of the field that do not depend on the month or the task, as written (a
+    /// crontab's Sunday may be 0 or 7).
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        let (min, max) = self.kind.range(self.dialect);
+        // `*` as weekday means each day once, so that `*/2` does not count Sunday twice.
+        let max = if self.kind == Kind::DayOfWeek { 6 } else { max };
+        self.items.iter().flat_map(move |item| {
+            let (from, to, step) = match *item {
+                Item::Star { step } => (min, max, step),
+                Item::Any => (min, max, 1),
+                Item::One(n) => (n, n, 1),
+                Item::Range { from, to, step, .. } => (from, to, step),
+                _ => (1, 0, 1),
+            };
+            (from..=to).step_by(step as usize)
+        })
+    }
+
+    fn bits(&self) -> u64 {
+        self.numbers().fold(0, |bits, n| bits | 1 << n)
+    }
+
+    /// Adds the field to the sets the search works on.
+    pub(crate) fn apply(&self, sets: &mut Sets, years: &mut Vec<YearRange>, hashed: &mut Vec<Hashed>) {
+        match self.kind {
+            Kind::Year if self.is_any() => {}
+            Kind::Year => years.extend(self.items.iter().filter_map(|item| {
+                let (from, to, step) = match *item {
+                    Item::Star { step } => (FIRST_YEAR.into(), LAST_YEAR.into(), step),
+                    Item::One(n) => (n, n, 1),
+                    Item::Range { from, to, step, .. } => (from, to, step),
+                    _ => return None,
+                };
+                Some(YearRange { from: from as u16, to: to as u16, step: step.min(LAST_YEAR.into()) as u16 })
+            })),
+            Kind::Month => sets.months = self.bits() as u16,
+            Kind::Day => sets.days = self.bits() as u32,
+            Kind::Week => sets.weeks = self.bits(),
+            Kind::DayOfWeek if self.dialect == Dialect::Crontab => {
+                // From Sunday = 0 or 7 to Monday = 0.
+                let bits = self.bits() as u8;
+                sets.weekdays = (bits >> 1) & 0x7f | (bits & 1) << 6;
+            }
+            Kind::DayOfWeek => sets.weekdays = self.bits() as u8,
+            Kind::Hour => sets.hours = self.bits() as u32,
+            Kind::Minute => sets.minutes = self.bits(),
+            Kind::Second => sets.seconds = self.bits(),
+        }
+        for item in &self.items {
+            match *item {
+                Item::FromLast(days) => sets.from_last |= 1 << days,
+                Item::LastWorkday => sets.last_workday = true,
+                Item::Nearest(day) => sets.nearest |= 1 << day,
+                Item::Nth { weekday, nth } => match self.kind {
+                    // As a day of the month it is one of the days, as a weekday one of the weekdays.
+                    Kind::Day => sets.day_nth[weekday as usize] |= 1 << nth,
+                    _ => sets.nth[weekday as usize] |= 1 << nth,
+                },
+                Item::LastOf { weekday } => match self.kind {
+                    Kind::Day => sets.day_last_of |= 1 << weekday,
+                    _ => sets.last_of |= 1 << weekday,
+                },
+                Item::Hash { from, to, step } => {
+                    hashed.push(Hashed {
+                        kind: self.kind,
+                        from: from as u8,
+                        to: to as u8,
+                        step: step.min(255) as u8,
+                    });
+                }
+                Item::Star { .. } | Item::Any | Item::One(_) | Item::Range { .. } => {}
+            }
+        }
+    }
+}
+
+fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> {
+    let allowed = kind.allowed(dialect);
+    if text.is_empty() {
+        return Err(format!("an item is empty; allowed are {allowed}"));
+    }
+    if dialect == Dialect::Crontab {
+        if let Some(item) = crontab_special(kind, text)? {
+            return Ok(item);
+        }
+    } else if kind == Kind::Day
+        && let Some(item) = position(text)?
+    {
+        return Ok(item);
+    }
+    let (min, max) = kind.range(dialect);
+    let (base, step) = match text.split_once('/') {
+        None => (text, None),
+        Some((base, step)) => match number(step) {
+            Some(0) => return Err(format!("the step of `{text}` is 0; it has to be 1 or more")),
+            Some(step) => (base, Some(step)),
+            None => {
+                return Err(format!("the step `{step}` of `{text}` is not a whole number"));
+            }
+        },
+    };
+    if base == "*" {
+        let step = step.unwrap_or(1);
+        if dialect == Dialect::Fields && step > max - min {
+            return Err(format!("the step {step} is larger than the range {min}-{max}"));
+        }
+        return Ok(Item::Star { step });
+    }
+    let (from, to) = match base.split_once('-') {
+        Some((from, to)) => (from, Some(to)),
+        None => (base, None),
+    };
+    let value = |text: &str| -> Result<u32, String> {
+        let named = kind.names(dialect).iter().position(|name| name.eq_ignore_ascii_case(text));
+        let value = match named {
+            Some(index) => Some(index as u32 + if kind == Kind::Month { 1 } else { 0 }),
+            None => number(text),
+        };
+        match value {
+            Some(value) if (min..=max).contains(&value) => Ok(value),
+            _ => Err(format!(
+                "`{text}` is not valid; allowed are {allowed}, *, lists, ranges a-b and steps /n"
+            )),
+        }
+    };
+    let first = value(from)?;
+    let (last, open) = match to {
+        None if step.is_none() => return Ok(Item::One(first)),
+        None => (max, true),
+        Some(to) => {
+            let last = value(to)?;
+            // A range may end in Sunday: SUN counts as 7 there, unless it also starts with it.
+            let sunday = dialect == Dialect::Crontab && to.eq_ignore_ascii_case("sun") && first > 0;
+            (if sunday { 7 } else { last }, false)
+        }
+    };
+    if last < first {
+        return Err(format!(
+            "the range `{base}` runs backwards; write it as two items, {first}-{max},{min}-{last}"
+        ));
+    }
+    let step = step.unwrap_or(1);
+    if dialect == Dialect::Fields && text.contains('/') && step > last - first {
+        return Err(format!("the step {step} is larger than the range {first}-{last}"));
+    }
+    Ok(Item::Range { from: first, to: last, step, open })
+}
+
+/// `last`, `last fri`, `3rd fri`
+fn position(text: &str) -> Result<Option<Item>, String> {
+    let mut words = text.split_ascii_whitespace();
+    let first = words.next().unwrap_or_default().to_ascii_lowercase();
+    let nth = POSITIONS.iter().position(|p| *p == first).map(|index| index as u32 + 1);
+    if nth.is_none() && first != "last" {
+        return Ok(None);
+    }
+    let Some(name) = words.next() else {
+        return match nth {
+            None => Ok(Some(Item::FromLast(0))),
+            Some(_) => Err(format!("`{text}` needs a weekday after it, for instance `{text} fri`")),
+        };
+    };
+    let weekday = FROM_MONDAY.iter().position(|day| day.eq_ignore_ascii_case(name));
+    match (weekday, words.next()) {
+        (Some(weekday), None) => {
+            let weekday = weekday as u32;
+            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| Item::Nth { weekday, nth })))
+        }
+        _ => Err(format!("`{text}`: after `{first}` comes one weekday, mon to sun")),
+    }
+}
+
+/// `?`, `L`, `L-3`, `LW`, `15W`, `5L`, `mon#2`, `fri#L`, `H`, `H(0-29)`, `H/15`
+fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
+    let upper = text.to_ascii_uppercase();
+    if let Some(rest) = upper.strip_prefix('H') {
+        return hash(kind, text, rest).map(Some);
+    }
+    match kind {
+        Kind::Day | Kind::DayOfWeek if upper == "?" => Ok(Some(Item::Any)),
+        Kind::Day if upper == "L" => Ok(Some(Item::FromLast(0))),
+        Kind::Day if upper == "LW" => Ok(Some(Item::LastWorkday)),
+        Kind::Day if upper.starts_with("L-") => match number(&upper[2..]) {
+            Some(days @ 0..=30) => Ok(Some(Item::FromLast(days))),
+            _ => Err(format!("`{text}`: after `L-` comes a number of days, 1-30")),
+        },
+        Kind::Day => match upper.strip_suffix('W') {
+            None => Ok(None),
+            Some(day) => match number(day) {
+                Some(day @ 1..=31) => Ok(Some(Item::Nearest(day))),
+                _ => Err(format!("`{text}`: before `W` stands a single day, 1-31, or `L`")),
+            },
+        },
+        Kind::DayOfWeek => {
+            let (day, nth) = match (upper.split_once('#'), upper.strip_suffix('L')) {
+                (Some((day, nth)), _) => (day, nth),
+                (None, Some(day)) => (day, "L"),
+                (None, None) => return Ok(None),
+            };
+            let named = FROM_SUNDAY.iter().position(|name| name.eq_ignore_ascii_case(day));
+            let weekday = match named.map(|index| index as u32).or_else(|| number(day)) {
+                // From Sunday = 0 or 7 to Monday = 0.
+                Some(day @ 0..=7) => (day + 6) % 7,
+                _ => {
+                    return Err(format!("`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"));
+                }
+            };
+            match (nth, number(nth)) {
+                ("L", _) => Ok(Some(Item::LastOf { weekday })),
+                (_, Some(nth @ 1..=5)) => Ok(Some(Item::Nth { weekday, nth })),
+                _ => Err(format!("`{text}`: after `#` comes 1-5 or L")),
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+fn hash(kind: Kind, text: &str, rest: &str) -> Result<Item, String> {
+    // Days stop at 28 so that the run comes every month, weekdays at 6 so that Sunday counts once.
+    let (min, max) = match kind {
+        Kind::Year | Kind::Week => return Err(format!("`{text}`: H cannot stand here")),
+        Kind::Day => (1, 28),
+        Kind::DayOfWeek => (0, 6),
+        _ => kind.range(Dialect::Crontab),
+    };
+    let wrong = || format!("`{text}`: H is written H, H/n, H(a-b) or H(a-b)/n");
+    let (range, step) = match rest.split_once('/') {
+        Some((range, step)) => (range, number(step).filter(|step| *step > 0).ok_or_else(wrong)?),
+        None => (rest, 0),
+    };
+    if range.is_empty() {
+        return Ok(Item::Hash { from: min, to: max, step });
+    }
+    let inner = range.strip_prefix('(').and_then(|range| range.strip_suffix(')')).ok_or_else(wrong)?;
+    let (from, to) = inner.split_once('-').ok_or_else(wrong)?;
+    let (from, to) = (number(from).ok_or_else(wrong)?, number(to).ok_or_else(wrong)?);
+    let (min, max) = kind.range(Dialect::Crontab);
+    if from < min || to > max || from > to {
+        return Err(format!("`{text}`: the range of H runs upwards within {min}-{max}"));
+    }
+    Ok(Item::Hash { from, to, step })
+}
+
+/// Digits only; a number too large to matter stays as large as fits.
+fn number(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u32::MAX))
+}

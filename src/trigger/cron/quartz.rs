@@ -1,0 +1,151 @@
+//! Quartz's dialect, as the `cron` crate reads it: the crate parses, our own search answers.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use cron::{Schedule, TimeUnitSpec};
+use serde::{Deserialize, Serialize};
+
+use super::search::{Pattern, Sets, YearRange};
+use super::{limit_setters, policy};
+use crate::trigger::limits::Limits;
+use crate::trigger::{Fold, Gap, Moment, TriggerError};
+
+/// A Quartz-style line, in the dialect of the `cron` crate.
+///
+/// Six fields — second, minute, hour, day of month, month, weekday — and optionally the year.
+/// The weekday counts from **1 = Sunday** to 7 = Saturday; day of month and weekday must *both*
+/// match. Names and `@hourly` … `@yearly` are known; `L`, `W` and `#` are not (a
+/// [`Crontab`](super::Crontab) has them). Years that are given end in 2100, as the crate's do.
+///
+/// Only the syntax is the crate's. The runs are found by the same search as for a crontab, by
+/// the same rule for clock changes.
+///
+/// ```
+/// use callboard::trigger::{Context, IntoTrigger, Quartz};
+/// use chrono::{DateTime, Utc};
+///
+/// let trigger = Quartz::parse("0 30 8 ? * 2-6")?.into_trigger()?; // Monday to Friday
+/// let from: DateTime<Utc> = "2026-01-03T00:00:00Z".parse().unwrap();
+/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "report" };
+/// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-01-05T08:30:00+00:00");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "QuartzBuilder", into = "QuartzBuilder")]
+pub struct Quartz {
+    given: QuartzBuilder,
+    pattern: Pattern,
+}
+
+impl Quartz {
+    /// A line as it stands.
+    ///
+    /// # Errors
+    /// [`TriggerError::Invalid`] with what the `cron` crate says about it.
+    pub fn parse(expression: &str) -> Result<Quartz, TriggerError> {
+        Quartz::builder(expression).build()
+    }
+
+    /// A line to which a zone, bounds or options are added.
+    pub fn builder(expression: impl AsRef<str>) -> QuartzBuilder {
+        let words: Vec<&str> = expression.as_ref().split_whitespace().collect();
+        QuartzBuilder { expression: words.join(" "), limits: Limits::default() }
+    }
+
+    /// The line, its blanks tidied.
+    pub fn expression(&self) -> &str {
+        &self.given.expression
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.given.limits
+    }
+
+    pub(crate) fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+}
+
+impl fmt::Display for Quartz {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "quartz {}", self.given.expression)?;
+        self.given.limits.write(f)
+    }
+}
+
+/// Makes a [`Quartz`]; errors come when it is built or handed to a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuartzBuilder {
+    expression: String,
+    #[serde(flatten)]
+    limits: Limits,
+}
+
+impl QuartzBuilder {
+    limit_setters!(limits);
+
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The finished trigger.
+    ///
+    /// # Errors
+    /// As for [`Quartz::parse`].
+    pub fn build(mut self) -> Result<Quartz, TriggerError> {
+        let words: Vec<&str> = self.expression.split_whitespace().collect();
+        self.expression = words.join(" ");
+        let fields = self.expression.split(' ').count();
+        if !self.expression.starts_with('@') && !(6..=7).contains(&fields) {
+            let reason = format!(
+                "`{}` has {fields} fields; 6 are needed with the second in front, or 7 with the year at the end",
+                self.expression
+            );
+            return Err(TriggerError::invalid("quartz", reason));
+        }
+        let schedule = Schedule::from_str(&self.expression)
+            .map_err(|error| TriggerError::invalid("quartz", format!("`{}`: {error}", self.expression)))?;
+        let bits =
+            |unit: &dyn Fn(u32) -> bool| (0..64).filter(|n| unit(*n)).fold(0u64, |bits, n| bits | 1 << n);
+        let weekdays = bits(&|n| schedule.days_of_week().includes(n)) as u32;
+        let mut sets = Sets::MIDNIGHT;
+        sets.seconds = bits(&|n| schedule.seconds().includes(n));
+        sets.minutes = bits(&|n| schedule.minutes().includes(n));
+        sets.hours = bits(&|n| schedule.hours().includes(n)) as u32;
+        sets.days = bits(&|n| schedule.days_of_month().includes(n)) as u32;
+        sets.months = bits(&|n| schedule.months().includes(n)) as u16;
+        // From Sunday = 1 to Monday = 0.
+        sets.weekdays = (weekdays >> 2 & 0x3f | (weekdays >> 1 & 1) << 6) as u8;
+        let years = match schedule.years().is_all() {
+            true => Vec::new(),
+            false => schedule
+                .years()
+                .iter()
+                .map(|year| YearRange { from: year as u16, to: year as u16, step: 1 })
+                .collect(),
+        };
+        let hourly = self.expression.eq_ignore_ascii_case("@hourly");
+        let follows = hourly || self.expression.split(' ').take(3).any(|field| field.contains('*'));
+        let (gap, fold) = policy(follows, &self.limits);
+        Ok(Quartz { pattern: Pattern::new(sets, years, Vec::new(), gap, fold), given: self })
+    }
+}
+
+impl TryFrom<QuartzBuilder> for Quartz {
+    type Error = TriggerError;
+
+    fn try_from(given: QuartzBuilder) -> Result<Self, TriggerError> {
+        given.build()
+    }
+}
+
+impl From<Quartz> for QuartzBuilder {
+    fn from(quartz: Quartz) -> QuartzBuilder {
+        quartz.given
+    }
+}

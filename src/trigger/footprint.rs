@@ -1,0 +1,317 @@
+//! Arithmetic over triggers: which moments of the week they can run at, and whether two of them
+//! can ever meet.
+//!
+//! A [`Footprint`] is a superset: the minutes of the week and the seconds of the minute, in UTC,
+//! at which a trigger can run at all. Where two footprints have nothing in common the triggers
+//! never meet; where they have, the search has to find out.
+
+use std::ops::{BitAnd, BitOr};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+use super::cron::search::{Pattern, Sets};
+use super::interval::nanos;
+use super::limits::Limits;
+use super::zone::{DAY, Gap, Zone, ceil_seconds};
+use super::{Context, Trigger};
+
+const MINUTES: i64 = 7 * 24 * 60;
+const WEEK: i64 = 7 * DAY;
+const SECONDS: u64 = (1 << 60) - 1;
+const WORDS: usize = 158;
+
+#[derive(Clone, Copy)]
+struct Footprint {
+    minutes: [u64; WORDS],
+    seconds: u64,
+}
+
+impl Footprint {
+    const NOTHING: Footprint = Footprint { minutes: [0; WORDS], seconds: 0 };
+    const EVERYTHING: Footprint = Footprint { minutes: [u64::MAX; WORDS], seconds: SECONDS };
+
+    fn mark(&mut self, minute: i64) {
+        let minute = minute.rem_euclid(MINUTES) as usize;
+        self.minutes[minute / 64] |= 1 << (minute % 64);
+    }
+
+    fn has(&self, minute: i64) -> bool {
+        let minute = minute.rem_euclid(MINUTES) as usize;
+        self.minutes[minute / 64] >> (minute % 64) & 1 == 1
+    }
+
+    /// A moment, in seconds since 1970, which began on a Thursday.
+    fn instant(&mut self, at: i64) {
+        let second = (at + 3 * DAY).rem_euclid(WEEK);
+        self.mark(second / 60);
+        self.seconds |= 1 << (second % 60);
+    }
+
+    /// Everything up to `tolerance` away as well; simply everything when that is hours.
+    fn widened(&self, tolerance: TimeDelta) -> Footprint {
+        let minutes = tolerance.num_minutes().saturating_add(1);
+        if minutes > 120 {
+            return Footprint::EVERYTHING;
+        }
+        let mut wide = Footprint { seconds: SECONDS, ..*self };
+        for minute in (0..MINUTES).filter(|minute| self.has(*minute)) {
+            for near in -minutes..=minutes {
+                wide.mark(minute + near);
+            }
+        }
+        wide
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seconds == 0 || self.minutes.iter().all(|word| *word == 0)
+    }
+
+    fn of(trigger: &Trigger, from: DateTime<Utc>, cx: &Context<'_>) -> Footprint {
+        let mut marks = Footprint::NOTHING;
+        match trigger {
+            Trigger::Date(date) => marks.instant(date.instant(cx).timestamp()),
+            Trigger::Interval(interval) => {
+                let (start, length) = (interval.start(cx), interval.length());
+                if start.timestamp_subsec_nanos() != 0
+                    || length.subsec_nanos() != 0
+                    || length <= TimeDelta::zero()
+                {
+                    return Footprint::EVERYTHING;
+                }
+                let step = gcd(length.num_seconds().into(), WEEK.into()) as i64;
+                let first = start.timestamp().rem_euclid(step);
+                if step <= 60 {
+                    marks = Footprint::EVERYTHING;
+                    marks.seconds = 0;
+                    let step = gcd(step.into(), 60) as i64;
+                    (0..60)
+                        .filter(|second| (second - first) % step == 0)
+                        .for_each(|second| marks.seconds |= 1 << second);
+                } else {
+                    (0..WEEK / step).for_each(|k| marks.instant(first + k * step));
+                }
+            }
+            Trigger::Cron(cron) => marks.pattern(cron.pattern(), cron.limits(), from, cx),
+            Trigger::Crontab(crontab) => marks.pattern(crontab.pattern(), crontab.limits(), from, cx),
+            Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), from, cx),
+            Trigger::CalendarInterval(interval) => {
+                let time = interval.time();
+                let times = (0..7).map(|day| day * 1440 + time / 60);
+                marks.walls(times, 1 << (time % 60), interval.zone(cx), interval.gap(), from);
+            }
+            Trigger::Or(or) => {
+                for part in or.triggers() {
+                    marks = marks | Footprint::of(part, from, cx);
+                }
+            }
+            Trigger::And(and) if and.tolerance().is_zero() => {
+                marks = Footprint::EVERYTHING;
+                for part in and.triggers() {
+                    marks = marks & Footprint::of(part, from, cx);
+                }
+            }
+            Trigger::Except(except) => return Footprint::of(except.trigger(), from, cx),
+            Trigger::Shutdown => {}
+            Trigger::And(_) | Trigger::Custom(_) => return Footprint::EVERYTHING,
+        }
+        marks
+    }
+
+    fn pattern(&mut self, pattern: &Pattern, limits: &Limits, from: DateTime<Utc>, cx: &Context<'_>) {
+        let sets = pattern.resolved(cx.key);
+        let mut weekdays = sets.weekdays | sets.last_of;
+        for (weekday, nth) in sets.nth.iter().enumerate() {
+            weekdays |= u8::from(*nth != 0) << weekday;
+        }
+        if sets.either {
+            weekdays = 0x7f;
+        }
+        let times = (0..MINUTES).filter(|minute| {
+            let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
+            weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
+        });
+        self.walls(times, sets.seconds, limits.zone(cx), pattern.gap, from);
+    }
+
+    /// Minutes of the week on the wall clock of a zone, by every offset it has from now on.
+    fn walls(
+        &mut self,
+        minutes: impl Iterator<Item = i64> + Clone,
+        seconds: u64,
+        tz: Tz,
+        gap: Gap,
+        from: DateTime<Utc>,
+    ) {
+        let zone = Zone::of(tz);
+        let mut offsets: Vec<i64> = Vec::new();
+        let first = zone.at(ceil_seconds(from));
+        for k in first..zone.segments().len() {
+            let segment = zone.segment(k);
+            if !offsets.contains(&segment.offset) {
+                offsets.push(segment.offset);
+            }
+            if gap == Gap::FireAfter && k > 0 && zone.segment(k - 1).wall_end < segment.wall_start {
+                self.instant(zone.segment(k - 1).end);
+            }
+        }
+        for offset in offsets {
+            for minute in minutes.clone() {
+                let second = minute * 60 - offset;
+                self.mark(second.div_euclid(60));
+                if offset % 60 != 0 {
+                    self.mark(second.div_euclid(60) + 1);
+                }
+            }
+            self.seconds |= if offset % 60 == 0 { seconds } else { SECONDS };
+        }
+    }
+}
+
+impl BitOr for Footprint {
+    type Output = Footprint;
+
+    fn bitor(mut self, other: Footprint) -> Footprint {
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a |= b);
+        self.seconds |= other.seconds;
+        self
+    }
+}
+
+impl BitAnd for Footprint {
+    type Output = Footprint;
+
+    fn bitand(mut self, other: Footprint) -> Footprint {
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a &= b);
+        self.seconds &= other.seconds;
+        self
+    }
+}
+
+/// Whether triggers can run within `tolerance` of each other from some time on.
+pub(super) fn can_meet(
+    triggers: &[Trigger],
+    tolerance: TimeDelta,
+    from: DateTime<Utc>,
+    cx: &Context<'_>,
+) -> bool {
+    let mut common = Footprint::EVERYTHING;
+    for trigger in triggers {
+        let footprint = Footprint::of(trigger, from, cx);
+        common = common & if tolerance.is_zero() { footprint } else { footprint.widened(tolerance) };
+    }
+    !common.is_empty()
+}
+
+/// Two intervals that have no moment in common.
+#[derive(Debug)]
+pub(super) struct NeverMeet;
+
+/// The moments that several intervals have in common: themselves an interval.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lattice {
+    /// Nanoseconds since 1970.
+    start: i128,
+    step: i128,
+}
+
+impl Lattice {
+    pub(super) fn next(&self, from: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let from = nanos(from - DateTime::UNIX_EPOCH);
+        let behind = (self.start - from).rem_euclid(self.step);
+        let at = from.checked_add(behind)?;
+        let seconds = i64::try_from(at.div_euclid(1_000_000_000)).ok()?;
+        DateTime::from_timestamp(seconds, at.rem_euclid(1_000_000_000) as u32)
+    }
+}
+
+/// The common moments of the intervals among the triggers, by the Chinese remainder theorem.
+/// `None` when there are none to combine, or the numbers grow too large.
+pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<Lattice>, NeverMeet> {
+    let mut all: Option<Lattice> = None;
+    for trigger in triggers {
+        let Trigger::Interval(interval) = trigger else {
+            continue;
+        };
+        let one = Lattice {
+            start: nanos(interval.start(cx) - DateTime::UNIX_EPOCH),
+            step: nanos(interval.length()),
+        };
+        if one.step <= 0 {
+            continue;
+        }
+        let Some(both) = all else {
+            all = Some(one);
+            continue;
+        };
+        let (common, inverse) = extended_gcd(both.step, one.step);
+        let apart = one.start - both.start;
+        if apart % common != 0 {
+            return Err(NeverMeet);
+        }
+        let turns = (apart / common).checked_mul(inverse).map(|turns| turns.rem_euclid(one.step / common));
+        let start = turns
+            .and_then(|turns| turns.checked_mul(both.step))
+            .and_then(|offset| both.start.checked_add(offset));
+        let step = (both.step / common).checked_mul(one.step);
+        match (start, step) {
+            (Some(start), Some(step)) => all = Some(Lattice { start, step }),
+            _ => return Ok(None),
+        }
+    }
+    Ok(all)
+}
+
+fn gcd(a: i128, b: i128) -> i128 {
+    extended_gcd(a, b).0
+}
+
+/// The greatest common divisor of a and b, and x with a·x ≡ gcd (mod b).
+fn extended_gcd(a: i128, b: i128) -> (i128, i128) {
+    let (mut old, mut rest) = (a, b);
+    let (mut x, mut next) = (1i128, 0i128);
+    while rest != 0 {
+        let quotient = old / rest;
+        (old, rest) = (rest, old - quotient * rest);
+        (x, next) = (next, x - quotient * next);
+    }
+    (old, x)
+}
+
+/// Whether every run of `inner` is also one of `outer`, as far as the fields tell.
+pub(super) fn covers(outer: &Trigger, inner: &Trigger, cx: &Context<'_>) -> bool {
+    if outer == inner {
+        return true;
+    }
+    let part = |trigger: &Trigger| -> Option<(Sets, bool, Limits, Gap, super::Fold)> {
+        let (pattern, limits) = match trigger {
+            Trigger::Cron(cron) => (cron.pattern(), cron.limits()),
+            Trigger::Crontab(crontab) => (crontab.pattern(), crontab.limits()),
+            Trigger::Quartz(quartz) => (quartz.pattern(), quartz.limits()),
+            _ => return None,
+        };
+        Some((
+            pattern.resolved(cx.key),
+            pattern.years().is_empty(),
+            limits.clone(),
+            pattern.gap,
+            pattern.fold,
+        ))
+    };
+    let (Some(outer), Some(inner)) = (part(outer), part(inner)) else {
+        return false;
+    };
+    let (sets, every_year, limits, gap, fold) = outer;
+    let unbounded = every_year && limits.start_at.is_none() && limits.end_at.is_none();
+    let whole_day = |sets: &Sets| {
+        sets.days == Sets::MIDNIGHT.days && sets.weekdays == 0x7f && sets.weeks == Sets::MIDNIGHT.weeks
+    };
+    let same_days = Sets { seconds: 0, minutes: 0, hours: 0, ..sets }
+        == Sets { seconds: 0, minutes: 0, hours: 0, ..inner.0 };
+    let days = same_days || (whole_day(&sets) && sets.months & inner.0.months == inner.0.months);
+    let times = sets.seconds & inner.0.seconds == inner.0.seconds
+        && sets.minutes & inner.0.minutes == inner.0.minutes
+        && sets.hours & inner.0.hours == inner.0.hours;
+    let clock = limits.zone(cx) == inner.2.zone(cx) && (gap, fold) == (inner.3, inner.4);
+    unbounded && days && times && clock
+}

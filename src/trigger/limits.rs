@@ -1,0 +1,130 @@
+//! What every repeating trigger can carry besides its pattern: zone, bounds, jitter, and how
+//! clock changes are treated. Kept in one place so that builders, JSON and text agree.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use super::zone::{Fold, Gap};
+use super::{Context, Moment, TriggerError, text};
+
+/// The options as stored; JSON members of the same names.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_at: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) end_at: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
+    pub(crate) zone: Option<Tz>,
+    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "seconds")]
+    pub(crate) jitter: Duration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gap: Option<Gap>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fold: Option<Fold>,
+}
+
+impl Limits {
+    pub(crate) fn zone(&self, cx: &Context<'_>) -> Tz {
+        self.zone.unwrap_or(cx.zone)
+    }
+
+    pub(crate) fn end(&self, zone: Tz) -> Option<DateTime<Utc>> {
+        self.end_at.map(|end| end.instant(zone))
+    }
+
+    /// Refuses an end before the start, where both can be compared without a scheduler's zone.
+    pub(crate) fn ordered(&self) -> Result<(), TriggerError> {
+        let before = match (self.start_at, self.end_at, self.zone) {
+            (Some(Moment::Naive(start)), Some(Moment::Naive(end)), _) => end < start,
+            (Some(Moment::Exact(start)), Some(Moment::Exact(end)), _) => end < start,
+            (Some(start), Some(end), Some(zone)) => end.instant(zone) < start.instant(zone),
+            _ => false,
+        };
+        match (before, self.start_at, self.end_at) {
+            (true, Some(start), Some(end)) => Err(TriggerError::invalid(
+                "end_at",
+                format!("{end} lies before start_at {start}; it has to be at or after it"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The text after a pattern: ` in Europe/Lisbon from … until … jitter 30s`.
+    pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(zone) = self.zone {
+            write!(f, " in {}", zone.name())?;
+        }
+        if let Some(start) = self.start_at {
+            write!(f, " from {start}")?;
+        }
+        if let Some(end) = self.end_at {
+            write!(f, " until {end}")?;
+        }
+        if !self.jitter.is_zero() {
+            write!(f, " jitter {}", text::duration(self.jitter))?;
+        }
+        match self.gap {
+            Some(Gap::FireAfter) => f.write_str(" gap fire_after")?,
+            Some(Gap::Skip) => f.write_str(" gap skip")?,
+            None => {}
+        }
+        match self.fold {
+            Some(Fold::First) => f.write_str(" fold first"),
+            Some(Fold::Second) => f.write_str(" fold second"),
+            Some(Fold::Both) => f.write_str(" fold both"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A zone by its name in the IANA database.
+pub(crate) fn zone_named(name: &str) -> Result<Tz, TriggerError> {
+    name.parse().map_err(|_| {
+        TriggerError::invalid(
+            "timezone",
+            format!("`{name}` is no zone of the IANA database; write for instance Europe/Lisbon or UTC"),
+        )
+    })
+}
+
+pub(crate) mod zone_name {
+    use chrono_tz::Tz;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(zone: &Option<Tz>, serializer: S) -> Result<S::Ok, S::Error> {
+        match zone {
+            Some(zone) => serializer.serialize_str(zone.name()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tz>, D::Error> {
+        let name = Option::<String>::deserialize(deserializer)?;
+        name.map(|name| super::zone_named(&name).map_err(D::Error::custom)).transpose()
+    }
+}
+
+/// Durations in JSON: a number of seconds, with a fraction where needed.
+pub(crate) mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        match length.subsec_nanos() {
+            0 => serializer.serialize_u64(length.as_secs()),
+            _ => serializer.serialize_f64(length.as_secs_f64()),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?.unwrap_or(0.0);
+        Duration::try_from_secs_f64(seconds)
+            .map_err(|_| D::Error::custom(format!("{seconds} is not a length of time in seconds, 0 or more")))
+    }
+}

@@ -1,0 +1,123 @@
+//! A point in time as users write it, with or without an offset.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{
+    DateTime, FixedOffset, NaiveDate, NaiveDateTime, Offset, SecondsFormat, TimeZone, Timelike, Utc,
+};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use super::TriggerError;
+use super::zone::Zone;
+
+/// A point in time: an instant, or a naive wall-clock time that is read in the trigger's own
+/// zone, else in the scheduler's.
+///
+/// A naive time inside a fold is the first pass; inside a gap it is the gap's end. As text:
+/// `2026-05-01T12:00:00`, `2026-05-01 12:00`, `2026-05-01` (midnight), `2026-05-01T12:00:00Z`,
+/// `2026-05-01T12:00:00.5+02:00`.
+///
+/// ```
+/// use callboard::trigger::Moment;
+///
+/// let moment: Moment = "2026-05-01 12:00".parse()?;
+/// assert_eq!(moment.to_string(), "2026-05-01T12:00:00");
+/// assert_eq!(moment.instant(chrono_tz::Europe::Berlin).to_rfc3339(), "2026-05-01T10:00:00+00:00");
+/// # Ok::<(), callboard::trigger::TriggerError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Moment {
+    /// A wall-clock time without a zone.
+    Naive(NaiveDateTime),
+    /// An instant.
+    Exact(DateTime<FixedOffset>),
+}
+
+impl Moment {
+    /// The instant it stands for where naive times are read in `zone`.
+    pub fn instant(&self, zone: Tz) -> DateTime<Utc> {
+        match self {
+            Moment::Exact(at) => at.with_timezone(&Utc),
+            Moment::Naive(naive) => {
+                let wall = naive.and_utc();
+                let seconds = Zone::of(zone).instant(wall.timestamp());
+                DateTime::from_timestamp(seconds, wall.timestamp_subsec_nanos()).unwrap_or(wall)
+            }
+        }
+    }
+}
+
+impl<Z: TimeZone> From<DateTime<Z>> for Moment {
+    fn from(at: DateTime<Z>) -> Self {
+        let offset = at.offset().fix();
+        // Text has offsets in whole minutes: a local mean time is kept as UTC.
+        let offset = if offset.local_minus_utc() % 60 == 0 { offset } else { Utc.fix() };
+        Moment::Exact(at.with_timezone(&offset))
+    }
+}
+
+impl From<NaiveDateTime> for Moment {
+    fn from(naive: NaiveDateTime) -> Self {
+        Moment::Naive(naive)
+    }
+}
+
+impl From<NaiveDate> for Moment {
+    fn from(date: NaiveDate) -> Self {
+        Moment::Naive(date.into())
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Moment::Naive(naive) if naive.nanosecond() == 0 => {
+                write!(f, "{}", naive.format("%Y-%m-%dT%H:%M:%S"))
+            }
+            Moment::Naive(naive) => write!(f, "{}", naive.format("%Y-%m-%dT%H:%M:%S%.f")),
+            Moment::Exact(at) => f.write_str(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = TriggerError;
+
+    fn from_str(text: &str) -> Result<Self, TriggerError> {
+        let text = text.trim();
+        if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+            return Ok(Moment::Exact(at));
+        }
+        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
+            if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
+                return Ok(Moment::Naive(naive));
+            }
+        }
+        if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+            return Ok(date.into());
+        }
+        Err(TriggerError::invalid(
+            "time",
+            format!(
+                "`{text}` is not a date and time; write 2026-05-01T12:00:00, with Z or +02:00 after it for an instant"
+            ),
+        ))
+    }
+}
+
+impl TryFrom<String> for Moment {
+    type Error = TriggerError;
+
+    fn try_from(text: String) -> Result<Self, TriggerError> {
+        text.parse()
+    }
+}
+
+impl From<Moment> for String {
+    fn from(moment: Moment) -> String {
+        moment.to_string()
+    }
+}
