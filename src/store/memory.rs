@@ -87,7 +87,7 @@ fn hash(id: &TaskId) -> u64 {
 }
 
 impl MemoryBackend {
-    fn find(&self, id: &TaskId) -> Option<u32> {
+    pub(in crate::store) fn find(&self, id: &TaskId) -> Option<u32> {
         let same = |slot: &u32| self.task(*slot).is_some_and(|task| task.spec.id == *id);
         self.by_id.find(hash(id), same).copied()
     }
@@ -112,7 +112,7 @@ impl MemoryBackend {
         self.by_id.insert_unique(hash(&task.spec.id), slot, rehash);
     }
 
-    fn insert(&mut self, task: StoredTask) -> Result<(), StoreError> {
+    pub(in crate::store) fn insert(&mut self, task: StoredTask) -> Result<(), StoreError> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -158,8 +158,17 @@ impl MemoryBackend {
         Some(task)
     }
 
-    fn first_due(&self) -> Option<DateTime<Utc>> {
+    pub(in crate::store) fn first_due(&self) -> Option<DateTime<Utc>> {
         self.task(self.due.first()?.slot())?.state.due()
+    }
+
+    pub(in crate::store) fn get_now(&self, id: &TaskId) -> Option<&StoredTask> {
+        self.task(self.find(id)?)
+    }
+
+    #[cfg(feature = "sled")]
+    pub(in crate::store) fn ids(&self) -> Vec<TaskId> {
+        self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
     }
 
     /// Makes both indices from the tasks alone: a panic may have left them half changed.
@@ -176,7 +185,7 @@ impl MemoryBackend {
         }
     }
 
-    fn put_now(&mut self, Put { task, expect }: Put) -> Result<(), StoreError> {
+    pub(in crate::store) fn put_now(&mut self, Put { task, expect }: Put) -> Result<(), StoreError> {
         let id = &task.spec.id;
         match (self.find(id), expect) {
             (None, Expect::Absent) => self.insert(task),
@@ -192,7 +201,10 @@ impl MemoryBackend {
         }
     }
 
-    fn delete_now(&mut self, Delete { id, revision }: Delete) -> Result<StoredTask, StoreError> {
+    pub(in crate::store) fn delete_now(
+        &mut self,
+        Delete { id, revision }: Delete,
+    ) -> Result<StoredTask, StoreError> {
         let Some(slot) = self.find(&id) else { return Err(StoreError::NotFound(id)) };
         let there = self.task(slot).map(|task| task.state.revision);
         if revision.is_some() && revision != there {
@@ -201,7 +213,7 @@ impl MemoryBackend {
         self.remove(slot).ok_or(StoreError::NotFound(id))
     }
 
-    fn commit_now(&mut self, Commit { changes }: Commit) -> Committed {
+    pub(in crate::store) fn commit_now(&mut self, Commit { changes }: Commit) -> Committed {
         let mut refused = Vec::new();
         for (index, change) in changes.into_iter().enumerate() {
             let slot = self.find(&change.id);
@@ -239,7 +251,7 @@ impl Backend for MemoryBackend {
     }
 
     fn get(&mut self, request: Get) -> Reply<Option<StoredTask>> {
-        Reply::Now(Ok(self.find(&request.id).and_then(|slot| self.task(slot).cloned())))
+        Reply::Now(Ok(self.get_now(&request.id).cloned()))
     }
 
     fn list(&mut self, _: List) -> Reply<Vec<StoredTask>> {

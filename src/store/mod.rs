@@ -5,9 +5,17 @@
 
 mod actor;
 mod addr;
+#[cfg(feature = "testing")]
+pub mod contract;
+#[cfg(feature = "sled")]
+mod envelope;
 mod error;
+#[cfg(feature = "testing")]
+mod faulty;
 mod memory;
 pub mod message;
+#[cfg(feature = "sled")]
+mod sled;
 mod source;
 
 use futures::future::LocalBoxFuture;
@@ -15,7 +23,11 @@ use futures::future::LocalBoxFuture;
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
 pub use error::StoreError;
+#[cfg(feature = "testing")]
+pub use faulty::{Faults, Faulty, Op};
 pub use memory::{MemoryBackend, MemoryStore};
+#[cfg(feature = "sled")]
+pub use sled::{ROW_LIMIT, SledBackend, SledStore};
 pub use source::BackendSource;
 
 use crate::task::StoredTask;

@@ -1,5 +1,6 @@
 //! The one integration test binary.
 
+mod contract;
 mod executors;
 mod scheduler;
 mod supervision;
