@@ -1,6 +1,9 @@
 //! The one integration test binary.
 
+mod cli;
 mod contract;
+mod examples;
 mod executors;
+mod readme;
 mod scheduler;
 mod supervision;
