@@ -37,6 +37,7 @@ pub use except::{Except, ExceptBuilder, ExceptDate, ExceptRange};
 pub use interval::Interval;
 pub use jsonl::answer;
 pub use moment::Moment;
+use zone::ceil_seconds;
 pub use zone::{Fold, Gap};
 
 /// What a trigger is told about the task it belongs to.
@@ -105,9 +106,17 @@ impl Trigger {
         match self {
             Trigger::Date(date) => Ok(date.next(from, cx)),
             Trigger::Interval(interval) => Ok(interval.next(from, cx)),
-            Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), from, cx)),
-            Trigger::Crontab(crontab) => Ok(crontab.pattern().run(crontab.limits(), from, cx)),
-            Trigger::Quartz(quartz) => Ok(quartz.pattern().run(quartz.limits(), from, cx)),
+            Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), ceil_seconds(from), cx)),
+            Trigger::Crontab(crontab) => {
+                Ok(crontab
+                    .pattern()
+                    .run(crontab.limits(), ceil_seconds(from), cx))
+            }
+            Trigger::Quartz(quartz) => {
+                Ok(quartz
+                    .pattern()
+                    .run(quartz.limits(), ceil_seconds(from), cx))
+            }
             Trigger::CalendarInterval(interval) => Ok(interval.next(from, cx)),
             Trigger::And(and) => and.next(from, cx, budget),
             Trigger::Or(or) => or.next(from, cx, budget),
@@ -126,10 +135,19 @@ impl Trigger {
         time: DateTime<Utc>,
         cx: &Context<'_>,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
-        match time.checked_add_signed(TimeDelta::nanoseconds(1)) {
-            Some(later) => self.next(later, cx),
-            None => Ok(None),
-        }
+        // Patterns run at whole seconds, which spares them the arithmetic.
+        let (pattern, limits) = match self {
+            Trigger::Cron(cron) => (cron.pattern(), cron.limits()),
+            Trigger::Crontab(crontab) => (crontab.pattern(), crontab.limits()),
+            Trigger::Quartz(quartz) => (quartz.pattern(), quartz.limits()),
+            _ => {
+                return match time.checked_add_signed(TimeDelta::nanoseconds(1)) {
+                    Some(later) => self.next(later, cx),
+                    None => Ok(None),
+                };
+            }
+        };
+        Ok(pattern.run(limits, time.timestamp() + 1, cx))
     }
 
     /// The run times from `from` on, one by one.

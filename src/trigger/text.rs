@@ -101,77 +101,62 @@ const OPTIONS: [&str; 6] = ["in", "from", "until", "jitter", "gap", "fold"];
 /// Splits `pattern in Zone from … until … jitter … gap … fold …`.
 pub(crate) fn split_limits(text: &str) -> Result<(&str, Limits), TriggerError> {
     let mut limits = Limits::default();
-    let mut end = text.len();
-    // From the back: each option runs to the next one.
+    let Some((mut at, mut word)) = option(text, 0) else {
+        return Ok((text.trim(), limits));
+    };
+    let head = text[..at].trim();
     loop {
-        let head = &text[..end];
-        let Some((at, word)) = last_option(head) else {
-            return Ok((head.trim(), limits));
-        };
-        let value = head[at + word.len()..].trim();
-        let twice = || TriggerError::invalid(word, "it is given twice");
-        match word {
+        let next = option(text, at + word.len());
+        let value = text[at + word.len()..next.map_or(text.len(), |(at, _)| at)].trim();
+        let new = match word {
             "in" => limits.zone.replace(zone_named(value)?).is_none(),
             "from" => limits.start_at.replace(value.parse()?).is_none(),
             "until" => limits.end_at.replace(value.parse()?).is_none(),
-            "jitter" => {
-                let set = limits.jitter.is_zero();
-                limits.jitter = parse_duration(value)?;
-                set
-            }
-            "gap" => {
-                let gap = match value {
-                    "fire_after" => Gap::FireAfter,
-                    "skip" => Gap::Skip,
-                    _ => {
-                        return Err(TriggerError::invalid(
-                            "gap",
-                            format!("`{value}` is not known; write fire_after or skip"),
-                        ));
-                    }
-                };
-                limits.gap.replace(gap).is_none()
-            }
-            _ => {
-                let fold = match value {
-                    "first" => Fold::First,
-                    "second" => Fold::Second,
-                    "both" => Fold::Both,
-                    _ => {
-                        return Err(TriggerError::invalid(
-                            "fold",
-                            format!("`{value}` is not known; write first, second or both"),
-                        ));
-                    }
-                };
-                limits.fold.replace(fold).is_none()
-            }
+            "jitter" => std::mem::replace(&mut limits.jitter, parse_duration(value)?).is_zero(),
+            "gap" => limits.gap.replace(gap(value)?).is_none(),
+            _ => limits.fold.replace(fold(value)?).is_none(),
+        };
+        if !new {
+            return Err(TriggerError::invalid(word, "it is given twice"));
         }
-        .then_some(())
-        .ok_or_else(twice)?;
-        end = at;
+        match next {
+            Some(next) => (at, word) = next,
+            None => return Ok((head, limits)),
+        }
     }
 }
 
-/// The last option word that stands alone and is not the first word.
-fn last_option(text: &str) -> Option<(usize, &'static str)> {
-    let bytes = text.as_bytes();
-    let mut best: Option<(usize, &'static str)> = None;
-    for word in OPTIONS {
-        for (at, _) in text.rmatch_indices(word) {
-            let before = at > 0 && bytes[at - 1].is_ascii_whitespace();
-            let after = bytes
-                .get(at + word.len())
-                .is_none_or(u8::is_ascii_whitespace);
-            if before && after {
-                if best.is_none_or(|(other, _)| other < at) {
-                    best = Some((at, word));
-                }
-                break;
-            }
-        }
+fn gap(value: &str) -> Result<Gap, TriggerError> {
+    match value {
+        "fire_after" => Ok(Gap::FireAfter),
+        "skip" => Ok(Gap::Skip),
+        _ => Err(TriggerError::invalid(
+            "gap",
+            format!("`{value}` is not known; write fire_after or skip"),
+        )),
     }
-    best
+}
+
+fn fold(value: &str) -> Result<Fold, TriggerError> {
+    match value {
+        "first" => Ok(Fold::First),
+        "second" => Ok(Fold::Second),
+        "both" => Ok(Fold::Both),
+        _ => Err(TriggerError::invalid(
+            "fold",
+            format!("`{value}` is not known; write first, second or both"),
+        )),
+    }
+}
+
+/// The first option word at or after a place, standing alone and not as the first word.
+fn option(text: &str, from: usize) -> Option<(usize, &'static str)> {
+    let mut words = text[from..].split_ascii_whitespace();
+    words.find_map(|word| {
+        let at = word.as_ptr() as usize - text.as_ptr() as usize;
+        let known = OPTIONS.iter().find(|option| **option == word)?;
+        (at > 0).then_some((at, *known))
+    })
 }
 
 /// How deep triggers may be nested in text.
