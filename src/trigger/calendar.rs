@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cron::search::{LAST_WALL, civil, day_number, month_length};
 use super::limits::{seconds, zone_name};
+use super::moment::named;
 use super::zone::{DAY, Fold, Gap, Zone, ceil_seconds};
 use super::{Context, TriggerError, text};
 
@@ -65,9 +66,15 @@ pub struct CalendarIntervalBuilder {
     minute: i64,
     #[serde(skip_serializing_if = "is_zero")]
     second: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "named::start_date"
+    )]
     start_date: Option<NaiveDate>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "named::end_date"
+    )]
     end_date: Option<NaiveDate>,
     #[serde(
         skip_serializing_if = "Option::is_none",

@@ -32,8 +32,9 @@ use super::{Context, SearchError, SearchErrorKind, TriggerError};
 /// impl CustomTrigger for Minutes {
 ///     fn next(&self, params: &Value, from: DateTime<Utc>, _cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, String> {
 ///         let step = 60 * params["step"].as_i64().ok_or("step is missing")?;
-///         let behind = (step - from.timestamp().rem_euclid(step)) % step;
-///         Ok(from.checked_add_signed(TimeDelta::seconds(behind)))
+///         // `from` may lie between two seconds.
+///         let from = from.timestamp() + i64::from(from.timestamp_subsec_nanos() > 0);
+///         Ok(DateTime::from_timestamp(from + (-from).rem_euclid(step), 0))
 ///     }
 /// }
 ///

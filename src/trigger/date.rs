@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::limits::zone_name;
+use super::moment::named;
 use super::{Context, Moment};
 
 /// Once, at an instant.
@@ -28,7 +29,11 @@ use super::{Context, Moment};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Date {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "named::run_at"
+    )]
     run_at: Option<Moment>,
     #[serde(
         default,

@@ -107,15 +107,17 @@ impl Footprint {
             }
             Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), from, cx),
             Trigger::CalendarInterval(interval) => {
-                let time = interval.time();
+                let (time, zone) = (interval.time(), interval.zone(cx));
                 let times = (0..7).map(|day| day * 1440 + time / 60);
-                marks.walls(
-                    times,
-                    1 << (time % 60),
-                    interval.zone(cx),
-                    interval.gap(),
-                    from,
-                );
+                marks.walls(times, 1 << (time % 60), zone, from);
+                if interval.gap() == Gap::FireAfter {
+                    marks.gap_ends(zone, from, |missing, back, _| {
+                        let wall = missing.div_euclid(DAY) * DAY + time;
+                        [wall, wall + DAY]
+                            .into_iter()
+                            .any(|wall| (missing..back).contains(&wall))
+                    });
+                }
             }
             Trigger::Or(or) => {
                 for part in or.triggers() {
@@ -156,7 +158,25 @@ impl Footprint {
                 && sets.hours >> hour & 1 == 1
                 && sets.minutes >> minute & 1 == 1
         });
-        self.walls(times, sets.seconds, limits.zone(cx), pattern.gap, from);
+        let zone = limits.zone(cx);
+        self.walls(times, sets.seconds, zone, from);
+        if pattern.gap == Gap::FireAfter {
+            self.gap_ends(zone, from, |_, _, end| {
+                pattern.next(end, Zone::of(zone), cx.key) == Some(end)
+            });
+        }
+    }
+
+    /// The ends of the gaps to come at which `runs` says there is a run, told the first wall time
+    /// that is missing, the first after the gap, and the instant.
+    fn gap_ends(&mut self, tz: Tz, from: DateTime<Utc>, runs: impl Fn(i64, i64, i64) -> bool) {
+        let zone = Zone::of(tz);
+        for pair in zone.segments()[zone.at(ceil_seconds(from)).saturating_sub(1)..].windows(2) {
+            let (missing, back, end) = (pair[0].wall_end, pair[1].wall_start, pair[0].end);
+            if missing < back && runs(missing, back, end) {
+                self.instant(end);
+            }
+        }
     }
 
     /// Minutes of the week on the wall clock of a zone, by every offset it has from now on.
@@ -165,19 +185,14 @@ impl Footprint {
         minutes: impl Iterator<Item = i64> + Clone,
         seconds: u64,
         tz: Tz,
-        gap: Gap,
         from: DateTime<Utc>,
     ) {
         let zone = Zone::of(tz);
         let mut offsets: Vec<i64> = Vec::new();
         let first = zone.at(ceil_seconds(from));
-        for k in first..zone.segments().len() {
-            let segment = zone.segment(k);
+        for segment in &zone.segments()[first..] {
             if !offsets.contains(&segment.offset) {
                 offsets.push(segment.offset);
-            }
-            if gap == Gap::FireAfter && k > 0 && zone.segment(k - 1).wall_end < segment.wall_start {
-                self.instant(zone.segment(k - 1).end);
             }
         }
         for offset in offsets {

@@ -8,15 +8,24 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
+use super::moment::named;
 use super::zone::{Fold, Gap};
 use super::{Context, Moment, TriggerError, text};
 
 /// The options as stored; JSON members of the same names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "named::start_at"
+    )]
     pub(crate) start_at: Option<Moment>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "named::end_at"
+    )]
     pub(crate) end_at: Option<Moment>,
     #[serde(
         default,

@@ -5,6 +5,7 @@ mod combine;
 mod cron;
 mod custom;
 mod date;
+mod describe;
 mod error;
 mod except;
 mod footprint;
@@ -14,6 +15,7 @@ mod jsonl;
 mod limits;
 mod moment;
 mod text;
+mod warn;
 mod zone;
 
 use std::fmt;
@@ -37,6 +39,7 @@ pub use except::{Except, ExceptBuilder, ExceptDate, ExceptRange};
 pub use interval::Interval;
 pub use jsonl::answer;
 pub use moment::Moment;
+pub use warn::{Warning, WarningKind};
 use zone::ceil_seconds;
 pub use zone::{Fold, Gap};
 
@@ -321,15 +324,40 @@ impl Trigger {
     pub fn check(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<(), TriggerError> {
         match self.next(from, cx)? {
             None if !self.on_shutdown() => Err(TriggerError::NeverFires {
-                reason: "no run time lies ahead".into(),
+                reason: warn::never(self, from, cx),
             }),
             _ => Ok(()),
         }
     }
 
-    /// Plain English.
-    pub fn describe(&self, _cx: &Context<'_>) -> String {
-        self.to_string()
+    /// Plain English, with the zone: `at 08:30 on Monday to Friday, Europe/Lisbon`.
+    ///
+    /// ```
+    /// use callboard::trigger::{Context, Trigger};
+    ///
+    /// let trigger: Trigger = "30 8 * * mon-fri".parse()?;
+    /// let cx = Context { zone: chrono_tz::Europe::Lisbon, anchor: chrono::DateTime::UNIX_EPOCH, key: "task" };
+    /// assert_eq!(trigger.describe(&cx), "at 08:30 on Monday to Friday, Europe/Lisbon");
+    /// # Ok::<(), callboard::trigger::TriggerError>(())
+    /// ```
+    pub fn describe(&self, cx: &Context<'_>) -> String {
+        describe::trigger(self, cx)
+    }
+
+    /// What its author may not have meant, as seen from the [anchor](Context::anchor).
+    ///
+    /// ```
+    /// use callboard::trigger::{Context, Trigger};
+    ///
+    /// let trigger: Trigger = "30 2 * * *".parse()?;
+    /// let anchor = "2027-01-01T00:00:00Z".parse().unwrap();
+    /// let cx = Context { zone: chrono_tz::Europe::Berlin, anchor, key: "task" };
+    /// let warnings = trigger.warnings(&cx);
+    /// assert_eq!(warnings[0].to_string(), "02:30 does not exist on 2027-03-28 in Europe/Berlin: the run is at 03:00 that day");
+    /// # Ok::<(), callboard::trigger::TriggerError>(())
+    /// ```
+    pub fn warnings(&self, cx: &Context<'_>) -> Vec<Warning> {
+        warn::of(self, cx)
     }
 }
 

@@ -130,3 +130,41 @@ impl From<Moment> for String {
         moment.to_string()
     }
 }
+
+/// Deserializers that name the member in their errors.
+pub(crate) mod named {
+    use chrono::NaiveDate;
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    use super::Moment;
+
+    macro_rules! named {
+        ($($name:ident: $type:ty, $parse:expr;)*) => {$(
+            pub(crate) fn $name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
+                let text = Option::<String>::deserialize(deserializer)?;
+                let parse = |text: String| $parse(&text).map_err(|why| D::Error::custom(format!("{}: {why}", stringify!($name))));
+                text.map(parse).transpose()
+            }
+        )*};
+    }
+
+    fn moment(text: &str) -> Result<Moment, String> {
+        text.parse().map_err(|error| match error {
+            crate::trigger::TriggerError::Invalid { reason, .. } => reason,
+            other => other.to_string(),
+        })
+    }
+
+    fn date(text: &str) -> Result<NaiveDate, String> {
+        NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d")
+            .map_err(|_| format!("`{text}` is no date of the calendar; write 2026-05-01"))
+    }
+
+    named! {
+        run_at: Moment, moment;
+        start_at: Moment, moment;
+        end_at: Moment, moment;
+        start_date: NaiveDate, date;
+        end_date: NaiveDate, date;
+    }
+}

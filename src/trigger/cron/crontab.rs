@@ -86,14 +86,15 @@ impl Crontab {
         &self.pattern
     }
 
-    /// The fields the line has, and whether both day fields must match.
-    pub(crate) fn fields(&self) -> (Vec<Field>, bool) {
+    /// The fields the line has.
+    pub(crate) fn fields(&self) -> Vec<Field> {
         let mut fields = Vec::new();
-        let both = each_field(&self.given.expression, &mut |kind, text| {
+        // The line was read once before, so there is no error to meet.
+        let _ = each_field(&self.given.expression, &mut |kind, text| {
             fields.push(Field::parse(kind, Dialect::Crontab, text)?);
             Ok(())
         });
-        (fields, both.unwrap_or_default())
+        fields
     }
 }
 

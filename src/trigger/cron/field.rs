@@ -112,12 +112,7 @@ pub(crate) enum Item {
     /// `a`
     One(u32),
     /// `a-b`, `a-b/n`; `a/n` has the field's end as `to`.
-    Range {
-        from: u32,
-        to: u32,
-        step: u32,
-        open: bool,
-    },
+    Range { from: u32, to: u32, step: u32 },
     /// `last`, `L`, `L-3`: days before the last day of the month.
     FromLast(u32),
     /// `LW`: the last day of the month that is Monday to Friday.
@@ -132,14 +127,11 @@ pub(crate) enum Item {
     Hash { from: u32, to: u32, step: u32 },
 }
 
-/// A field, parsed.
+/// A field, parsed, for those who look at how it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) kind: Kind,
-    pub(crate) dialect: Dialect,
     pub(crate) items: Vec<Item>,
-    /// The text starts with `*` or is `?`: for the day fields of a crontab, unrestricted.
-    pub(crate) open: bool,
 }
 
 /// What is wrong with an item, and where it stands in the field.
@@ -194,7 +186,7 @@ impl Item {
             Item::Star { step } => Some((min, max, step)),
             Item::Any => Some((min, max, 1)),
             Item::One(n) => Some((n, n, 1)),
-            Item::Range { from, to, step, .. } => Some((from, to, step)),
+            Item::Range { from, to, step } => Some((from, to, step)),
             _ => None,
         }
     }
@@ -305,33 +297,7 @@ impl Field {
     pub(crate) fn parse(kind: Kind, dialect: Dialect, text: &str) -> Result<Field, Fault> {
         let mut list = Vec::new();
         items(kind, dialect, text, &mut |item| list.push(item))?;
-        Ok(Field {
-            kind,
-            dialect,
-            items: list,
-            open: is_open(text),
-        })
-    }
-
-    /// A `*` stands in one of the items: the pattern follows real time.
-    pub(crate) fn has_star(&self) -> bool {
-        self.items
-            .iter()
-            .any(|item| matches!(item, Item::Star { .. }))
-    }
-
-    /// The field says nothing: `*` or `?`.
-    pub(crate) fn is_any(&self) -> bool {
-        matches!(self.items[..], [Item::Star { step: 1 } | Item::Any])
-    }
-
-    /// The numbers of the field that do not depend on the month or the task.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
-        let spans = self
-            .items
-            .iter()
-            .filter_map(|item| item.span(self.kind, self.dialect));
-        spans.flat_map(|(from, to, step)| (from..=to).step_by(step as usize))
+        Ok(Field { kind, items: list })
     }
 }
 
@@ -395,15 +361,12 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
         }
     };
     let first = value(from)?;
-    let (last, open) = match to {
+    let last = match to {
         None if step.is_none() => return Ok(Item::One(first)),
-        None => (max, true),
-        Some(to) => {
-            let last = value(to)?;
-            // A range may end in Sunday: SUN counts as 7 there, unless it also starts with it.
-            let sunday = dialect == Dialect::Crontab && to.eq_ignore_ascii_case("sun") && first > 0;
-            (if sunday { 7 } else { last }, false)
-        }
+        None => max,
+        // A range may end in Sunday: SUN counts as 7 there, unless the range also starts with it.
+        Some(to) if max == 7 && first > 0 && to.eq_ignore_ascii_case("sun") => 7,
+        Some(to) => value(to)?,
     };
     if last < first {
         return Err(format!(
@@ -420,7 +383,6 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
         from: first,
         to: last,
         step,
-        open,
     })
 }
 

@@ -133,6 +133,7 @@ impl Sets {
             && !self.either
             && self.days == EVERY_DAY;
         if every_day && plain {
+            ready.days = [28, 29, 30, 31].map(|length| [u32::MAX >> (31 - length) & EVERY_DAY; 7]);
             return ready;
         }
         ready.shape = match plain && self.nth == [0; 7] && self.last_of == 0 && self.weekdays != 0 {
@@ -359,10 +360,6 @@ impl Pattern {
             gap,
             fold,
         }
-    }
-
-    pub(crate) fn sets(&self) -> &Sets {
-        &self.sets.sets
     }
 
     pub(crate) fn years(&self) -> &[YearRange] {
