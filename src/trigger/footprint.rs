@@ -54,22 +54,19 @@ impl Footprint {
         self.seconds |= 1 << (second % 60);
     }
 
-    /// Everything up to `tolerance` away as well; simply everything when that is hours.
-    fn widened(&self, tolerance: TimeDelta) -> Footprint {
-        let minutes = tolerance.num_minutes().saturating_add(1);
-        if minutes > 120 {
-            return Footprint::EVERYTHING;
-        }
-        let mut wide = Footprint {
-            seconds: SECONDS,
-            ..*self
+    /// Whether two can be within `tolerance` seconds of each other. Hours are not looked into.
+    fn near(&self, other: &Footprint, tolerance: i64) -> bool {
+        let same_second = self.seconds == other.seconds && self.seconds.count_ones() == 1;
+        let minutes = if same_second {
+            tolerance / 60
+        } else {
+            tolerance.saturating_add(59) / 60
         };
-        for minute in (0..MINUTES).filter(|minute| self.has(*minute)) {
-            for near in -minutes..=minutes {
-                wide.mark(minute + near);
-            }
+        if minutes > 120 {
+            return !self.is_empty() && !other.is_empty();
         }
-        wide
+        let near = |minute: i64| (-minutes..=minutes).any(|away| other.has(minute + away));
+        (0..MINUTES).any(|minute| self.has(minute) && near(minute))
     }
 
     fn is_empty(&self) -> bool {
@@ -241,17 +238,25 @@ pub(super) fn can_meet(
     from: DateTime<Utc>,
     cx: &Context<'_>,
 ) -> bool {
-    let mut common = Footprint::EVERYTHING;
-    for trigger in triggers {
-        let footprint = Footprint::of(trigger, from, cx);
-        common = common
-            & if tolerance.is_zero() {
-                footprint
-            } else {
-                footprint.widened(tolerance)
-            };
+    let footprints: Vec<Footprint> = triggers
+        .iter()
+        .map(|trigger| Footprint::of(trigger, from, cx))
+        .collect();
+    if tolerance.is_zero() {
+        return !footprints
+            .iter()
+            .fold(Footprint::EVERYTHING, |all, one| all & *one)
+            .is_empty();
     }
-    !common.is_empty()
+    // Fractions of a second count as a whole one.
+    let seconds = tolerance
+        .num_seconds()
+        .saturating_add(i64::from(tolerance.subsec_nanos() > 0));
+    let pairs = footprints
+        .iter()
+        .enumerate()
+        .flat_map(|(n, a)| footprints[n + 1..].iter().map(move |b| (a, b)));
+    pairs.into_iter().all(|(a, b)| a.near(b, seconds))
 }
 
 /// Two intervals that have no moment in common.
