@@ -74,7 +74,7 @@ pub struct Or {
 /// where they are periodic (minutes and seconds of the week, the remainders of intervals);
 /// otherwise the search ends at a horizon of 500 years, which is more than one cycle of the
 /// calendar. A search of more than two million steps is given up with a
-/// [`SearchError`](super::SearchError).
+/// [`SearchError`].
 ///
 /// ```
 /// use callboard::trigger::{And, Context, Cron, IntoTrigger};

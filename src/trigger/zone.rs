@@ -81,8 +81,7 @@ const WIDEST: i64 = 16 * 3600;
 // Far outside anything asked for, near enough that adding an offset cannot overflow.
 const NEVER: i64 = i64::MAX / 4;
 
-const UNSET: OnceLock<Zone> = OnceLock::new();
-static ZONES: [OnceLock<Zone>; TZ_VARIANTS.len()] = [UNSET; TZ_VARIANTS.len()];
+static ZONES: [OnceLock<Zone>; TZ_VARIANTS.len()] = [const { OnceLock::new() }; TZ_VARIANTS.len()];
 
 impl Zone {
     /// The table of `tz`, built at the first call.

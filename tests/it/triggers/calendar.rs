@@ -117,7 +117,7 @@ fn weekday_item(dice: &mut Dice) -> (String, Test) {
         2 => {
             let (a, b) = (dice.between(0, 7) as u32, dice.between(0, 7) as u32);
             let (a, b, step) = (a.min(b), a.max(b), dice.between(1, 4) as u32);
-            let hit = move |n: u32| (a..=b).contains(&n) && (n - a) % step == 0;
+            let hit = move |n: u32| (a..=b).contains(&n) && (n - a).is_multiple_of(step);
             let also_seven = move |date: NaiveDate| sunday_based(date) == 0 && hit(7);
             (
                 format!("{a}-{b}/{step}"),
@@ -126,7 +126,7 @@ fn weekday_item(dice: &mut Dice) -> (String, Test) {
         }
         3 => {
             let (a, step) = (dice.between(0, 7) as u32, dice.between(1, 4) as u32);
-            let hit = move |n: u32| n >= a && (n - a) % step == 0;
+            let hit = move |n: u32| n >= a && (n - a).is_multiple_of(step);
             (
                 format!("{a}/{step}"),
                 Box::new(move |date| {
@@ -211,7 +211,9 @@ fn crontab_days_are_those_a_plain_look_at_each_date_finds() {
             ),
             _ => (
                 format!("0 0 {day_text} {month_text} */{step}"),
-                Box::new(move |date| in_month(date) && day(date) && sunday_based(date) % step == 0),
+                Box::new(move |date| {
+                    in_month(date) && day(date) && sunday_based(date).is_multiple_of(step)
+                }),
             ),
         };
         compare(
