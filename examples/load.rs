@@ -30,7 +30,11 @@ impl Lateness {
     fn bucket(micros: u64) -> usize {
         let value = micros.max(1);
         let doubling = 63 - value.leading_zeros() as usize;
-        let fine = if doubling >= 5 { (value >> (doubling - 5)) as usize & 31 } else { (value << (5 - doubling)) as usize & 31 };
+        let fine = if doubling >= 5 {
+            (value >> (doubling - 5)) as usize & 31
+        } else {
+            (value << (5 - doubling)) as usize & 31
+        };
         doubling * 32 + fine
     }
 
@@ -108,7 +112,11 @@ async fn bench() -> Result<Bench, callboard::Error> {
 /// Adds `tasks` in parallel windows, so that the round trips overlap.
 async fn add_all(scheduler: &Handle, tasks: impl Iterator<Item = Task>) -> Result<(), callboard::Error> {
     use futures::{StreamExt, TryStreamExt};
-    futures::stream::iter(tasks).map(|task| scheduler.add(task)).buffered(256).try_for_each(|_| async { Ok(()) }).await
+    futures::stream::iter(tasks)
+        .map(|task| scheduler.add(task))
+        .buffered(256)
+        .try_for_each(|_| async { Ok(()) })
+        .await
 }
 
 fn whole_second_after(now: DateTime<Utc>, seconds: i64) -> DateTime<Utc> {
@@ -128,7 +136,11 @@ async fn intervals(count: u64, window: u64) -> Result<(), callboard::Error> {
     add_all(&scheduler, tasks).await?;
     let adding = clock.monotonic() - began;
     let (_, memory) = usage();
-    println!("added {count} tasks in {:.2} s, {:.2} µs each", adding.as_secs_f64(), adding.as_secs_f64() * 1e6 / count as f64);
+    println!(
+        "added {count} tasks in {:.2} s, {:.2} µs each",
+        adding.as_secs_f64(),
+        adding.as_secs_f64() * 1e6 / count as f64
+    );
     println!("memory {} bytes a task", (memory - memory_before) / count);
 
     let from = base + TimeDelta::milliseconds(3750);
@@ -140,11 +152,18 @@ async fn intervals(count: u64, window: u64) -> Result<(), callboard::Error> {
     let fires = ran.load(Ordering::Relaxed) - ran_before;
     let events = heard.load(Ordering::Relaxed) - heard_before;
     let (cpu, memory) = usage();
-    println!("fired {fires} of {} ({:.4}), {events} events heard", count * window, fires as f64 / (count * window) as f64);
+    println!(
+        "fired {fires} of {} ({:.4}), {events} events heard",
+        count * window,
+        fires as f64 / (count * window) as f64
+    );
     println!("cpu {:.2} µs a fire", (cpu - cpu_before) * 1e6 / fires as f64);
     println!(
         "late p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
-        late.quantile(0.5), late.quantile(0.99), late.quantile(0.999), late.quantile(1.0)
+        late.quantile(0.5),
+        late.quantile(0.99),
+        late.quantile(0.999),
+        late.quantile(1.0)
     );
     println!("memory {} bytes a task after the window", memory.saturating_sub(memory_before) / count);
     scheduler.shutdown(Shutdown::default()).await
@@ -154,7 +173,8 @@ async fn burst(count: u64) -> Result<(), callboard::Error> {
     let Bench { scheduler, ran, heard, late, .. } = bench().await?;
     let clock = Clock::system();
     let at = whole_second_after(clock.now(), 3 + count as i64 / 50_000);
-    add_all(&scheduler, (0..count).map(|i| Task::new("noop").id(format!("shot-{i}")).trigger(Date::at(at)))).await?;
+    add_all(&scheduler, (0..count).map(|i| Task::new("noop").id(format!("shot-{i}")).trigger(Date::at(at))))
+        .await?;
     println!("added {count} one-shots, {} ms before they are due", (at - clock.now()).num_milliseconds());
     let (cpu_before, _) = usage();
     while ran.load(Ordering::Relaxed) < count {
@@ -167,15 +187,27 @@ async fn burst(count: u64) -> Result<(), callboard::Error> {
     let told = clock.now() - at;
     let (cpu, _) = usage();
     let rate = |took: TimeDelta| count as f64 * 1e3 / took.num_milliseconds().max(1) as f64;
-    println!("{count} ran within {} ms: {:.0} runs/s; all heard of after {} ms: {:.0}/s", took.num_milliseconds(), rate(took), told.num_milliseconds(), rate(told));
-    println!("cpu {:.2} µs each; first late {:.2} ms, last {:.2} ms", (cpu - cpu_before) * 1e6 / count as f64, late.quantile(0.0), late.quantile(1.0));
+    println!(
+        "{count} ran within {} ms: {:.0} runs/s; all heard of after {} ms: {:.0}/s",
+        took.num_milliseconds(),
+        rate(took),
+        told.num_milliseconds(),
+        rate(told)
+    );
+    println!(
+        "cpu {:.2} µs each; first late {:.2} ms, last {:.2} ms",
+        (cpu - cpu_before) * 1e6 / count as f64,
+        late.quantile(0.0),
+        late.quantile(1.0)
+    );
     scheduler.shutdown(Shutdown::default()).await
 }
 
 #[actix::main]
 async fn main() -> Result<(), callboard::Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |index: usize, default: u64| args.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let number =
+        |index: usize, default: u64| args.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
     match args.first().map(String::as_str) {
         Some("burst") => burst(number(1, 100_000)).await,
         Some("intervals") | None => intervals(number(1, 10_000), number(2, 5)).await,

@@ -10,6 +10,8 @@ pub mod contract;
 #[cfg(feature = "sled")]
 mod envelope;
 mod error;
+#[cfg(feature = "testing")]
+mod faulty;
 mod memory;
 pub mod message;
 #[cfg(feature = "sled")]
@@ -21,9 +23,11 @@ use futures::future::LocalBoxFuture;
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
 pub use error::StoreError;
+#[cfg(feature = "testing")]
+pub use faulty::{Faults, Faulty, Op};
 pub use memory::{MemoryBackend, MemoryStore};
 #[cfg(feature = "sled")]
-pub use sled::{GONE_LIMIT, ROW_LIMIT, SledBackend, SledStore};
+pub use sled::{ROW_LIMIT, SledBackend, SledStore};
 pub use source::BackendSource;
 
 use crate::task::StoredTask;

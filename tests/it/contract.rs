@@ -1,5 +1,10 @@
 //! The contract of the stores, on each of them.
 
+mod actor;
+mod network;
+mod round_trip;
+mod sled;
+
 use callboard::store::contract::{durable, random, suite};
 use callboard::store::{MemoryStore, SledStore, StoreSource};
 use proptest::prelude::*;

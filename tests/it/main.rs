@@ -7,3 +7,4 @@ mod executors;
 mod readme;
 mod scheduler;
 mod supervision;
+mod triggers;

@@ -10,16 +10,14 @@ use super::disk::Disk;
 use super::history::History;
 use super::load::Loaded;
 use super::{Options, ROW_LIMIT, keys};
-use crate::store::envelope::{Kind, encode};
+use crate::store::envelope::{Kind, decode, encode};
 use crate::store::message::*;
 use crate::store::{Backend, Capabilities, MemoryBackend, Reply, StoreError};
-use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId};
+use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId, TaskSpec};
 
 /// The [`Backend`] of [`SledStore`](super::SledStore).
 pub struct SledBackend {
     options: Options,
-    /// Whether an earlier actor had the directory and may be about to let go of it.
-    successor: bool,
     /// `None` before it is opened and after a failed write.
     disk: Option<Disk>,
     tasks: MemoryBackend,
@@ -28,10 +26,9 @@ pub struct SledBackend {
 }
 
 impl SledBackend {
-    pub(super) fn new(options: Options, successor: bool) -> Self {
+    pub(super) fn new(options: Options) -> Self {
         Self {
             options,
-            successor,
             disk: None,
             tasks: MemoryBackend::default(),
             unreadable: FxHashMap::default(),
@@ -73,8 +70,9 @@ impl SledBackend {
     }
 
     fn open_disk(&self) -> Result<Disk, StoreError> {
-        // sled lets go of its files a moment after it was dropped.
-        let mut patience = if self.successor { 40 } else { 0 };
+        // sled lets go of its files a moment after it was dropped, and a killed process a moment
+        // after its successor was started.
+        let mut patience = 20;
         loop {
             match Disk::open(&self.options.path, self.options.cache) {
                 Err(StoreError::InUse { .. }) if patience > 0 => {
@@ -89,13 +87,14 @@ impl SledBackend {
     fn open_now(&mut self, Open { owner, now }: Open) -> Result<Opened, StoreError> {
         if self.disk.is_none() {
             self.disk = Some(self.open_disk()?);
-            self.successor = true;
         }
         let loaded = Loaded::from_disk(Self::disk(&mut self.disk)?)?;
-        let report = loaded.report();
         self.tasks = loaded.tasks;
-        self.unreadable = loaded.unreadable;
-        self.history = History::new(self.options.history, loaded.gone);
+        self.unreadable = loaded.unreadable.iter().map(|u| (u.id.clone(), u.reason.clone())).collect();
+        let mut unreadable = loaded.unreadable;
+        unreadable.extend(loaded.unreadable_runs);
+        unreadable.sort_by(|a, b| a.id.cmp(&b.id));
+        self.history = History::new(self.options.history, self.options.removed, loaded.gone);
         let (mut batch, mut interrupted) = (Batch::default(), Vec::new());
         for record in loaded.open_runs {
             let run = record.id;
@@ -112,7 +111,7 @@ impl SledBackend {
         Ok(Opened {
             capabilities: self.capabilities(),
             interrupted,
-            unreadable: report,
+            unreadable,
             next_due: self.tasks.first_due(),
         })
     }
@@ -203,7 +202,7 @@ impl SledBackend {
     }
 
     /// Answers from memory, if what is there is true.
-    fn from_memory<T>(&mut self, ask: impl FnOnce(&mut MemoryBackend) -> Reply<T>) -> Reply<T> {
+    fn recall<T>(&mut self, ask: impl FnOnce(&mut MemoryBackend) -> Reply<T>) -> Reply<T> {
         match Self::disk(&mut self.disk) {
             Ok(_) => ask(&mut self.tasks),
             Err(error) => Reply::Now(Err(error)),
@@ -230,17 +229,17 @@ impl Backend for SledBackend {
 
     fn get(&mut self, request: Get) -> Reply<Option<StoredTask>> {
         match self.check_readable(&request.id) {
-            Ok(()) => self.from_memory(|tasks| tasks.get(request)),
+            Ok(()) => self.recall(|tasks| tasks.get(request)),
             Err(error) => Reply::Now(Err(error)),
         }
     }
 
     fn list(&mut self, request: List) -> Reply<Vec<StoredTask>> {
-        self.from_memory(|tasks| tasks.list(request))
+        self.recall(|tasks| tasks.list(request))
     }
 
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
-        self.from_memory(|tasks| tasks.take_due(request))
+        self.recall(|tasks| tasks.take_due(request))
     }
 
     fn commit(&mut self, request: Commit) -> Reply<Committed> {
@@ -252,7 +251,7 @@ impl Backend for SledBackend {
     }
 
     fn next_due(&mut self, request: NextDue) -> Reply<Option<DateTime<Utc>>> {
-        self.from_memory(|tasks| tasks.next_due(request))
+        self.recall(|tasks| tasks.next_due(request))
     }
 
     fn runs(&mut self, Runs { id, limit }: Runs) -> Reply<Vec<RunRecord>> {
@@ -275,8 +274,11 @@ fn encoded_spec(task: &StoredTask) -> Result<Vec<u8>, StoreError> {
                       in a memory store";
         return Err(StoreError::Unstorable { id: id.clone(), reason: reason.to_owned() });
     }
-    let bytes = encode(Kind::Spec, &*task.spec)
-        .map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
+    let unstorable = |reason| StoreError::Unstorable { id: id.clone(), reason };
+    let bytes = encode(Kind::Spec, &*task.spec).map_err(unstorable)?;
+    // Better refused now than acknowledged and unreadable after a restart.
+    decode::<TaskSpec>(Kind::Spec, &bytes)
+        .map_err(|reason| unstorable(format!("written down, it cannot be read again: {reason}")))?;
     if bytes.len() > ROW_LIMIT {
         return Err(StoreError::TooLarge { id: id.clone(), size: bytes.len(), limit: ROW_LIMIT });
     }

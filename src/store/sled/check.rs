@@ -124,11 +124,16 @@ fn read_seal(path: &Path) -> Result<Option<Seal>, StoreError> {
             "put the file back from a backup, or remove it to go without its protection against lost data",
         )
     })?;
-    if seal.format > disk::FORMAT {
-        let reason = format!("it has format {}, and this version reads up to {}", seal.format, disk::FORMAT);
-        return Err(damaged(path, &reason, "open it with the version of callboard that wrote it"));
-    }
+    known_format(path, seal.format)?;
     Ok(Some(seal))
+}
+
+pub(super) fn known_format(path: &Path, format: u32) -> Result<(), StoreError> {
+    if format <= disk::FORMAT {
+        return Ok(());
+    }
+    let reason = format!("it has format {format}, and this version reads up to {}", disk::FORMAT);
+    Err(damaged(path, &reason, "open it with the version of callboard that wrote it"))
 }
 
 /// Whether sled was at home here.

@@ -121,6 +121,7 @@ pub(super) fn mark(db: &Db) -> Result<Mark, StoreError> {
                 let mark: MarkRecord = decode(Kind::Mark, &bytes).map_err(|reason| {
                     check::unreadable(path, &format!("its mark cannot be read: {reason}"))
                 })?;
+                check::known_format(path, mark.format)?;
                 Ok(Mark::Batch(mark.batch))
             }
             None if db.is_empty() && db.tree_names().len() <= 1 => Ok(Mark::Nothing),

@@ -4,7 +4,7 @@ use ::sled::Batch;
 use rustc_hash::FxHashMap;
 
 use super::disk::Disk;
-use super::{GONE_LIMIT, ROW_LIMIT, keys};
+use super::{ROW_LIMIT, keys};
 use crate::store::StoreError;
 use crate::store::envelope::{Kind, decode, encode};
 use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
@@ -18,13 +18,18 @@ pub(super) struct History {
     open: FxHashMap<RunId, RunRecord>,
     /// How many records a task has, once that was counted.
     counts: FxHashMap<TaskId, usize>,
+    /// How many removed tasks keep their records.
+    gone_limit: usize,
     /// Removed tasks whose records are still there, oldest first, by the number in their key.
     gone: VecDeque<(u64, TaskId)>,
+    /// The latest number of each: a task can be removed, added again and removed again.
+    latest_gone: FxHashMap<TaskId, u64>,
 }
 
 impl History {
-    pub(super) fn new(limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
-        Self { limit, gone: gone.into(), ..Self::default() }
+    pub(super) fn new(limit: usize, gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+        let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
+        Self { limit, gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
     }
 
     /// Takes charge of a run that was begun before.
@@ -93,13 +98,16 @@ impl History {
         let number = self.gone.back().map_or(0, |(number, _)| number + 1);
         batch.insert(keys::gone(number), task.as_str().as_bytes());
         self.counts.remove(&task);
+        self.latest_gone.insert(task.clone(), number);
         self.gone.push_back((number, task));
-        while self.gone.len() > GONE_LIMIT {
+        while self.gone.len() > self.gone_limit {
             let Some((number, task)) = self.gone.pop_front() else { break };
             batch.remove(keys::gone(number));
-            // Added again or removed again since: its time has not come.
-            if !exists(&task) && !self.gone.iter().any(|(_, later)| *later == task) {
-                self.drop_oldest(disk, batch, &task, usize::MAX)?;
+            if self.latest_gone.get(&task) == Some(&number) {
+                self.latest_gone.remove(&task);
+                if !exists(&task) {
+                    self.drop_oldest(disk, batch, &task, usize::MAX)?;
+                }
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 use super::disk::Disk;
 use super::{check, keys};
@@ -14,8 +14,10 @@ use crate::task::{RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 #[derive(Default)]
 pub(super) struct Loaded {
     pub tasks: MemoryBackend,
-    /// Why a record cannot be read, by the id of its task.
-    pub unreadable: FxHashMap<String, String>,
+    /// Tasks that cannot be read.
+    pub unreadable: Vec<Unreadable>,
+    /// Runs without an end that cannot be read. Their tasks are not to suffer for it.
+    pub unreadable_runs: Vec<Unreadable>,
     /// Runs without an end.
     pub open_runs: Vec<RunRecord>,
     /// Tasks that were removed, in that order.
@@ -36,37 +38,28 @@ impl Loaded {
             .unwrap_or_else(|_| Err(check::unreadable(disk.path(), "sled panicked while it read the files")))
     }
 
-    /// For the answer to `Open`.
-    pub(super) fn report(&self) -> Vec<Unreadable> {
-        let mut report: Vec<_> = self
-            .unreadable
-            .iter()
-            .map(|(id, reason)| Unreadable { id: id.clone(), reason: reason.clone() })
-            .collect();
-        report.sort_by(|a, b| a.id.cmp(&b.id));
-        report
-    }
-
     fn load_tasks(&mut self, disk: &Disk) -> Result<(), StoreError> {
         for entry in disk.scan(keys::SPEC) {
             let (key, spec) = entry?;
             let id = match keys::id_of(&key) {
                 Ok(id) => id,
                 Err(text) => {
-                    self.unreadable.insert(text, "its id is not one that a task can have".to_owned());
+                    let reason = "its id is not one that a task can have".to_owned();
+                    self.unreadable.push(Unreadable { id: text, reason });
                     continue;
                 }
             };
             let state = disk.get(&keys::state(&id))?;
             match read_task(&id, &spec, state.as_deref()) {
                 Ok(task) => self.tasks.insert(task)?,
-                Err(reason) => drop(self.unreadable.insert(id.into(), reason)),
+                Err(reason) => self.unreadable.push(Unreadable { id: id.into(), reason }),
             }
         }
         Ok(())
     }
 
     fn find_orphans(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        let mut reported: FxHashSet<_> = self.unreadable.iter().map(|u| u.id.clone()).collect();
         for entry in disk.scan(keys::STATE) {
             let (key, _) = entry?;
             let known = keys::id_of(&key).map(|id| (self.tasks.find(&id).is_some(), id));
@@ -75,7 +68,9 @@ impl Loaded {
                 Ok((false, id)) => id.into(),
                 Err(text) => text,
             };
-            self.unreadable.entry(id).or_insert_with(|| "its spec is missing".to_owned());
+            if reported.insert(id.clone()) {
+                self.unreadable.push(Unreadable { id, reason: "its spec is missing".to_owned() });
+            }
         }
         Ok(())
     }
@@ -89,9 +84,8 @@ impl Loaded {
             match decode::<RunRecord>(Kind::Run, &bytes) {
                 Ok(record) => self.open_runs.push(record),
                 Err(reason) => {
-                    self.unreadable
-                        .entry(task.into())
-                        .or_insert(format!("the record of run {run}: {reason}"));
+                    let reason = format!("the record of its run {run}: {reason}");
+                    self.unreadable_runs.push(Unreadable { id: task.into(), reason });
                 }
             }
         }

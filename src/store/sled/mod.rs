@@ -18,10 +18,6 @@ use super::{BackendSource, Keep, StoreAddr, StoreError, StoreSource};
 /// its log, where they are never synced.
 pub const ROW_LIMIT: usize = 64 * 1024;
 
-/// How many removed tasks keep their run records. When more are removed, the records of those
-/// removed first go.
-pub const GONE_LIMIT: usize = 10_000;
-
 /// Keeps tasks, and what became of their runs, in a directory: the embedded durable store.
 ///
 /// What is acknowledged is there again after the process was killed. Every change is one atomic
@@ -42,7 +38,8 @@ pub const GONE_LIMIT: usize = 10_000;
 ///
 /// # Errors
 /// The directory is opened when the scheduler starts. Then, and never with anything deleted:
-/// [`InUse`](StoreError::InUse) when another process has it, [`Damaged`](StoreError::Damaged) when
+/// [`InUse`](StoreError::InUse) when another process has it (and still has it half a second later),
+/// [`Damaged`](StoreError::Damaged) when
 /// its files are cut off, overwritten, missing or of a newer version, and
 /// [`Unavailable`](StoreError::Unavailable) when the system refuses to read or write. A single
 /// record that cannot be read is reported in [`Opened`](super::message::Opened) and left alone.
@@ -56,6 +53,7 @@ struct Options {
     path: PathBuf,
     cache: u64,
     history: usize,
+    removed: usize,
 }
 
 impl SledStore {
@@ -69,7 +67,7 @@ impl SledStore {
             let advice = "give the store the path of a directory";
             return Err(check::damaged(&path, "it is a file where a directory belongs", advice));
         }
-        Ok(Self { options: Options { path, cache: 16 << 20, history: 100 }, source: None })
+        Ok(Self { options: Options { path, cache: 16 << 20, history: 100, removed: 10_000 }, source: None })
     }
 
     /// The size of sled's own cache in bytes. Default: 16 MiB.
@@ -84,6 +82,13 @@ impl SledStore {
         self.options.history = runs;
         self
     }
+
+    /// How many removed tasks keep their run records; when more are removed, the records of those
+    /// removed first go. Default: 10,000.
+    pub fn history_of_removed(mut self, tasks: usize) -> Self {
+        self.options.removed = tasks;
+        self
+    }
 }
 
 impl StoreSource for SledStore {
@@ -92,11 +97,7 @@ impl StoreSource for SledStore {
         self.source
             .get_or_insert_with(|| {
                 let options = options.clone();
-                let mut starts = 0_u32;
-                BackendSource::new(move || {
-                    starts += 1;
-                    SledBackend::new(options.clone(), starts > 1)
-                })
+                BackendSource::new(move || SledBackend::new(options.clone()))
             })
             .start(keep)
     }

@@ -21,7 +21,11 @@ async fn what_is_not_valid_is_refused_and_named() {
     let (scheduler, _, _) = board(|b| b).await;
     let refuse = async |task: Task| scheduler.add(task).await.unwrap_err().to_string();
     assert!(refuse(every(1).id("x".repeat(300))).await.contains("300 bytes"));
-    assert!(refuse(Task::new("nobody").trigger(Interval::seconds(1))).await.contains("fail, hang, nap, note, panic"));
+    assert!(
+        refuse(Task::new("nobody").trigger(Interval::seconds(1)))
+            .await
+            .contains("fail, hang, nap, note, panic")
+    );
     assert!(refuse(every(1).executor("gpu")).await.contains("`gpu`; there are: default"));
     assert!(refuse(every(1).store("attic")).await.contains("`attic`; there are: default"));
     assert!(refuse(Task::new("note").trigger(Date::at(at(-1)))).await.contains("never fires"));
@@ -93,12 +97,19 @@ async fn pause_resume_and_run_now() {
 #[actix::test]
 async fn run_now_says_when_it_is_refused() {
     let (scheduler, time, _) = board(|b| b).await;
-    scheduler.add(Task::new("hang").id("a").trigger(Interval::seconds(1000)).first_run(at(500))).await.unwrap();
+    scheduler
+        .add(Task::new("hang").id("a").trigger(Interval::seconds(1000)).first_run(at(500)))
+        .await
+        .unwrap();
     scheduler.run_task("a").await.unwrap();
     let refused = scheduler.run_task("a").await.unwrap_err();
     assert!(matches!(&refused, Error::Refused { .. }), "{refused}");
     assert!(refused.to_string().contains("max_instances"), "{refused}");
-    scheduler.send(callboard::scheduler::message::RunTask::new("a".parse().unwrap(), true, false)).await.unwrap().unwrap();
+    scheduler
+        .send(callboard::scheduler::message::RunTask::new("a".parse().unwrap(), true, false))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(scheduler.task("a").await.unwrap().running, 2);
     assert!(matches!(scheduler.run_task("b").await, Err(Error::UnknownTask(_))));
     scheduler.shutdown(Shutdown::now()).await.unwrap();
@@ -135,7 +146,8 @@ async fn changes_are_made_whole_or_not_at_all() {
 
 #[actix::test]
 async fn lists_are_filtered_and_sorted() {
-    let (scheduler, _, _) = board(|b| b.store("default", MemoryStore::new()).store("spare", MemoryStore::new())).await;
+    let (scheduler, _, _) =
+        board(|b| b.store("default", MemoryStore::new()).store("spare", MemoryStore::new())).await;
     for (id, name, start, store) in
         [("b", "Zebra", 30, "default"), ("a", "apple", 20, "spare"), ("c", "mango", 10, "default")]
     {
@@ -175,7 +187,9 @@ async fn events_tell_the_life_of_a_task_in_order() {
     let told = heard(&mut events);
     let of = |id: &str| -> Vec<String> {
         let about = told.iter().filter(|event| event.task_id().is_some_and(|task| task.as_str() == id));
-        about.map(|event| serde_json::to_value(event).unwrap()["event"].as_str().unwrap().to_owned()).collect()
+        about
+            .map(|event| serde_json::to_value(event).unwrap()["event"].as_str().unwrap().to_owned())
+            .collect()
     };
     let mut a = of("a");
     // The end and the removal are told by different messages; the submission comes first.

@@ -46,7 +46,8 @@ async fn an_executor_that_dies_is_replaced_and_its_runs_are_interrupted() {
     let ran = Ran::default();
     let source = RecorderSource::with_bomb(&ran);
     let (scheduler, time, _) = board(move |b| b.executor("default", source)).await;
-    let mut events = scheduler.events(EventMask::TASK_INTERRUPTED | EventMask::EXECUTOR_RESTARTED).await.unwrap();
+    let mut events =
+        scheduler.events(EventMask::TASK_INTERRUPTED | EventMask::EXECUTOR_RESTARTED).await.unwrap();
     scheduler.add(every(10).id("a")).await.unwrap();
     scheduler.add(Task::new("note").id("bomb").trigger(Date::at(at(25)))).await.unwrap();
     time.advance(secs(60)).await;
@@ -62,10 +63,9 @@ async fn an_executor_that_dies_is_replaced_and_its_runs_are_interrupted() {
 async fn an_executor_that_keeps_dying_fails_visibly_and_can_be_restored() {
     let ran = Ran::default();
     let source = RecorderSource::with_bomb(&ran);
-    let (scheduler, time, _) = board(move |b| {
-        b.executor("default", source).restart(RestartPolicy::on_failure().max(2, secs(3600)))
-    })
-    .await;
+    let (scheduler, time, _) =
+        board(move |b| b.executor("default", source).restart(RestartPolicy::on_failure().max(2, secs(3600))))
+            .await;
     let mut events = scheduler.events(EventMask::ALL).await.unwrap();
     scheduler.add(every(10).id("bomb")).await.unwrap();
     time.advance(secs(100)).await;
@@ -93,8 +93,16 @@ async fn the_scheduler_itself_dies_and_the_handle_goes_on_working() {
     scheduler.add(Task::new("nap").args(30).id("long").trigger(Date::at(at(25)))).await.unwrap();
     time.advance(secs(30)).await;
     assert!(scheduler.send(Crash).await.unwrap_err().is_retryable());
-    while scheduler.status().await.is_err() {}
-    time.advance(secs(70)).await;
+    // The guardian waits before it starts a successor; the handle waits with it.
+    let answers = async { while scheduler.status().await.is_err() {} };
+    let turning = async {
+        loop {
+            time.advance(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    futures::future::select(Box::pin(answers), Box::pin(turning)).await;
+    time.advance_to(at(100)).await;
     assert_eq!(ran.of("a"), [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100].map(at));
     let info = scheduler.task("a").await.unwrap();
     assert_eq!((info.state.runs, info.running), (11, 0));

@@ -30,11 +30,13 @@ async fn without_coalescing_the_latest_run_and_the_rest_is_missed_and_counted() 
     let task = every(10).id("a").coalesce(false).max_catch_up(3).max_instances(10);
     let (scheduler, _, ran, mut events) = paused_for(95, task).await;
     assert_eq!(ran.of("a"), [at(70), at(80), at(90)]);
-    let missed: Vec<_> =
-        heard(&mut events).into_iter().filter_map(|event| match event {
+    let missed: Vec<_> = heard(&mut events)
+        .into_iter()
+        .filter_map(|event| match event {
             Event::TaskMissed(report) => Some((report.run.nominal, report.run.coalesced)),
             _ => None,
-        }).collect();
+        })
+        .collect();
     assert_eq!(missed, [(at(0), 6)], "seven run times: the first, and six more");
     drop(scheduler);
 }
@@ -76,7 +78,8 @@ async fn max_instances_refuses_and_tells() {
     let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
     scheduler.add(Task::new("nap").args(25).id("a").trigger(Interval::seconds(10))).await.unwrap();
     time.advance(secs(60)).await;
-    let words: Vec<_> = heard(&mut events).iter().map(|event| event.report().unwrap().end.outcome.word()).collect();
+    let words: Vec<_> =
+        heard(&mut events).iter().map(|event| event.report().unwrap().end.outcome.word()).collect();
     // Starts at 0 and 30 run for 25 s; what is due meanwhile is refused; the one at 60 still runs.
     assert_eq!(words, ["refused", "refused", "executed", "refused", "refused", "executed"]);
 }

@@ -80,8 +80,10 @@ async fn shutdown_lets_runs_end_and_then_cuts_them_off() {
         turning.advance(secs(60)).await;
     });
     stopped.unwrap();
+    time.settle().await;
     let told = heard(&mut events);
-    let words: Vec<_> = told.iter().filter_map(|e| Some((e.task_id()?.as_str(), e.report()?.end.outcome.word()))).collect();
+    let words: Vec<_> =
+        told.iter().filter_map(|e| Some((e.task_id()?.as_str(), e.report()?.end.outcome.word()))).collect();
     assert_eq!(words, [("short", "executed"), ("long", "interrupted")]);
     assert!(matches!(told.last(), Some(Event::SchedulerShutdown)));
 }
@@ -97,14 +99,18 @@ async fn a_task_may_shut_the_scheduler_down() {
     let mut events = scheduler.events(EventMask::SCHEDULER_SHUTDOWN).await.unwrap();
     scheduler.add(task.trigger(Date::at(at(5)))).await.unwrap();
     let turning = time.clone();
-    let told = futures::join!(futures::StreamExt::next(&mut events), async move { turning.advance(secs(20)).await });
+    let told =
+        futures::join!(futures::StreamExt::next(&mut events), async move { turning.advance(secs(20)).await });
     assert!(matches!(told.0, Some(Event::SchedulerShutdown)));
 }
 
 #[actix::test]
 async fn shutdown_triggers_run_at_the_shutdown() {
     let (scheduler, time, ran) = board(|b| b).await;
-    scheduler.add(Task::new("note").id("sweep").trigger(callboard::trigger::Trigger::Shutdown)).await.unwrap();
+    scheduler
+        .add(Task::new("note").id("sweep").trigger(callboard::trigger::Trigger::Shutdown))
+        .await
+        .unwrap();
     time.advance(secs(1000)).await;
     assert_eq!(ran.count("sweep"), 0);
     assert_eq!(scheduler.task("sweep").await.unwrap().schedule_state, ScheduleState::Scheduled);

@@ -53,7 +53,9 @@ impl Ran {
                     panic!("out of ink");
                 }
             })
-            .register("hang", |run: TaskContext, ()| async move { run.sleep(Duration::from_secs(1_000_000)).await })
+            .register("hang", |run: TaskContext, ()| async move {
+                run.sleep(Duration::from_secs(1_000_000)).await
+            })
             .register("nap", |run: TaskContext, seconds: u64| async move {
                 run.sleep(Duration::from_secs(seconds)).await;
             })
