@@ -97,6 +97,12 @@ pub(super) fn changed(id: &str, done: &str, answer: &Value, now: DateTime<Utc>) 
     }
 }
 
+/// What the trigger's author may not have meant, one a line.
+pub(super) fn warnings(answer: &Value) -> impl Iterator<Item = String> + '_ {
+    let warnings = answer["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    warnings.iter().map(|warning| format!("warning: {}", text(warning)))
+}
+
 /// Everything about one task.
 pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     let task = &answer["task"];
@@ -133,6 +139,8 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     lines.push(String::new());
     lines.push(if next.is_empty() { "no next runs".to_owned() } else { "next runs".to_owned() });
     lines.extend(next.iter().map(|at| format!("  {}", moment(at, task, now))));
+
+    lines.extend(warnings(answer));
 
     let runs = answer["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
     lines.push(String::new());
