@@ -164,7 +164,7 @@ fn what_takes_longer_than_the_grace_is_cut_off() {
 #[test]
 fn a_second_signal_stops_at_once() {
     let place = Place::new();
-    let service = place.serve(&["--grace", "10m"]);
+    let mut service = place.serve(&["--grace", "10m"]);
     let pid = place.path().join("pid");
     let command = format!("echo $$ > {0}.new; mv {0}.new {0}; sleep 600", pid.display());
     place.json(&["add", "--id", "long", "--cron", "0 3 1 1 *", "--shell", &command]);
@@ -172,11 +172,27 @@ fn a_second_signal_stops_at_once() {
     eventually("the run has begun", || pid.exists());
     service.signal(Signal::TERM);
     service.line("stopping");
+    // One that follows on its heels is an echo, as when a whole process group is told.
     service.signal(Signal::TERM);
+    let begin = std::time::Instant::now();
+    while service.running() {
+        service.signal(Signal::TERM);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(begin.elapsed() > std::time::Duration::from_millis(300));
     let (code, rest) = service.end();
     assert_eq!(code, 9, "{rest}");
+    assert!(rest.contains("stopped at once"), "{rest}");
     let pid = fs::read_to_string(pid).unwrap();
     eventually("the process group is gone", || !alive(&pid));
+}
+
+#[test]
+fn a_shutdown_task_runs_when_the_service_ends() {
+    let place = Place::new();
+    place.config("[task.bye]\ntrigger = 'shutdown'\nshell = 'echo good bye'\n");
+    let rest = place.serve(&[]).stop();
+    assert!(rest.contains("bye") && rest.contains("good bye"), "{rest}");
 }
 
 #[test]
