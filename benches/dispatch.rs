@@ -14,21 +14,18 @@ fn nothing() -> Code {
     Code::from_async(|_: TaskContext, ()| async {})
 }
 
-fn yields_once() -> Code {
-    Code::from_async(|_: TaskContext, ()| async { futures::future::ready(actix_yield().await).await })
-}
-
-async fn actix_yield() {
-    let mut first = true;
-    std::future::poll_fn(|cx| {
-        if std::mem::take(&mut first) {
-            cx.waker().wake_by_ref();
-            std::task::Poll::Pending
-        } else {
+/// Waits once, and is woken at once.
+fn waiting() -> Code {
+    Code::from_async(|_: TaskContext, ()| {
+        let mut first = true;
+        std::future::poll_fn(move |cx| {
+            if std::mem::take(&mut first) {
+                cx.waker().wake_by_ref();
+                return std::task::Poll::Pending;
+            }
             std::task::Poll::Ready(())
-        }
+        })
     })
-    .await;
 }
 
 fn measure(c: &mut Criterion, name: &str, mut source: impl ExecutorSource, code: Code, batch: usize) {
@@ -63,7 +60,7 @@ fn dispatch(c: &mut Criterion) {
     }
     measure(c, "async, current arbiter", AsyncExecutor::new().on_current(), nothing(), 100_000);
     measure(c, "async, two arbiters", AsyncExecutor::new().arbiters(2), nothing(), 100_000);
-    measure(c, "async, code that waits", AsyncExecutor::new(), yields_once(), 100_000);
+    measure(c, "async, code that waits", AsyncExecutor::new(), waiting(), 100_000);
     measure(c, "debug", DebugExecutor::new(), nothing(), 100_000);
     measure(c, "threads", ThreadPool::new(2), Code::from_blocking(|_: TaskContext, ()| ()), 100_000);
 }

@@ -60,6 +60,7 @@ impl Backoff {
         let power = factor.powi(i32::try_from(earlier).unwrap_or(i32::MAX));
         let cap = self.cap.as_secs_f64();
         let full = (self.first.as_secs_f64() * power).min(cap);
+        #[expect(clippy::manual_clamp, reason = "`clamp` leaves what is not a number as it is")]
         let jitter = self.jitter.max(0.0).min(1.0);
         if jitter == 0.0 && full >= cap {
             return self.cap;

@@ -72,6 +72,10 @@ pub enum Error {
     /// The scheduler's actor is gone, with the actix system it lived in.
     #[error("the scheduler is gone: the actix system it lived in has ended")]
     Gone,
+    /// The scheduler's actor died before it answered. It is started again; whether it did what it
+    /// was asked is not known.
+    #[error("the scheduler died before it answered; look whether it did what you asked, and ask again")]
+    Died,
     /// A setting of the scheduler has a value it cannot have.
     #[error("{setting}: {reason}")]
     Setting {
@@ -109,6 +113,7 @@ impl Error {
             Self::Refused { reason, .. } => {
                 matches!(reason, Refusal::MaxInstances { .. } | Refusal::QueueFull { .. })
             }
+            Self::Died => true,
             _ => false,
         }
     }

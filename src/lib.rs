@@ -1,7 +1,11 @@
 //! callboard: an actor-based scheduling runtime for actix.
 
 pub mod backoff;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 mod error;
 pub mod event;
 pub mod executor;
@@ -21,7 +25,7 @@ pub mod prelude {
     pub use crate::Error;
     pub use crate::clock::Clock;
     pub use crate::event::{Event, EventMask, EventStream};
-    pub use crate::executor::AsyncExecutor;
+    pub use crate::executor::{AsyncExecutor, ThreadPool};
     pub use crate::scheduler::{Handle, Scheduler, Shutdown};
     pub use crate::store::MemoryStore;
     pub use crate::supervision::RestartPolicy;
@@ -30,3 +34,8 @@ pub mod prelude {
     };
     pub use crate::trigger::{Cron, Date, Interval, Trigger};
 }
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -100,7 +100,7 @@ impl Actor for EventBus {
 impl Handler<Publish> for EventBus {
     type Result = ();
 
-    fn handle(&mut self, Publish(events): Publish, _: &mut Self::Context) {
+    fn handle(&mut self, Publish { events, busy }: Publish, _: &mut Self::Context) {
         let before = self.listeners.len();
         self.listeners.retain_mut(|listener| {
             let mask = listener.mask;
@@ -109,6 +109,7 @@ impl Handler<Publish> for EventBus {
         if self.listeners.len() != before {
             self.tell_watcher();
         }
+        drop(busy);
     }
 }
 

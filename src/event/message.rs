@@ -1,6 +1,7 @@
 use actix::prelude::*;
 
 use super::{Event, EventMask};
+use crate::clock::Busy;
 
 /// Names a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -9,7 +10,12 @@ pub struct ListenerId(pub u64);
 /// Events to hand to the listeners, in order. Sent by the scheduler.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Publish(pub Vec<Event>);
+pub struct Publish {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Keeps a virtual clock still until the listeners have been told.
+    pub busy: Busy,
+}
 
 /// Asks for events of some kinds. Each arrives as one [`Event`] message.
 ///

@@ -23,6 +23,8 @@ const BATCH: usize = 1024;
 /// How long, beyond the grace of a drain, runs that can be dropped have for their end to come in.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
+const SHUT_DOWN: &str = "the executor was shut down before the run ended";
+
 /// An executor: counts instances, lets runs in or refuses them, reports their ends. What runs them
 /// is the [`Runner`].
 pub struct ExecutorActor<R: Runner> {
@@ -44,6 +46,19 @@ struct Draining {
     waiting: Vec<oneshot::Sender<Drained>>,
     interrupted: usize,
     cut: bool,
+}
+
+impl Draining {
+    /// Counts an end that came after the cut.
+    fn note(&mut self, end: &mut RunEnd) {
+        if end.outcome == Outcome::Cancelled {
+            // The flag was raised by the cut.
+            end.outcome = Outcome::Interrupted { reason: SHUT_DOWN.to_owned() };
+        }
+        if matches!(end.outcome, Outcome::Interrupted { .. }) {
+            self.interrupted += 1;
+        }
+    }
 }
 
 impl<R: Runner> ExecutorActor<R> {
@@ -128,13 +143,11 @@ impl<R: Runner> ExecutorActor<R> {
         }
         let mut ends = Vec::with_capacity(self.buffer.len());
         let mut token = Busy::default();
-        for Report { key, end, busy } in self.buffer.drain(..) {
+        for Report { key, mut end, busy } in self.buffer.drain(..) {
             token = busy;
             if let Some(run) = self.instances.give_back(key) {
-                if let Some(drain) = self.drain.as_mut().filter(|drain| drain.cut)
-                    && matches!(end.outcome, Outcome::Interrupted { .. })
-                {
-                    drain.interrupted += 1;
+                if let Some(drain) = self.drain.as_mut().filter(|drain| drain.cut) {
+                    drain.note(&mut end);
                 }
                 ends.push((run, end));
             }
@@ -166,6 +179,7 @@ impl<R: Runner> ExecutorActor<R> {
         if self.instances.len() == 0 {
             return;
         }
+        self.instances.runs().for_each(|run| ask_to_stop(run));
         // Futures are being dropped now, on whatever arbiter they live; blocking code cannot be
         // stopped and is not waited for.
         if let Some((desk, _)) = &self.attached {
@@ -198,7 +212,7 @@ impl<R: Runner> ExecutorActor<R> {
             .into_iter()
             .map(|run| {
                 ask_to_stop(&run);
-                let reason = "the executor was shut down before the run ended".to_owned();
+                let reason = SHUT_DOWN.to_owned();
                 (run, RunEnd::unstarted(Outcome::Interrupted { reason }, now))
             })
             .collect();

@@ -22,9 +22,6 @@ use super::{ExecutorActor, ExecutorAddr, ExecutorSource, Keep, Runner};
 ///             runtime.block_on(started.drive());
 ///         });
 ///     }
-///
-///     /// What has begun cannot be cut off here.
-///     fn stop(&mut self) {}
 /// }
 ///
 /// let executor = CustomExecutor::new(|| ThreadEach);

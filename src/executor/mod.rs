@@ -14,6 +14,8 @@ mod job;
 pub mod message;
 mod pipeline;
 mod slot;
+#[cfg(feature = "testing")]
+mod stage;
 mod threads;
 
 pub use actor::ExecutorActor;
@@ -81,8 +83,9 @@ pub trait Runner: Unpin + 'static {
     }
 
     /// Lets go of every job: what waits is dropped, futures are dropped, code that cannot be
-    /// stopped is given up. Jobs that come later are dropped.
-    fn stop(&mut self);
+    /// stopped is given up. No jobs come after this. Default: nothing; what is still in flight
+    /// afterwards has its flag raised, and that ends what [`Started::drive`] drives.
+    fn stop(&mut self) {}
 
     /// How many jobs wait for a place. Default: 0.
     fn queued(&self) -> usize {

@@ -124,3 +124,59 @@ impl Instances {
         list
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::task::{Code, OwnerId, Task, TaskContext, TaskDefaults};
+    use crate::trigger::Trigger;
+
+    proptest! {
+        /// Runs come and go in any order, keys are used again and again: the counts are what a
+        /// list of the runs says.
+        #[test]
+        fn counts_are_what_is_in_flight(steps in prop::collection::vec((0usize..4, any::<bool>(), 0usize..50), 0..200)) {
+            let code = Code::from_async(|_: TaskContext, ()| async {});
+            let tasks: Vec<_> = (0..4u32)
+                .map(|n| {
+                    let task = Task::new("x").id(n.to_string()).trigger(Trigger::Shutdown).max_instances(n + 1);
+                    Arc::new(task.resolve(&TaskDefaults::default(), chrono_tz::UTC).unwrap())
+                })
+                .collect();
+            let mut instances = Instances::default();
+            let mut flying: Vec<(Key, usize)> = Vec::new();
+            let mut landed: Vec<Key> = Vec::new();
+            for (serial, (task, come, which)) in steps.into_iter().enumerate() {
+                if come {
+                    let id = RunId { owner: OwnerId(1), serial: serial as u64 };
+                    let run = Run::new(id, tasks[task].clone(), Alias::default_alias(), chrono::DateTime::UNIX_EPOCH, code.clone());
+                    let there = flying.iter().filter(|(_, other)| *other == task).count();
+                    match instances.admit(&Arc::new(run)) {
+                        Ok(key) => {
+                            prop_assert!(there <= task);
+                            flying.push((key, task));
+                        }
+                        Err(_) => prop_assert_eq!(there, task + 1),
+                    }
+                } else if !flying.is_empty() {
+                    let (key, task) = flying.swap_remove(which % flying.len());
+                    let run = instances.give_back(key);
+                    prop_assert_eq!(run.map(|run| run.task.id.to_string()), Some(task.to_string()));
+                    landed.push(key);
+                }
+                for key in &landed {
+                    prop_assert!(instances.give_back(*key).is_none());
+                }
+                prop_assert_eq!(instances.len(), flying.len());
+                for (task, count) in instances.by_task() {
+                    let there = flying.iter().filter(|(_, other)| other.to_string() == task).count();
+                    prop_assert_eq!(there, count as usize);
+                }
+            }
+            prop_assert_eq!(instances.give_all_back().len(), flying.len());
+            prop_assert!(instances.by_task().is_empty());
+        }
+    }
+}

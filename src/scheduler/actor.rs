@@ -108,14 +108,14 @@ impl Scheduler {
     /// Publishes events, all of which somebody may want.
     pub(super) fn publish(&self, events: Vec<Event>) {
         if !events.is_empty() {
-            self.bus.do_send(Publish(events));
+            self.bus.do_send(Publish { events, busy: self.clock().busy() });
         }
     }
 
     /// Publishes one event, if anybody wants its kind.
     pub(super) fn tell(&self, event: Event) {
         if self.wanted.intersects(event.mask()) {
-            self.bus.do_send(Publish(vec![event]));
+            self.publish(vec![event]);
         }
     }
 
@@ -165,6 +165,15 @@ impl Handler<Wanted> for Scheduler {
 
     fn handle(&mut self, Wanted(mask): Wanted, _: &mut Self::Context) {
         self.wanted = mask;
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<super::message::Crash> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: super::message::Crash, _: &mut Self::Context) {
+        panic!("asked to");
     }
 }
 

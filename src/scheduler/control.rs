@@ -476,17 +476,33 @@ impl Scheduler {
         if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
-        let _ = ctx;
         let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
+        // A refusal is sent before the executor answers: it is in the mailbox ahead of this.
+        let myself = ctx.address();
+        let taken = async move {
+            let taken = taken.await;
+            myself.send(Barrier).await.ok();
+            taken
+        };
         Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, _| {
             if taken.is_err() {
                 scheduler.interrupt(vec![run.clone()], "its executor died before it began");
             }
-            // A refusal was reported before the executor answered, so it is here by now.
             match (&mut refusal).now_or_never() {
                 Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
                 _ => Ok(run.id),
             }
         }))
     }
+}
+
+/// Answered when everything that was in the mailbox before it has been dealt with.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Barrier;
+
+impl Handler<Barrier> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Barrier, _: &mut Self::Context) {}
 }

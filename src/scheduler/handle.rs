@@ -83,8 +83,8 @@ impl Handle {
     /// Sends any of the messages of [`message`](super::message).
     ///
     /// # Errors
-    /// [`Error::Gone`] when the system the scheduler lived in has ended, or when its actor died
-    /// before it answered.
+    /// [`Error::Gone`] when the system the scheduler lived in has ended, [`Error::Died`] when its
+    /// actor died before it answered.
     pub async fn send<M>(&self, message: M) -> Result<M::Result, Error>
     where
         M: Message + Send + 'static,
@@ -92,8 +92,8 @@ impl Handle {
         Scheduler: Handler<M>,
         Context<Scheduler>: ToEnvelope<Scheduler, M>,
     {
-        let scheduler = self.link.wait().await.ok_or(Error::Gone)?;
-        Ok(scheduler.send(message).await?)
+        let scheduler = self.link.wait_for(Addr::connected).await.ok_or(Error::Gone)?;
+        scheduler.send(message).await.map_err(|_| Error::Died)
     }
 
     /// The address of the scheduler's actor, for messages from your own actors. It is that of the

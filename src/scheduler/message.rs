@@ -244,6 +244,12 @@ pub struct OpenEvents {
     pub capacity: usize,
 }
 
+/// Makes the scheduler's actor panic, to see what happens then.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Crash;
+
 macro_rules! debug_alias {
     ($($name:ident),*) => {$(
         impl std::fmt::Debug for $name {

@@ -126,7 +126,8 @@ fn collect_due(
         if steps == WALK
             && let Some((leap, passed)) = leap(spec, &cx, current.nominal, now, keep)
         {
-            dropped += passed + kept.len() as u64;
+            // `current` itself has not been kept yet.
+            dropped += passed + 1 + kept.len() as u64;
             kept.clear();
             current = leap;
         }
@@ -186,7 +187,7 @@ pub(crate) fn add(
 ) -> Result<TaskState, PlanError> {
     let mut state = TaskState::new(now);
     state.paused = paused;
-    state.next = first_fire(spec, first_run, now)?;
+    state.next = first_fire(spec, first_run, now, None)?;
     Ok(state)
 }
 
@@ -206,7 +207,7 @@ pub(crate) fn replace(
         TaskState { revision: existing.state.revision + 1, modified_at: now, ..existing.state.clone() };
     if !same_schedule {
         state.anchor = now;
-        state.next = first_fire(spec, first_run, now)?;
+        state.next = first_fire(spec, first_run, now, state.last_run)?;
     }
     Ok(Some(state))
 }
@@ -303,18 +304,22 @@ pub(crate) fn preview(
     Ok(times)
 }
 
-/// The first run of a schedule that is set at `now`.
+/// The first run of a schedule that is set at `now`: never the run time that ran last, again.
 fn first_fire(
     spec: &TaskSpec,
     first_run: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
+    last_run: Option<DateTime<Utc>>,
 ) -> Result<Option<Fire>, PlanError> {
     let cx = spec.context(now);
     if let Some(at) = first_run {
         return Ok(Some(Fire { nominal: at, due: at }));
     }
     spec.trigger.check(now, &cx)?;
-    Ok(spec.trigger.next(now, &cx)?.map(|nominal| fire(&spec.trigger, nominal, &cx)))
+    match last_run.filter(|last| *last >= now) {
+        Some(last) => Ok(fire_after(&spec.trigger, last, &cx)?),
+        None => Ok(spec.trigger.next(now, &cx)?.map(|nominal| fire(&spec.trigger, nominal, &cx))),
+    }
 }
 
 /// Why a plan could not be made.

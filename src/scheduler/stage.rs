@@ -438,7 +438,8 @@ impl Scheduler {
                 self.store_started(&alias, child, ctx);
             }
         }
-        self.tell(Event::SchedulerRestarted { cause: "its actor panicked".to_owned() });
+        // The bus has not said yet what is wanted.
+        self.publish(vec![Event::SchedulerRestarted { cause: "its actor panicked".to_owned() }]);
     }
 }
 

@@ -323,11 +323,12 @@ impl Scheduler {
             return self.interrupt(runs, "its executor went away before it began");
         };
         let kept = runs.clone();
-        let taken = addr.submit(Submit { runs, busy }).into_actor(self);
+        let taken = addr.submit(Submit { runs, busy: busy.clone() }).into_actor(self);
         ctx.spawn(taken.map(move |taken, scheduler, _| {
             if taken.is_err() {
                 scheduler.interrupt(kept, "its executor died before it began");
             }
+            drop(busy);
         }));
     }
 

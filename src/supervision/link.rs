@@ -21,7 +21,6 @@ pub struct LinkOwner<T>(watch::Sender<Option<T>>);
 
 impl<T: Clone> Link<T> {
     /// A link that leads nowhere yet, and its owner.
-    #[expect(clippy::new_ret_no_self, reason = "the two ends belong together")]
     pub fn new() -> (LinkOwner<T>, Self) {
         let (sender, receiver) = watch::channel(None);
         (LinkOwner(sender), Self(receiver))
@@ -34,8 +33,14 @@ impl<T: Clone> Link<T> {
 
     /// Waits until it leads somewhere; `None` when it never will again, because the owner is gone.
     pub async fn wait(&self) -> Option<T> {
+        self.wait_for(|_| true).await
+    }
+
+    /// Waits until it leads to something `fit`: an address of a living actor, say, and not that of
+    /// one whose death is not known here yet.
+    pub async fn wait_for(&self, mut fit: impl FnMut(&T) -> bool) -> Option<T> {
         let mut receiver = self.0.clone();
-        let found = receiver.wait_for(Option::is_some).await.ok()?;
+        let found = receiver.wait_for(|target| target.as_ref().is_some_and(&mut fit)).await.ok()?;
         found.clone()
     }
 }

@@ -75,12 +75,30 @@ impl TaskContext {
     /// Waits with `wait`, during which a virtual clock may move on: the run is not working but
     /// waiting for the time. `wait` brings the token for going on.
     pub(crate) async fn rest(&self, wait: impl Future<Output = Busy>) {
-        if let Some(slot) = &self.busy {
-            slot.lock().unwrap_or_else(|e| e.into_inner()).take();
-        }
+        let Some(slot) = &self.busy else {
+            wait.await;
+            return;
+        };
+        put(slot, None);
+        let resting = Resting { slot, clock: &self.clock };
         let token = wait.await;
-        if let Some(slot) = &self.busy {
-            *slot.lock().unwrap_or_else(|e| e.into_inner()) = Some(token);
-        }
+        put(slot, Some(token));
+        drop(resting);
+    }
+}
+
+fn put(slot: &Mutex<Option<Busy>>, token: Option<Busy>) {
+    *slot.lock().unwrap_or_else(|e| e.into_inner()) = token;
+}
+
+/// A rest that may be given up: then the run is at work again.
+struct Resting<'a> {
+    slot: &'a Mutex<Option<Busy>>,
+    clock: &'a Clock,
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| self.clock.busy());
     }
 }
