@@ -28,14 +28,8 @@ struct Footprint {
 }
 
 impl Footprint {
-    const NOTHING: Footprint = Footprint {
-        minutes: [0; WORDS],
-        seconds: 0,
-    };
-    const EVERYTHING: Footprint = Footprint {
-        minutes: [u64::MAX; WORDS],
-        seconds: SECONDS,
-    };
+    const NOTHING: Footprint = Footprint { minutes: [0; WORDS], seconds: 0 };
+    const EVERYTHING: Footprint = Footprint { minutes: [u64::MAX; WORDS], seconds: SECONDS };
 
     fn mark(&mut self, minute: i64) {
         let minute = minute.rem_euclid(MINUTES) as usize;
@@ -57,11 +51,7 @@ impl Footprint {
     /// Whether two can be within `tolerance` seconds of each other. Hours are not looked into.
     fn near(&self, other: &Footprint, tolerance: i64) -> bool {
         let same_second = self.seconds == other.seconds && self.seconds.count_ones() == 1;
-        let minutes = if same_second {
-            tolerance / 60
-        } else {
-            tolerance.saturating_add(59) / 60
-        };
+        let minutes = if same_second { tolerance / 60 } else { tolerance.saturating_add(59) / 60 };
         if minutes > 120 {
             return !self.is_empty() && !other.is_empty();
         }
@@ -99,9 +89,7 @@ impl Footprint {
                 }
             }
             Trigger::Cron(cron) => marks.pattern(cron.pattern(), cron.limits(), from, cx),
-            Trigger::Crontab(crontab) => {
-                marks.pattern(crontab.pattern(), crontab.limits(), from, cx)
-            }
+            Trigger::Crontab(crontab) => marks.pattern(crontab.pattern(), crontab.limits(), from, cx),
             Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), from, cx),
             Trigger::CalendarInterval(interval) => {
                 let (time, zone) = (interval.time(), interval.zone(cx));
@@ -110,9 +98,7 @@ impl Footprint {
                 if interval.gap() == Gap::FireAfter {
                     marks.gap_ends(zone, from, |missing, back, _| {
                         let wall = missing.div_euclid(DAY) * DAY + time;
-                        [wall, wall + DAY]
-                            .into_iter()
-                            .any(|wall| (missing..back).contains(&wall))
+                        [wall, wall + DAY].into_iter().any(|wall| (missing..back).contains(&wall))
                     });
                 }
             }
@@ -134,13 +120,7 @@ impl Footprint {
         marks
     }
 
-    fn pattern(
-        &mut self,
-        pattern: &Pattern,
-        limits: &Limits,
-        from: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) {
+    fn pattern(&mut self, pattern: &Pattern, limits: &Limits, from: DateTime<Utc>, cx: &Context<'_>) {
         let sets = pattern.resolved(cx.key);
         let mut weekdays = sets.weekdays | sets.last_of;
         for (weekday, nth) in sets.nth.iter().enumerate() {
@@ -151,16 +131,12 @@ impl Footprint {
         }
         let times = (0..MINUTES).filter(|minute| {
             let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
-            weekdays >> day & 1 == 1
-                && sets.hours >> hour & 1 == 1
-                && sets.minutes >> minute & 1 == 1
+            weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
         });
         let zone = limits.zone(cx);
         self.walls(times, sets.seconds, zone, from);
         if pattern.gap == Gap::FireAfter {
-            self.gap_ends(zone, from, |_, _, end| {
-                pattern.next(end, Zone::of(zone), cx.key) == Some(end)
-            });
+            self.gap_ends(zone, from, |_, _, end| pattern.next(end, Zone::of(zone), cx.key) == Some(end));
         }
     }
 
@@ -209,10 +185,7 @@ impl BitOr for Footprint {
     type Output = Footprint;
 
     fn bitor(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a |= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a |= b);
         self.seconds |= other.seconds;
         self
     }
@@ -222,10 +195,7 @@ impl BitAnd for Footprint {
     type Output = Footprint;
 
     fn bitand(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a &= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a &= b);
         self.seconds &= other.seconds;
         self
     }
@@ -238,24 +208,15 @@ pub(super) fn can_meet(
     from: DateTime<Utc>,
     cx: &Context<'_>,
 ) -> bool {
-    let footprints: Vec<Footprint> = triggers
-        .iter()
-        .map(|trigger| Footprint::of(trigger, from, cx))
-        .collect();
+    let footprints: Vec<Footprint> =
+        triggers.iter().map(|trigger| Footprint::of(trigger, from, cx)).collect();
     if tolerance.is_zero() {
-        return !footprints
-            .iter()
-            .fold(Footprint::EVERYTHING, |all, one| all & *one)
-            .is_empty();
+        return !footprints.iter().fold(Footprint::EVERYTHING, |all, one| all & *one).is_empty();
     }
     // Fractions of a second count as a whole one.
-    let seconds = tolerance
-        .num_seconds()
-        .saturating_add(i64::from(tolerance.subsec_nanos() > 0));
-    let pairs = footprints
-        .iter()
-        .enumerate()
-        .flat_map(|(n, a)| footprints[n + 1..].iter().map(move |b| (a, b)));
+    let seconds = tolerance.num_seconds().saturating_add(i64::from(tolerance.subsec_nanos() > 0));
+    let pairs =
+        footprints.iter().enumerate().flat_map(|(n, a)| footprints[n + 1..].iter().map(move |b| (a, b)));
     pairs.into_iter().all(|(a, b)| a.near(b, seconds))
 }
 
@@ -283,10 +244,7 @@ impl Lattice {
 
 /// The common moments of the intervals among the triggers, by the Chinese remainder theorem.
 /// `None` when there are none to combine, or the numbers grow too large.
-pub(super) fn lattice(
-    triggers: &[Trigger],
-    cx: &Context<'_>,
-) -> Result<Option<Lattice>, NeverMeet> {
+pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<Lattice>, NeverMeet> {
     let mut all: Option<Lattice> = None;
     for trigger in triggers {
         let Trigger::Interval(interval) = trigger else {
@@ -308,9 +266,7 @@ pub(super) fn lattice(
         if apart % common != 0 {
             return Err(NeverMeet);
         }
-        let turns = (apart / common)
-            .checked_mul(inverse)
-            .map(|turns| turns.rem_euclid(one.step / common));
+        let turns = (apart / common).checked_mul(inverse).map(|turns| turns.rem_euclid(one.step / common));
         let start = turns
             .and_then(|turns| turns.checked_mul(both.step))
             .and_then(|offset| both.start.checked_add(offset));
@@ -365,21 +321,10 @@ pub(super) fn covers(outer: &Trigger, inner: &Trigger, cx: &Context<'_>) -> bool
     let (sets, every_year, limits, gap, fold) = outer;
     let unbounded = every_year && limits.start_at.is_none() && limits.end_at.is_none();
     let whole_day = |sets: &Sets| {
-        sets.days == Sets::MIDNIGHT.days
-            && sets.weekdays == 0x7f
-            && sets.weeks == Sets::MIDNIGHT.weeks
+        sets.days == Sets::MIDNIGHT.days && sets.weekdays == 0x7f && sets.weeks == Sets::MIDNIGHT.weeks
     };
-    let same_days = Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..sets
-    } == Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..inner.0
-    };
+    let same_days = Sets { seconds: 0, minutes: 0, hours: 0, ..sets }
+        == Sets { seconds: 0, minutes: 0, hours: 0, ..inner.0 };
     let days = same_days || (whole_day(&sets) && sets.months & inner.0.months == inner.0.months);
     let times = sets.seconds & inner.0.seconds == inner.0.seconds
         && sets.minutes & inner.0.minutes == inner.0.minutes

@@ -54,11 +54,7 @@ impl<Z: TimeZone> From<DateTime<Z>> for Moment {
     fn from(at: DateTime<Z>) -> Self {
         let offset = at.offset().fix();
         // Text has offsets in whole minutes: a local mean time is kept as UTC.
-        let offset = if offset.local_minus_utc() % 60 == 0 {
-            offset
-        } else {
-            Utc.fix()
-        };
+        let offset = if offset.local_minus_utc() % 60 == 0 { offset } else { Utc.fix() };
         Moment::Exact(at.with_timezone(&offset))
     }
 }
@@ -95,12 +91,7 @@ impl FromStr for Moment {
         if let Ok(at) = DateTime::parse_from_rfc3339(text) {
             return Ok(Moment::Exact(at));
         }
-        for format in [
-            "%Y-%m-%dT%H:%M:%S%.f",
-            "%Y-%m-%d %H:%M:%S%.f",
-            "%Y-%m-%dT%H:%M",
-            "%Y-%m-%d %H:%M",
-        ] {
+        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
             if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
                 return Ok(Moment::Naive(naive));
             }
