@@ -1,4 +1,20 @@
 //! WHEN a task runs. Pure: no actor, no I/O, no clock, no randomness.
+//!
+//! A [`Trigger`] is a value. It is built in code ([`Cron::builder`], [`Interval::minutes`], …), read
+//! from text (`"30 8 * * mon-fri".parse()`) or from JSON (serde, tagged by `type`), and asked for
+//! the first run at or after an instant: [`Trigger::next`]. The rules, with worked dates, are in
+//! the guide (`src/guide/time.md`).
+//!
+//! | module | what |
+//! |---|---|
+//! | `zone` | wall time and real time: gaps, folds, the table of each zone |
+//! | `cron` | patterns: one field, crontab, Quartz, and the search |
+//! | `date` `interval` `calendar` | the plain triggers |
+//! | `combine` `except` `custom` | triggers made of others, or by users |
+//! | `footprint` | arithmetic: whether triggers can ever meet |
+//! | `jitter` | numbers derived from a task's id |
+//! | `text` `jsonl` | text, and questions as JSON lines |
+//! | `describe` `warn` | plain English, and what may surprise |
 
 mod calendar;
 mod combine;
