@@ -262,8 +262,8 @@ impl Trigger {
         }
     }
 
-    /// The zone the trigger thinks in: its own, else the scheduler's. Of a combination the one
-    /// that all parts share, else the scheduler's.
+    /// The zone the trigger thinks in: its own, else the scheduler's. An `and` or `or` has none of
+    /// its own, an `except` has that of its base.
     pub fn zone(&self, cx: &Context<'_>) -> Tz {
         match self {
             Trigger::Date(date) => date.zone(cx),
@@ -272,10 +272,8 @@ impl Trigger {
             Trigger::Crontab(crontab) => crontab.limits().zone(cx),
             Trigger::Quartz(quartz) => quartz.limits().zone(cx),
             Trigger::CalendarInterval(interval) => interval.zone(cx),
-            Trigger::And(and) => common_zone(and.triggers(), cx),
-            Trigger::Or(or) => common_zone(or.triggers(), cx),
             Trigger::Except(except) => except.trigger().zone(cx),
-            Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
+            Trigger::And(_) | Trigger::Or(_) | Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
         }
     }
 
@@ -393,15 +391,6 @@ impl fmt::Display for Trigger {
             Trigger::Custom(custom) => custom.fmt(f),
             Trigger::Shutdown => f.write_str("shutdown"),
         }
-    }
-}
-
-fn common_zone(parts: &[Trigger], cx: &Context<'_>) -> Tz {
-    match parts.split_first() {
-        Some((first, rest)) if rest.iter().all(|part| part.zone(cx) == first.zone(cx)) => {
-            first.zone(cx)
-        }
-        _ => cx.zone,
     }
 }
 
