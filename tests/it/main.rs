@@ -1,3 +1,10 @@
 //! The one integration test binary.
 
+mod cli;
+mod contract;
+mod examples;
+mod executors;
+mod readme;
+mod scheduler;
+mod supervision;
 mod triggers;

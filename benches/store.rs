@@ -1,0 +1,199 @@
+//! What a store costs: the scheduler's tick on a memory store of a million tasks, and changes that
+//! sled acknowledges.
+//!
+//! Throughput is in tasks: criterion's `elem/s` are tasks a second.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use callboard::store::message::*;
+use callboard::store::{
+    Backend, MemoryBackend, MemoryStore, Reply, SledStore, StoreAddr, StoreError, StoreSource,
+};
+use callboard::task::{Alias, Fire, Handler, MisfireGrace, OwnerId, StoredTask, TaskId, TaskSpec, TaskState};
+use callboard::trigger::{Interval, Trigger};
+use chrono::{DateTime, TimeDelta, Utc};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+
+const TASKS: usize = 1_000_000;
+const BATCH: usize = 1000;
+/// Every task runs once in this time, so that a tick of one batch lasts a millisecond.
+const PERIOD: TimeDelta = TimeDelta::seconds(1);
+
+fn begin() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_767_225_600, 0).unwrap_or_default()
+}
+
+fn tasks(count: usize) -> impl Iterator<Item = StoredTask> {
+    let executor = Alias::default_alias();
+    let handler = Handler::Named("noop".into());
+    let trigger = Trigger::Interval(Arc::new(Interval::seconds(1)));
+    (0..count).map(move |index| {
+        // Not in the order in which they are added: neighbours in time are not neighbours in memory.
+        let due = begin() + PERIOD / count as i32 * (index * 7_919 % count) as i32;
+        let spec = TaskSpec {
+            id: TaskId::new(format!("task-{index:07}")).expect("a valid id"),
+            name: None,
+            handler: handler.clone(),
+            args: serde_json::Value::Null,
+            trigger: trigger.clone(),
+            timezone: chrono_tz::Tz::UTC,
+            executor: executor.clone(),
+            coalesce: true,
+            max_catch_up: 100,
+            max_instances: 1,
+            misfire_grace: MisfireGrace::Unlimited,
+            userdata: serde_json::Value::Null,
+        };
+        let next = Some(Fire { nominal: due, due });
+        StoredTask { spec: Arc::new(spec), state: TaskState { next, ..TaskState::new(begin()) } }
+    })
+}
+
+fn now<T>(reply: Reply<T>) -> T {
+    match reply {
+        Reply::Now(Ok(value)) => value,
+        Reply::Now(Err(error)) => panic!("{error}"),
+        Reply::Later(_) => panic!("these backends answer at once"),
+    }
+}
+
+fn advance(task: StoredTask) -> Change {
+    let state = task.state;
+    let next = state.next.map(|fire| Fire { nominal: fire.nominal + PERIOD, due: fire.due + PERIOD });
+    Change {
+        id: task.spec.id.clone(),
+        revision: state.revision,
+        then: Then::State(TaskState {
+            revision: state.revision + 1,
+            last_run: state.next.map(|fire| fire.nominal),
+            runs: state.runs + 1,
+            next,
+            ..state
+        }),
+        runs: Vec::new(),
+    }
+}
+
+fn filled(count: usize) -> MemoryBackend {
+    let mut store = MemoryBackend::default();
+    for task in tasks(count) {
+        now(store.put(Put { task, expect: Expect::Absent }));
+    }
+    store
+}
+
+fn memory(c: &mut Criterion) {
+    let mut store = filled(TASKS);
+    let mut group = c.benchmark_group("memory store, 1,000,000 tasks");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let due = |store: &mut MemoryBackend| {
+        let time = now(store.next_due(NextDue)).expect("something is always due");
+        TakeDue { now: time + PERIOD, limit: BATCH }
+    };
+    group.bench_function("take 1000 due tasks", |b| {
+        b.iter(|| {
+            let request = due(&mut store);
+            black_box(now(store.take_due(request)))
+        });
+    });
+    group.bench_function("commit 1000 changes", |b| {
+        b.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            for _ in 0..rounds {
+                let request = due(&mut store);
+                let changes = now(store.take_due(request)).tasks.into_iter().map(advance).collect();
+                let began = Instant::now();
+                black_box(now(store.commit(Commit { changes })));
+                total += began.elapsed();
+            }
+            total
+        });
+    });
+    group.bench_function("take and commit 1000", |b| {
+        b.iter(|| {
+            let request = due(&mut store);
+            let changes = now(store.take_due(request)).tasks.into_iter().map(advance).collect();
+            now(store.commit(Commit { changes }))
+        });
+    });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("put and delete one task", |b| {
+        let task = sample_task();
+        b.iter_batched(
+            || task.clone(),
+            |task| {
+                let id = task.spec.id.clone();
+                now(store.put(Put { task, expect: Expect::Absent }));
+                now(store.delete(Delete { id, revision: None }))
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn sample_task() -> StoredTask {
+    let mut task = tasks(1).next().expect("one task");
+    task.spec =
+        Arc::new(TaskSpec { id: TaskId::new("another").expect("a valid id"), ..(*task.spec).clone() });
+    task
+}
+
+/// The same through the actor and its mailbox.
+fn actor(c: &mut Criterion) {
+    let system = actix_rt::System::new();
+    let store = system.block_on(async { MemoryStore::new().start(Box::new(())) });
+    system.block_on(fill(&store, TASKS));
+    let mut group = c.benchmark_group("memory store actor, 1,000,000 tasks");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("take and commit 1000", |b| {
+        b.iter(|| system.block_on(tick(&store)).expect("a tick"))
+    });
+    group.finish();
+}
+
+fn sled(c: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let system = actix_rt::System::new();
+    let store = system.block_on(async {
+        let store = SledStore::open(directory.path()).expect("a path").start(Box::new(()));
+        store.open(Open { owner: OwnerId(1), now: begin() }).await.expect("an open store");
+        fill(&store, 10_000).await;
+        store
+    });
+    let mut group = c.benchmark_group("sled store, 10,000 tasks");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("take and commit 1000", |b| {
+        b.iter(|| system.block_on(tick(&store)).expect("a tick"))
+    });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("put and delete one task, acknowledged", |b| {
+        let task = sample_task();
+        b.iter(|| {
+            system.block_on(async {
+                let put = Put { task: task.clone(), expect: Expect::Absent };
+                store.put(put).await?;
+                store.delete(Delete { id: task.spec.id.clone(), revision: None }).await
+            })
+        });
+    });
+    group.finish();
+}
+
+async fn fill(store: &StoreAddr, count: usize) {
+    for task in tasks(count) {
+        store.put(Put { task, expect: Expect::Absent }).await.expect("a task is put");
+    }
+}
+
+async fn tick(store: &StoreAddr) -> Result<Committed, StoreError> {
+    let next = store.next_due(NextDue).await?.unwrap_or_default();
+    let due = store.take_due(TakeDue { now: next + PERIOD, limit: BATCH }).await?;
+    store.commit(Commit { changes: due.tasks.into_iter().map(advance).collect() }).await
+}
+
+criterion_group!(benches, memory, actor, sled);
+criterion_main!(benches);

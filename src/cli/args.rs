@@ -1,0 +1,227 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use super::data;
+use super::exit::Exit;
+use crate::config::parse_duration;
+
+/// Runs tasks on schedule: shell commands, HTTP requests, registered code.
+#[derive(Debug, Parser)]
+#[command(name = "callboard", version, after_help = Exit::TABLE, after_long_help = Exit::TABLE, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the service in the foreground until SIGINT or SIGTERM.
+    ///
+    /// A line for each run goes to standard output, warnings to standard error; the environment
+    /// variable CALLBOARD_LOG (info, callboard=debug, …) asks for more of them.
+    Serve(Serve),
+    /// Print when a trigger fires next. Needs no service.
+    Next(Next),
+    /// Kills what a dead service left running; started by `serve`.
+    #[command(hide = true)]
+    Reap,
+    #[command(flatten)]
+    Control(Control),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Control {
+    /// List the tasks of the running service.
+    List(List),
+    /// Show everything about a task, its next run times and its latest runs.
+    Inspect(One),
+    /// Stop starting runs of a task.
+    Pause(One),
+    /// Start runs of a paused task again.
+    Resume(One),
+    /// Remove a task.
+    Remove(One),
+    /// Run a task now.
+    Run(One),
+    /// Add a task.
+    Add(Box<Add>),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Serve {
+    /// The configuration. Without one, tasks come from `callboard add` alone.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Where tasks, their history and the control socket are kept.
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT)]
+    pub(super) data: PathBuf,
+    /// Print events as JSON, one a line.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// How long a shutdown waits for runs, such as 30s. Default: the configuration's, else 10s.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) grace: Option<Duration>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("what").required(true).args(["trigger", "jsonl"]))]
+pub(super) struct Next {
+    /// A trigger: a crontab expression ("0 3 * * mon-fri"), other text ("every 5m"), or JSON.
+    #[arg(value_name = "EXPR|JSON")]
+    pub(super) trigger: Option<String>,
+    /// The zone in which the trigger is read where it names none.
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    pub(super) timezone: Tz,
+    /// Where the search starts: a time, with or without an offset. Default: now.
+    #[arg(long, value_name = "TIME")]
+    pub(super) after: Option<String>,
+    /// How many run times.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) count: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Answer questions in JSON from standard input, one a line.
+    #[arg(long, conflicts_with_all = ["timezone", "after", "count", "json"])]
+    pub(super) jsonl: bool,
+}
+
+/// Where the service is, and how to print.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Common {
+    /// The data directory of the service.
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT)]
+    pub(super) data: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct One {
+    /// The task's id.
+    pub(super) id: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct List {
+    /// Only tasks with this text in their id, name, handler or trigger.
+    pub(super) text: Option<String>,
+    /// Only tasks in this state.
+    #[arg(long)]
+    pub(super) state: Option<State>,
+    /// The order.
+    #[arg(long, value_name = "KEY", default_value = "next")]
+    pub(super) sort: Sort,
+    /// The other way round.
+    #[arg(long)]
+    pub(super) descending: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum State {
+    Paused,
+    Scheduled,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Sort {
+    Next,
+    Id,
+    Name,
+    State,
+    Executor,
+    Store,
+    Trigger,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    group = ArgGroup::new("when").required(true).args(["cron", "every", "at", "trigger"]),
+    group = ArgGroup::new("what").required(true).args(["shell", "http", "handler"]),
+)]
+pub(super) struct Add {
+    /// The task's id. Default: a random one.
+    #[arg(long)]
+    pub(super) id: Option<String>,
+    /// When: a crontab expression.
+    #[arg(long, value_name = "EXPR")]
+    pub(super) cron: Option<String>,
+    /// When: every so often, such as 90s, 5m or 1h30m.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) every: Option<String>,
+    /// When: once, at a time with an offset, or without one on the clock of --timezone.
+    #[arg(long, value_name = "TIME")]
+    pub(super) at: Option<String>,
+    /// When: any trigger, as text or JSON.
+    #[arg(long, value_name = "TEXT|JSON")]
+    pub(super) trigger: Option<String>,
+    /// What: a command line for /bin/sh.
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) shell: Option<String>,
+    /// What: an HTTP request.
+    #[arg(long, num_args = 2, value_names = ["METHOD", "URL"])]
+    pub(super) http: Option<Vec<String>>,
+    /// What: a handler of the service, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(super) handler: Option<String>,
+    /// What --handler is given, as JSON.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["shell", "http"])]
+    pub(super) args: Option<String>,
+    /// The working directory of --shell.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["http", "handler"])]
+    pub(super) cwd: Option<String>,
+    /// A variable in the environment of --shell; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["http", "handler"])]
+    pub(super) env: Vec<String>,
+    /// A header of --http; may be repeated.
+    #[arg(long, value_name = "NAME: VALUE", conflicts_with_all = ["shell", "handler"])]
+    pub(super) header: Vec<String>,
+    /// The body of --http.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["shell", "handler"])]
+    pub(super) body: Option<String>,
+    /// How long a run of --shell or --http may take.
+    #[arg(long, value_name = "DURATION", conflicts_with = "handler")]
+    pub(super) timeout: Option<String>,
+    /// A label for people.
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// The zone in which the trigger is read. Default: the service's.
+    #[arg(long, value_name = "ZONE")]
+    pub(super) timezone: Option<Tz>,
+    /// Runs of the task at once.
+    #[arg(long, value_name = "N")]
+    pub(super) max_instances: Option<u32>,
+    /// How late a run may start: a duration, or "unlimited".
+    #[arg(long, value_name = "DURATION")]
+    pub(super) misfire_grace: Option<String>,
+    /// The alias of the executor.
+    #[arg(long, value_name = "ALIAS")]
+    pub(super) executor: Option<String>,
+    /// Add it paused.
+    #[arg(long)]
+    pub(super) paused: bool,
+    /// Replace a task of the same id.
+    #[arg(long)]
+    pub(super) replace: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,66 @@
+//! The side of the control socket that asks.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::data;
+use super::exit::{Exit, Failure};
+use super::protocol::{Envelope, MAX_REQUEST, Reply, Request, VERSION};
+
+/// How long the service may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks the service on `dir`.
+pub(super) fn ask(dir: &Path, request: Request) -> Result<Value, Failure> {
+    let socket = data::socket(dir)?;
+    let mut stream = UnixStream::connect(&socket).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            let message = format!(
+                "no service runs on the data directory {}; start one with `callboard serve --data {0}`, \
+                 or name another with --data",
+                dir.display()
+            );
+            Failure::new(Exit::NotRunning, message)
+        }
+        ErrorKind::PermissionDenied => {
+            let message = format!("{} belongs to another user: {error}", socket.display());
+            Failure::new(Exit::Failed, message)
+        }
+        _ => Failure::new(Exit::Failed, format!("cannot reach the service at {}: {error}", socket.display())),
+    })?;
+    let failed = |error: std::io::Error| {
+        let message = match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!("the service did not answer within {} s", PATIENCE.as_secs())
+            }
+            _ => format!("the connection to the service broke: {error}"),
+        };
+        Failure::new(Exit::Failed, message)
+    };
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+
+    let mut line = serde_json::to_vec(&Envelope { v: VERSION, request }).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the request cannot be written as JSON: {error}"))
+    })?;
+    if line.len() >= MAX_REQUEST {
+        let message = format!("the request is {} bytes long; at most {MAX_REQUEST} are allowed", line.len());
+        return Err(Failure::new(Exit::Invalid, message));
+    }
+    line.push(b'\n');
+    stream.write_all(&line).map_err(failed)?;
+
+    let mut answer = Vec::new();
+    BufReader::new(stream).read_until(b'\n', &mut answer).map_err(failed)?;
+    if answer.is_empty() {
+        return Err(Failure::new(Exit::Failed, "the service ended before it had answered; look at its log"));
+    }
+    let reply: Reply = serde_json::from_slice(&answer).map_err(|error| {
+        Failure::new(Exit::Failed, format!("the service's answer cannot be read: {error}"))
+    })?;
+    reply.into()
+}

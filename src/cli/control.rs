@@ -1,0 +1,191 @@
+//! The side of the control socket that answers.
+
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use actix_rt::task::JoinHandle;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::exit::{Exit, Failure};
+use super::handlers;
+use super::protocol::{Envelope, MAX_REQUEST, Reply, Request};
+use crate::clock::Clock;
+use crate::config::TaskSettings;
+use crate::scheduler::Handle;
+use crate::task::{TaskId, TaskQuery};
+use crate::timer;
+
+/// How long a connection may be silent.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Run times and runs that `inspect` shows.
+const SHOWN: usize = 5;
+const RECORDS: usize = 10;
+
+/// The open socket; dropping it closes and removes it.
+#[derive(Debug)]
+pub(super) struct Control {
+    listening: JoinHandle<()>,
+    path: PathBuf,
+}
+
+impl Control {
+    /// Opens the socket at `path`. Whoever calls holds the lock of the directory, so that a socket
+    /// that is there was left behind by a dead service.
+    pub(super) fn open(path: &Path, handle: Handle) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::Failed, format!("cannot open the control socket {}: {error}", path.display()))
+        };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let listening = actix_rt::spawn(listen(listener, handle));
+        Ok(Self { listening, path: path.to_owned() })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.listening.abort();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn listen(listener: UnixListener, handle: Handle) {
+    let clock = Clock::system();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let handle = handle.clone();
+                actix_rt::spawn(async move {
+                    if let Err(error) = talk(stream, handle).await {
+                        tracing::debug!(%error, "a control connection broke");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: that passes.
+                tracing::warn!(%error, "a control connection could not be accepted");
+                timer::sleep(&clock, Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn talk(stream: UnixStream, handle: Handle) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut reader).take(MAX_REQUEST as u64);
+        let Some(read) = within(IDLE, limited.read_until(b'\n', &mut line)).await else { return Ok(()) };
+        if read? == 0 {
+            return Ok(());
+        }
+        let whole = line.ends_with(b"\n") || line.len() < MAX_REQUEST;
+        let result = match whole {
+            true => match Envelope::read(&line) {
+                Ok(request) => answer(&handle, request).await,
+                Err(failure) => Err(failure),
+            },
+            false => {
+                Err(Failure::new(Exit::Usage, format!("a request may be {MAX_REQUEST} bytes long at most")))
+            }
+        };
+        let mut reply = serde_json::to_vec(&Reply::from(result))?;
+        reply.push(b'\n');
+        let Some(written) = within(IDLE, writer.write_all(&reply)).await else { return Ok(()) };
+        written?;
+        if !whole {
+            // The rest of the line would be taken for requests.
+            return Ok(());
+        }
+    }
+}
+
+/// The result, unless it takes too long.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let limit = std::pin::pin!(timer::sleep(&Clock::system(), limit));
+    match futures::future::select(std::pin::pin!(work), limit).await {
+        futures::future::Either::Left((result, _)) => Some(result),
+        futures::future::Either::Right(_) => None,
+    }
+}
+
+async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
+    match request {
+        Request::List { text, state, sort, descending } => {
+            let mut query = TaskQuery::new().sort(sort);
+            if let Some(text) = text {
+                query = query.text(text);
+            }
+            if let Some(state) = state {
+                query = query.state(state);
+            }
+            if descending {
+                query = query.descending();
+            }
+            let tasks = handle.tasks(query).await?;
+            Ok(json!(tasks))
+        }
+        Request::Inspect { id } => {
+            let id = checked(&id)?;
+            let task = handle.task(&id).await?;
+            let next = handle.preview(&id, SHOWN).await?;
+            let runs = handle.history(&id, RECORDS).await?;
+            let next: Vec<String> = next.iter().map(|at| at.to_rfc3339()).collect();
+            Ok(json!({ "task": task, "next": next, "runs": runs }))
+        }
+        Request::Pause { id } => {
+            let id = checked(&id)?;
+            Ok(json!({ "task": handle.pause_task(&id).await? }))
+        }
+        Request::Resume { id } => {
+            let id = checked(&id)?;
+            // A schedule that ended while the task was paused has left nothing but its id.
+            match handle.resume_task(&id).await? {
+                Some(task) => Ok(json!({ "task": task })),
+                None => Ok(json!({ "task": { "id": id }, "ended": true })),
+            }
+        }
+        Request::Remove { id } => {
+            let id = checked(&id)?;
+            handle.delete_task(&id).await?;
+            Ok(json!({ "id": id }))
+        }
+        Request::Run { id } => {
+            let id = checked(&id)?;
+            let run = handle.run_task(&id).await?;
+            Ok(json!({ "id": id, "run": run }))
+        }
+        Request::Add { task } => {
+            let settings =
+                TaskSettings::from_json(task).map_err(|error| Failure::new(Exit::Invalid, error))?;
+            handlers::check(settings.handler(), settings.args())
+                .map_err(|error| Failure::new(Exit::Invalid, error))?;
+            let id = handle.add(settings.task()).await?;
+            show(handle, &id).await
+        }
+    }
+}
+
+fn checked(id: &str) -> Result<TaskId, Failure> {
+    TaskId::new(id).map_err(|error| Failure::new(Exit::Invalid, error))
+}
+
+/// The task as it is now; a schedule that ended meanwhile has left nothing but its id.
+async fn show(handle: &Handle, id: &TaskId) -> Result<Value, Failure> {
+    match handle.task(id).await {
+        Ok(task) => Ok(json!({ "task": task })),
+        Err(error) if error.is_not_found() => Ok(json!({ "task": { "id": id } })),
+        Err(error) => Err(error.into()),
+    }
+}

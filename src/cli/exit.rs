@@ -1,0 +1,143 @@
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::Error;
+use crate::store::StoreError;
+
+/// How the program ends. The numbers are a promise to scripts; `callboard --help` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Success = 0,
+    /// Something failed that has no number of its own.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// A configuration, a task or a trigger is not valid.
+    Invalid = 3,
+    /// No service runs on the data directory.
+    NotRunning = 4,
+    /// Another service has the data directory.
+    InUse = 5,
+    /// What is stored cannot be read. Nothing was deleted.
+    Damaged = 6,
+    /// There is no such task.
+    NotFound = 7,
+    /// The task exists already, or its state does not allow it.
+    Conflict = 8,
+    /// The service ended before its runs did: the grace was over, or a second signal came.
+    CutOff = 9,
+}
+
+impl Exit {
+    /// The exit codes for people, one a line.
+    pub(super) const TABLE: &str = "\
+Exit codes:
+  0  done
+  1  something failed that has no number of its own
+  2  the command line is wrong
+  3  a configuration, a task or a trigger is not valid
+  4  no service runs on the data directory
+  5  another service has the data directory
+  6  what is stored cannot be read (nothing was deleted)
+  7  there is no such task
+  8  the task exists already, or its state does not allow it
+  9  the service ended before its runs did: the grace was over, or a second signal came";
+
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::NotFound(_) => Self::NotFound,
+            StoreError::Exists(_) | StoreError::Changed(_) => Self::Conflict,
+            StoreError::InUse { .. } => Self::InUse,
+            StoreError::Damaged { .. } => Self::Damaged,
+            StoreError::TooLarge { .. } | StoreError::Unstorable { .. } => Self::Invalid,
+            _ => Self::Failed,
+        }
+    }
+
+    /// The word for it in the control protocol.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Invalid => "invalid",
+            Self::NotRunning => "not_running",
+            Self::InUse => "in_use",
+            Self::Damaged => "damaged",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::CutOff => "cut_off",
+        }
+    }
+
+    /// The code a word stands for; words of later versions are plain failures.
+    pub(super) fn from_word(word: &str) -> Self {
+        use Exit::*;
+        let all = [Usage, Invalid, NotRunning, InUse, Damaged, NotFound, Conflict, CutOff];
+        all.into_iter().find(|exit| exit.word() == word).unwrap_or(Failed)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command did not succeed: what is printed, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    pub(super) message: String,
+}
+
+impl Failure {
+    pub(super) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(Exit::of_store(&error), error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Store { source, .. } => Exit::of_store(source),
+            Error::Refused { .. } => Exit::Conflict,
+            error if error.is_not_found() => Exit::NotFound,
+            error if error.is_conflict() => Exit::Conflict,
+            error if error.is_invalid() => Exit::Invalid,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_listed_and_has_a_word_of_its_own() {
+        for (number, word) in [
+            (Exit::Usage, "usage"),
+            (Exit::Invalid, "invalid"),
+            (Exit::NotRunning, "not_running"),
+            (Exit::InUse, "in_use"),
+            (Exit::Damaged, "damaged"),
+            (Exit::NotFound, "not_found"),
+            (Exit::Conflict, "conflict"),
+            (Exit::CutOff, "cut_off"),
+        ] {
+            assert_eq!(Exit::from_word(word), number);
+            assert!(Exit::TABLE.contains(&format!("\n  {}  ", number as u8)));
+        }
+        assert_eq!(Exit::from_word("something newer"), Exit::Failed);
+    }
+}

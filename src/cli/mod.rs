@@ -1,0 +1,50 @@
+//! The `callboard` program: arguments become decided settings, settings become a run, a run
+//! becomes an [`Exit`]. Nothing outside this folder prints.
+
+mod args;
+mod client;
+mod control;
+mod data;
+mod exit;
+mod handlers;
+mod next;
+mod out;
+mod protocol;
+mod render;
+mod serve;
+mod show;
+mod task;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use exit::Exit;
+
+use args::{Args, Command};
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version come this way too, and are no failure.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let result = match args.command {
+        Command::Serve(serve) => serve::run(serve),
+        Command::Next(next) => next::run(next),
+        Command::Reap => handlers::reaper::run(),
+        Command::Control(command) => task::run(command),
+    };
+    match result {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => {
+            out::note(&failure.message);
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What commands and the service say to each other over the control socket.
+//!
+//! One JSON object a line, one reply a line:
+//!
+//! ```text
+//! → {"v":1,"do":"pause","id":"backup"}
+//! ← {"v":1,"ok":null}
+//! → {"v":1,"do":"inspect","id":"nosuch"}
+//! ← {"v":1,"error":{"kind":"not_found","message":"there is no task `nosuch`"}}
+//! ```
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::exit::{Exit, Failure};
+use crate::task::{ScheduleState, SortKey};
+
+/// The version of the protocol. It changes when an old command and a new service would
+/// misunderstand each other.
+pub(super) const VERSION: u32 = 1;
+
+/// The longest request, in bytes. A task may not be larger either.
+pub(super) const MAX_REQUEST: usize = 256 * 1024;
+
+/// What a command asks for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(super) enum Request {
+    List {
+        #[serde(default)]
+        text: Option<String>,
+        #[serde(default)]
+        state: Option<ScheduleState>,
+        #[serde(default)]
+        sort: SortKey,
+        #[serde(default)]
+        descending: bool,
+    },
+    Inspect {
+        id: String,
+    },
+    Pause {
+        id: String,
+    },
+    Resume {
+        id: String,
+    },
+    Remove {
+        id: String,
+    },
+    Run {
+        id: String,
+    },
+    Add {
+        /// The keys of a `[task.ID]` table, with `id` and `replace`.
+        task: Value,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Envelope {
+    pub(super) v: u32,
+    #[serde(flatten)]
+    pub(super) request: Request,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Reply {
+    v: u32,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    Ok(Value),
+    Error { kind: String, message: String },
+}
+
+impl Envelope {
+    /// Reads a request; an error is a reply already.
+    pub(super) fn read(line: &[u8]) -> Result<Request, Failure> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let refuse =
+            |error: serde_json::Error| Failure::new(Exit::Usage, format!("this is no request: {error}"));
+        let Version { v } = serde_json::from_slice(line).map_err(refuse)?;
+        if v != VERSION {
+            let message = format!(
+                "the service speaks version {VERSION} of the control protocol and was asked in version {v}; \
+                 use the `callboard` that the service was started with"
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let envelope: Envelope = serde_json::from_slice(line).map_err(refuse)?;
+        Ok(envelope.request)
+    }
+}
+
+impl From<Result<Value, Failure>> for Reply {
+    fn from(result: Result<Value, Failure>) -> Self {
+        let answer = match result {
+            Ok(value) => Answer::Ok(value),
+            Err(Failure { exit, message }) => Answer::Error { kind: exit.word().to_owned(), message },
+        };
+        Self { v: VERSION, answer }
+    }
+}
+
+impl From<Reply> for Result<Value, Failure> {
+    fn from(reply: Reply) -> Self {
+        match reply.answer {
+            Answer::Ok(value) => Ok(value),
+            Answer::Error { kind, message } => Err(Failure { exit: Exit::from_word(&kind), message }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_look_as_documented() {
+        let request = Envelope { v: 1, request: Request::Pause { id: "backup".to_owned() } };
+        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"v":1,"do":"pause","id":"backup"}"#);
+        let ok = Reply::from(Ok(Value::Null));
+        assert_eq!(serde_json::to_string(&ok).unwrap(), r#"{"v":1,"ok":null}"#);
+        let error = Failure::new(Exit::NotFound, "there is no task `x`");
+        let text = serde_json::to_string(&Reply::from(Err(error.clone()))).unwrap();
+        assert_eq!(text, r#"{"v":1,"error":{"kind":"not_found","message":"there is no task `x`"}}"#);
+        let reply: Reply = serde_json::from_str(&text).unwrap();
+        assert_eq!(Result::from(reply), Err(error));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let refused = |line: &str| Envelope::read(line.as_bytes()).unwrap_err().message;
+        assert!(refused("hello").contains("no request"));
+        assert!(refused("[]").contains("no request"));
+        assert!(refused(r#"{"v":2,"do":"list"}"#).contains("version 2"));
+        assert!(refused(r#"{"v":1,"do":"dance"}"#).contains("dance"));
+        assert!(refused(r#"{"v":1,"do":"pause"}"#).contains("id"));
+        assert!(matches!(Envelope::read(br#"{"v":1,"do":"list"}"#), Ok(Request::List { .. })));
+    }
+}

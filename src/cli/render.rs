@@ -1,0 +1,197 @@
+//! Answers of the service as text.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use serde_json::Value;
+
+use super::time::{distance, length, shown};
+
+/// Columns wide enough for what is in them; the last is as wide as it likes.
+pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row: &Vec<String>| row.get(column))
+            .map(|cell: &String| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Text in one line of at most `limit` characters.
+pub(super) fn brief(text: &str, limit: usize) -> String {
+    let mut flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if flat.chars().count() > limit {
+        flat = flat.chars().take(limit - 1).chain(['…']).collect();
+    }
+    flat
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn instant(value: &Value) -> Option<DateTime<Utc>> {
+    value.as_str()?.parse().ok()
+}
+
+fn zone(task: &Value) -> Tz {
+    task["timezone"].as_str().and_then(|zone| zone.parse().ok()).unwrap_or(Tz::UTC)
+}
+
+fn moment(value: &Value, task: &Value, now: DateTime<Utc>) -> String {
+    instant(value)
+        .map_or_else(|| "-".to_owned(), |at| format!("{} ({})", shown(at, zone(task)), distance(at, now)))
+}
+
+fn state(task: &Value) -> String {
+    match (task["running"].as_u64(), &task["schedule_state"]) {
+        (Some(running @ 1..), state) => format!("{}, {running} running", text(state)),
+        (_, state) => text(state),
+    }
+}
+
+/// The tasks, one a line.
+pub(super) fn list(tasks: &Value, now: DateTime<Utc>) -> Vec<String> {
+    let tasks = tasks.as_array().map(Vec::as_slice).unwrap_or_default();
+    if tasks.is_empty() {
+        return vec!["no tasks".to_owned()];
+    }
+    let mut rows = vec![["ID", "STATE", "RUNS", "NEXT RUN", "", "WHEN"].map(str::to_owned).to_vec()];
+    for task in tasks {
+        let next = instant(&task["next"]["nominal"]).filter(|_| task["paused"] != true);
+        rows.push(vec![
+            text(&task["id"]),
+            state(task),
+            text(&task["runs"]),
+            next.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task))),
+            next.map_or_else(String::new, |at| distance(at, now)),
+            brief(&text(&task["description"]), 60),
+        ]);
+    }
+    table(&rows)
+}
+
+/// One line about a task that was changed.
+pub(super) fn changed(id: &str, done: &str, answer: &Value, now: DateTime<Utc>) -> String {
+    let task = &answer["task"];
+    match instant(&task["next"]["nominal"]) {
+        Some(at) if task["paused"] != true => {
+            format!("{id} {done}; it runs next on {} ({})", shown(at, zone(task)), distance(at, now))
+        }
+        _ => format!("{id} {done}"),
+    }
+}
+
+/// Everything about one task.
+pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
+    let task = &answer["task"];
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    row("id", text(&task["id"]));
+    if !task["name"].is_null() {
+        row("name", text(&task["name"]));
+    }
+    row("state", state(task));
+    row("when", text(&task["description"]));
+    row("trigger", text(&task["trigger"]));
+    row("timezone", text(&task["timezone"]));
+    row("handler", text(&task["handler"]));
+    row("args", text(&task["args"]));
+    row("store", text(&task["store"]));
+    row("executor", text(&task["executor"]));
+    row("max instances", text(&task["max_instances"]));
+    row("coalesce", text(&task["coalesce"]));
+    row("max catch-up", text(&task["max_catch_up"]));
+    let grace = task["misfire_grace"].as_i64().map(TimeDelta::milliseconds);
+    row("misfire grace", grace.map_or_else(|| "unlimited".to_owned(), length));
+    if !task["userdata"].is_null() {
+        row("userdata", text(&task["userdata"]));
+    }
+    row("runs", text(&task["runs"]));
+    row("last run", moment(&task["last_run"], task, now));
+    row("created", moment(&task["created_at"], task, now));
+    row("modified", moment(&task["modified_at"], task, now));
+    row("revision", text(&task["revision"]));
+    let mut lines = table(&rows);
+
+    let next = answer["next"].as_array().map(Vec::as_slice).unwrap_or_default();
+    lines.push(String::new());
+    lines.push(if next.is_empty() { "no next runs".to_owned() } else { "next runs".to_owned() });
+    lines.extend(next.iter().map(|at| format!("  {}", moment(at, task, now))));
+
+    let runs = answer["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    lines.push(String::new());
+    lines.push(if runs.is_empty() { "no runs on record".to_owned() } else { "latest runs".to_owned() });
+    let runs: Vec<Vec<String>> = runs.iter().map(|run| record(run, task)).collect();
+    lines.extend(table(&runs));
+    lines
+}
+
+fn record(run: &Value, task: &Value) -> Vec<String> {
+    let end = &run["end"];
+    let nominal = instant(&run["nominal"]);
+    let outcome = end["outcome"].as_str().unwrap_or("running").to_owned();
+    let duration = end["duration"].as_i64().map(TimeDelta::nanoseconds);
+    let note = ["error", "message", "reason"].iter().find_map(|key| end[key].as_str());
+    let note = note.map(str::to_owned).or_else(|| result(&end["value"]));
+    vec![
+        format!("  {}", nominal.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task)))),
+        outcome,
+        duration.map_or_else(String::new, length),
+        brief(&note.unwrap_or_default(), 100),
+    ]
+}
+
+/// What a run returned, for a line: what a command or a server said, else the JSON.
+pub(super) fn result(value: &Value) -> Option<String> {
+    match (value, &value["stdout"], &value["status"]) {
+        (Value::Null, ..) => None,
+        (_, Value::String(text), _) => Some(text.clone()),
+        (_, _, status @ Value::Number(_)) => {
+            Some(format!("{status} {}", value["body"].as_str().unwrap_or_default()))
+        }
+        _ => Some(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_as_wide_as_their_cells() {
+        let rows =
+            [vec!["a".to_owned(), "äöü".to_owned(), "x".to_owned()], vec!["bcd".to_owned(), "y".to_owned()]];
+        assert_eq!(table(&rows), ["a    äöü  x", "bcd  y"]);
+        assert!(table(&[]).is_empty());
+    }
+
+    #[test]
+    fn anything_can_be_shown() {
+        // A service of another version may leave out or add what it likes.
+        assert_eq!(list(&json!(null), DateTime::UNIX_EPOCH), ["no tasks"]);
+        assert_eq!(list(&json!([{}]), DateTime::UNIX_EPOCH).len(), 2);
+        assert!(inspect(&json!({}), DateTime::UNIX_EPOCH).len() > 10);
+        assert_eq!(changed("a", "paused", &json!(null), DateTime::UNIX_EPOCH), "a paused");
+    }
+
+    #[test]
+    fn notes_are_brief() {
+        assert_eq!(brief("a\n b  c", 10), "a b c");
+        assert_eq!(brief(&"x".repeat(20), 5), "xxxx…");
+        assert_eq!(result(&json!({ "stdout": "hi" })).unwrap(), "hi");
+        assert_eq!(result(&json!({ "status": 200, "body": "ok" })).unwrap(), "200 ok");
+        assert_eq!(result(&json!(5)).unwrap(), "5");
+    }
+}

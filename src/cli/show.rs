@@ -1,0 +1,98 @@
+//! What the service says about its runs: lines for people, or events as JSON.
+
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use serde::Serialize;
+
+use super::out::{Printer, to_json};
+use super::{render, time};
+use crate::event::{Event, RunReport};
+use crate::task::Outcome;
+
+/// One of the two languages, and the printer.
+#[derive(Debug)]
+pub(super) struct Show {
+    printer: Printer,
+    json: bool,
+    zone: Tz,
+}
+
+impl Show {
+    pub(super) fn new(json: bool, zone: Tz) -> std::io::Result<Self> {
+        Ok(Self { printer: Printer::start()?, json, zone })
+    }
+
+    /// Something for people alone.
+    pub(super) fn text(&mut self, line: String) {
+        if !self.json {
+            self.printer.line(line);
+        }
+    }
+
+    /// Something for programs alone.
+    pub(super) fn json(&mut self, value: &impl Serialize) {
+        if self.json {
+            self.printer.line(to_json(value));
+        }
+    }
+
+    /// An event, for whoever listens. People are spared those that only programs count.
+    pub(super) fn event(&mut self, event: &Event) {
+        if self.json {
+            self.json(event);
+        } else if let Some(report) = event.report() {
+            self.text(run_line(report, self.zone));
+        } else if let Some(line) = event_line(event) {
+            self.text(line);
+        }
+    }
+
+    /// Waits a moment until all is printed.
+    pub(super) fn finish(self) {
+        self.printer.finish();
+    }
+}
+
+/// `2026-11-21 10:00:05 +00:00  heartbeat  executed  took 3ms  late 1ms  what it said`
+fn run_line(report: &RunReport, zone: Tz) -> String {
+    let end = &report.end;
+    let at = end.ended_at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
+    let note = end.outcome.problem().or_else(|| match &end.outcome {
+        Outcome::Executed { value } => render::result(value),
+        _ => None,
+    });
+    // A run that was refused or missed took no time, and was not late but not at all.
+    let shown = |span| if end.started_at.is_some() { time::length(span) } else { "-".to_owned() };
+    let line = format!(
+        "{at}  {:<16}  {:<9}  took {:<6}  late {:<6}  {}",
+        report.task_id(),
+        end.outcome.word(),
+        shown(TimeDelta::from_std(end.duration).unwrap_or_default()),
+        shown(report.lateness()),
+        render::brief(&note.unwrap_or_default(), 120)
+    );
+    line.trim_end().to_owned()
+}
+
+/// The events that a person at the terminal wants to know of, besides runs.
+fn event_line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::TaskStalled { id, cause, .. } => format!("task {id} was paused: {cause}"),
+        Event::StoreUnavailable { store, cause } => {
+            format!("store {store} does not work: {cause}; trying again")
+        }
+        Event::StoreRecovered { store } => format!("store {store} works again"),
+        Event::RecordUnreadable { store, id, cause } => {
+            format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")
+        }
+        Event::ExecutorRestarted { executor, cause } => {
+            format!("executor {executor} was started again: {cause}")
+        }
+        Event::ExecutorFailed { executor, cause } => format!("executor {executor} has failed: {cause}"),
+        Event::SchedulerRestarted { cause } => format!("the scheduler was started again: {cause}"),
+        Event::ClockJumped { by_ms } => {
+            format!("the clock jumped by {}", time::length(TimeDelta::milliseconds(*by_ms)))
+        }
+        _ => return None,
+    })
+}

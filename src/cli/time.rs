@@ -1,0 +1,86 @@
+//! Times as people write and read them.
+
+use chrono::offset::LocalResult;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+
+/// A time with an offset, or one without that is read in `zone`.
+pub(super) fn parse(text: &str, zone: Tz) -> Result<DateTime<Utc>, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let formats = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
+    let naive = formats
+        .iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+        .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0));
+    let Some(naive) = naive else {
+        return Err(format!(
+            "{text:?} is no time; write for instance 2027-03-28T02:30:00+02:00, or 2027-03-28T02:30 for the zone's own clock"
+        ));
+    };
+    match zone.from_local_datetime(&naive) {
+        LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => Ok(time.to_utc()),
+        LocalResult::None => {
+            Err(format!("{text} does not occur in {zone}: the clock is set forward over it; give an offset"))
+        }
+    }
+}
+
+/// `Sat 2026-11-21 10:00:05 +00:00`.
+pub(super) fn shown(time: DateTime<Utc>, zone: Tz) -> String {
+    time.with_timezone(&zone).format("%a %Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+/// `in 2h 5m`, `3s ago`: the two largest units.
+pub(super) fn distance(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let span = time - now;
+    match span {
+        span if span.abs() < TimeDelta::milliseconds(500) => "now".to_owned(),
+        span if span < TimeDelta::zero() => format!("{} ago", length(-span)),
+        span => format!("in {}", length(span)),
+    }
+}
+
+/// `1d 2h`, `5m 3s`, `12ms`.
+pub(super) fn length(span: TimeDelta) -> String {
+    let seconds = span.num_seconds();
+    let two = |large: i64, a: &str, small: i64, b: &str| match small {
+        0 => format!("{large}{a}"),
+        _ => format!("{large}{a} {small}{b}"),
+    };
+    match seconds {
+        0 => format!("{}ms", span.num_milliseconds()),
+        1..60 => format!("{seconds}s"),
+        60..3600 => two(seconds / 60, "m", seconds % 60, "s"),
+        3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_and_without_an_offset() {
+        let berlin = chrono_tz::Europe::Berlin;
+        let read = |text| parse(text, berlin).map(|time| time.to_rfc3339());
+        assert_eq!(read("2027-03-27T02:30:00+02:00").unwrap(), "2027-03-27T00:30:00+00:00");
+        assert_eq!(read("2027-03-27 02:30").unwrap(), "2027-03-27T01:30:00+00:00");
+        assert_eq!(read("2027-03-27").unwrap(), "2027-03-26T23:00:00+00:00");
+        assert!(read("2027-03-28T02:30").unwrap_err().contains("does not occur"));
+        assert!(read("tomorrow").unwrap_err().contains("no time"));
+    }
+
+    #[test]
+    fn distances_have_two_units() {
+        let now = DateTime::UNIX_EPOCH;
+        let shown = |seconds| distance(now + TimeDelta::seconds(seconds), now);
+        assert_eq!(shown(0), "now");
+        assert_eq!(shown(-5), "5s ago");
+        assert_eq!(shown(3600 * 26 + 61), "in 1d 2h");
+        assert_eq!(shown(7260), "in 2h 1m");
+        assert_eq!(shown(180), "in 3m");
+    }
+}

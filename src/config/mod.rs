@@ -1,0 +1,369 @@
+//! A scheduler described by data: a TOML file (or the same as JSON).
+//!
+//! ```toml
+//! [scheduler]
+//! name = "night watch"            # shown in logs. Default: callboard
+//! timezone = "Europe/Lisbon"      # for tasks that name none. Default: UTC
+//! grace = "30s"                   # how long a shutdown waits for runs. Default: 10s
+//! store_retry = "5s"              # how soon a failed store is tried again
+//!
+//! [defaults]                      # for tasks that leave an option out
+//! max_instances = 1               # runs of one task at once
+//! coalesce = true                 # run times that are due together become one run
+//! max_catch_up = 100              # without coalescing: how many of them run
+//! misfire_grace = "unlimited"     # how late a run may start
+//! executor = "default"
+//! store = "default"
+//!
+//! [store.default]                 # default: sled, in the data directory
+//! type = "sled"                   # or "memory"
+//! path = "store"                  # of sled; relative to the data directory
+//!
+//! [executor.default]              # default: async
+//! type = "async"                  # or "threadpool", "debug"
+//!
+//! [executor.pool]
+//! type = "threadpool"
+//! workers = 4
+//!
+//! [task.backup]                   # the key is the task's id; quote it when it has spaces or dots
+//! cron = "0 3 * * *"              # or every = "5m", or at = "2027-01-01T00:00:00+01:00",
+//!                                 # or trigger = { type = "calendar_interval", months = 1, … }
+//! shell = "make backup"           # or { command = "…", cwd = "…", env = { … }, timeout = "10m" },
+//!                                 #   cwd relative to where the service was started;
+//!                                 # or http = "POST https://…" (or a table),
+//!                                 # or handler = "name", args = { … }
+//! name = "Nightly backup"
+//! timezone = "Europe/Berlin"
+//! paused = false                  # how it is added the first time
+//! misfire_grace = "1h"            # and every other key of [defaults]
+//! userdata = { team = "ops" }
+//! ```
+//!
+//! Every key may be left out; an empty file is a valid one. A key or a value that is not valid is
+//! refused, with its place and what would be valid, and all of them are reported at once. Lengths
+//! of time are text with a unit ([`parse_duration`]).
+
+mod duration;
+mod resolve;
+mod task;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+#[cfg(feature = "sled")]
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+
+pub use duration::{DurationError, parse_duration};
+pub use task::TaskSettings;
+
+use crate::task::{Alias, MisfireGrace, TaskDefaults};
+use value::{Kind, Problems, Section, Table, Value};
+
+/// How long a shutdown waits for runs unless told otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// A scheduler's settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The scheduler's name. Default: `callboard`.
+    pub name: String,
+    /// The zone of tasks that name none. Default: UTC.
+    pub timezone: Tz,
+    /// How long a shutdown waits for runs. Default: [`DEFAULT_GRACE`].
+    pub grace: Duration,
+    /// How soon a failed store is tried again, if not as the scheduler thinks best.
+    pub store_retry: Option<Duration>,
+    /// Options of tasks that leave them out.
+    pub defaults: TaskDefaults,
+    /// The stores by alias.
+    pub stores: BTreeMap<Alias, StoreSettings>,
+    /// The executors by alias.
+    pub executors: BTreeMap<Alias, ExecutorSettings>,
+    /// The tasks, by id.
+    pub tasks: Vec<TaskSettings>,
+    /// What the settings were read from, for messages.
+    pub origin: String,
+}
+
+/// A store, as settings describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreSettings {
+    /// Gone at the end of the process.
+    Memory,
+    /// The embedded store, in this directory.
+    #[cfg(feature = "sled")]
+    Sled {
+        /// Relative to the data directory.
+        path: PathBuf,
+    },
+}
+
+/// An executor, as settings describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExecutorSettings {
+    /// Futures on one arbiter.
+    Async,
+    /// Threads for blocking code.
+    ThreadPool {
+        /// How many.
+        workers: u32,
+    },
+    /// Inline, one run after the other.
+    Debug,
+}
+
+/// One thing that is wrong with settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The line of the file, where there is one.
+    pub line: Option<usize>,
+    /// The key with its path, as in `task.backup.every`; empty when the problem is not with a key.
+    pub key: String,
+    /// What is wrong and what would be valid.
+    pub message: String,
+}
+
+/// Settings that were refused: everything that is wrong with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, or what else the settings came from.
+    pub origin: String,
+    /// What is wrong, in the order of the file; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Problem { line, key, message }) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&self.origin)?;
+            if let Some(line) = line {
+                write!(f, ":{line}")?;
+            }
+            match key.as_str() {
+                "" => write!(f, ": {message}")?,
+                key => write!(f, ": {key}: {message}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: "callboard".to_owned(),
+            timezone: Tz::UTC,
+            grace: DEFAULT_GRACE,
+            store_retry: None,
+            defaults: TaskDefaults::default(),
+            stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
+            executors: BTreeMap::from([(Alias::default_alias(), ExecutorSettings::Async)]),
+            tasks: Vec::new(),
+            origin: "the defaults".to_owned(),
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    /// sled where it is there, else memory.
+    fn default() -> Self {
+        #[cfg(feature = "sled")]
+        return Self::Sled { path: PathBuf::from("store") };
+        #[cfg(not(feature = "sled"))]
+        Self::Memory
+    }
+}
+
+impl Settings {
+    /// Reads a TOML file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let origin = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::from_toml(&text, origin),
+            Err(error) => {
+                let message = format!("cannot be read: {error}");
+                Err(ConfigError {
+                    origin,
+                    problems: vec![Problem { line: None, key: String::new(), message }],
+                })
+            }
+        }
+    }
+
+    /// Reads TOML; `origin` is what messages call it.
+    ///
+    /// ```
+    /// use callboard::config::Settings;
+    ///
+    /// let settings = Settings::from_toml(r#"
+    ///     [task.tick]
+    ///     every = "5s"
+    ///     shell = "date"
+    /// "#, "example")?;
+    /// assert_eq!(settings.tasks[0].id().as_str(), "tick");
+    ///
+    /// let error = Settings::from_toml("[task.tick]\nevry = '5s'\n", "example").unwrap_err();
+    /// assert!(error.to_string().contains("example:2: task.tick.evry: unknown key; valid here are"));
+    /// # Ok::<(), callboard::config::ConfigError>(())
+    /// ```
+    pub fn from_toml(text: &str, origin: impl Into<String>) -> Result<Self, ConfigError> {
+        let problems = Problems::default();
+        let table = value::from_toml(text, &problems);
+        Self::build(table, origin.into(), problems)
+    }
+
+    /// Reads the same as JSON: an object of objects.
+    pub fn from_json(json: serde_json::Value, origin: impl Into<String>) -> Result<Self, ConfigError> {
+        let problems = Problems::default();
+        let table = match Value::from_json(json).map(|value| value.kind) {
+            Some(Kind::Table(table)) => table,
+            None => Table::new(),
+            Some(_) => {
+                problems.add(None, "", "must be an object");
+                Table::new()
+            }
+        };
+        Self::build(table, origin.into(), problems)
+    }
+
+    fn build(table: Table, origin: String, problems: Problems) -> Result<Self, ConfigError> {
+        let mut settings = Self { origin, ..Self::default() };
+        let mut root = Section::root(table, &problems);
+        if let Some(section) = root.section("scheduler") {
+            settings.scheduler(section);
+        }
+        if let Some(section) = root.section("defaults") {
+            settings.defaults(section);
+        }
+        for (name, section) in root.named("store") {
+            let Some(alias) = alias(&name, &section) else { continue };
+            if let Some(store) = store(section) {
+                settings.stores.insert(alias, store);
+            }
+        }
+        for (name, section) in root.named("executor") {
+            let Some(alias) = alias(&name, &section) else { continue };
+            if let Some(executor) = executor(section) {
+                settings.executors.insert(alias, executor);
+            }
+        }
+        for (id, section) in root.named("task") {
+            settings.tasks.extend(TaskSettings::from_file(&id, section, &settings));
+        }
+        root.finish();
+        let problems = problems.into_vec();
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError { origin: settings.origin, problems })
+        }
+    }
+
+    fn scheduler(&mut self, mut section: Section<'_>) {
+        set(&mut self.name, section.text("name"));
+        set(&mut self.timezone, section.parsed("timezone", ZONE));
+        set(&mut self.grace, section.duration("grace"));
+        self.store_retry = section.duration("store_retry");
+        section.finish();
+    }
+
+    fn defaults(&mut self, mut section: Section<'_>) {
+        let defaults = &mut self.defaults;
+        set(&mut defaults.max_instances, section.count("max_instances"));
+        set(&mut defaults.coalesce, section.flag("coalesce"));
+        set(&mut defaults.max_catch_up, section.count("max_catch_up"));
+        set(&mut defaults.misfire_grace, misfire_grace(&mut section));
+        set(&mut defaults.executor, section.parsed("executor", ALIAS));
+        set(&mut defaults.store, section.parsed("store", ALIAS));
+        section.finish();
+    }
+
+    /// An error about these settings that was found later, by whoever knows what the handlers
+    /// take.
+    pub fn refuse(&self, problems: Vec<Problem>) -> ConfigError {
+        ConfigError { origin: self.origin.clone(), problems }
+    }
+}
+
+const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
+const ALIAS: &str = "the name of one, in quotes";
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
+    Alias::new(name).map_err(|error| section.problem(None, "", error.to_string())).ok()
+}
+
+fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
+    let grace = section.duration_or("misfire_grace", "unlimited")?;
+    Some(if grace == Duration::MAX { MisfireGrace::Unlimited } else { MisfireGrace::Within(grace) })
+}
+
+fn store(mut section: Section<'_>) -> Option<StoreSettings> {
+    let kind = section.text("type");
+    let path = section.text("path");
+    let store = match kind.as_deref() {
+        Some("memory") if path.is_none() => Some(StoreSettings::Memory),
+        Some("memory") => {
+            section.problem(None, "path", "a memory store has no path; leave it out, or use type = \"sled\"");
+            None
+        }
+        #[cfg(feature = "sled")]
+        Some("sled") => {
+            Some(path.map_or_else(StoreSettings::default, |path| StoreSettings::Sled { path: path.into() }))
+        }
+        other => {
+            let valid = if cfg!(feature = "sled") { "\"sled\" or \"memory\"" } else { "\"memory\"" };
+            section.problem(None, "type", choice(other, valid));
+            None
+        }
+    };
+    section.finish();
+    store
+}
+
+fn executor(mut section: Section<'_>) -> Option<ExecutorSettings> {
+    let kind = section.text("type");
+    let workers = section.count("workers");
+    let executor = match (kind.as_deref(), workers) {
+        (Some("async"), None) => Some(ExecutorSettings::Async),
+        (Some("debug"), None) => Some(ExecutorSettings::Debug),
+        (Some("threadpool"), workers) => Some(ExecutorSettings::ThreadPool { workers: workers.unwrap_or(4) }),
+        (Some("async" | "debug"), Some(_)) => {
+            section.problem(None, "workers", "only a \"threadpool\" has workers; leave it out");
+            None
+        }
+        (other, _) => {
+            section.problem(None, "type", choice(other, "\"async\", \"threadpool\" or \"debug\""));
+            None
+        }
+    };
+    section.finish();
+    executor
+}
+
+fn choice(given: Option<&str>, valid: &str) -> String {
+    match given {
+        Some(given) => format!("is {given:?}; it must be {valid}"),
+        None => format!("is missing; it must be {valid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! One task as settings describe it: a `[task.ID]` table, or the JSON that `callboard add` sends.
+
+use chrono::DateTime;
+use chrono_tz::Tz;
+use serde_json::{Value as Json, json};
+
+use super::value::{Kind, Problems, Section, Value};
+use super::{ALIAS, ConfigError, Problem, Settings, ZONE, misfire_grace};
+use crate::task::{Alias, Task, TaskId};
+use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError};
+
+/// A task as settings describe it, checked as far as it can be without a scheduler: whether the
+/// handler exists and takes the arguments is for whoever has the handlers.
+#[derive(Debug, Clone)]
+pub struct TaskSettings {
+    id: TaskId,
+    key: String,
+    line: Option<usize>,
+    handler: String,
+    args: Json,
+    trigger: Trigger,
+    timezone: Option<Tz>,
+    task: Task,
+}
+
+impl TaskSettings {
+    /// The task's id.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// The handler's name.
+    pub fn handler(&self) -> &str {
+        &self.handler
+    }
+
+    /// What the handler is given.
+    pub fn args(&self) -> &Json {
+        &self.args
+    }
+
+    /// When it runs.
+    pub fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// The zone the task names itself.
+    pub fn timezone(&self) -> Option<Tz> {
+        self.timezone
+    }
+
+    /// The task, ready to be added. One from a file replaces the one of its id.
+    pub fn task(&self) -> Task {
+        self.task.clone()
+    }
+
+    /// Something that is wrong with this task.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem { line: self.line, key: self.key.clone(), message: message.into() }
+    }
+
+    /// Whether userdata belongs to a task that came from a file: such a task goes when it leaves
+    /// the file, and others stay.
+    pub fn is_from_file(userdata: &Json) -> bool {
+        userdata["callboard"]["from"] == "config"
+    }
+
+    /// Reads one task from JSON with the keys of a `[task.ID]` table, and `id` and `replace`.
+    pub fn from_json(json: Json) -> Result<Self, ConfigError> {
+        let problems = Problems::default();
+        let read = |value: Value| {
+            let mut section = Section::new("task", value, &problems)?;
+            let id = section.text("id");
+            let replace = section.flag("replace").unwrap_or(false);
+            let mut task = Self::read(id.as_deref().unwrap_or_default(), section, false)?;
+            task.task = task.task.replace_existing(replace);
+            Some(task)
+        };
+        let task = read(
+            Value::from_json(json).unwrap_or(Value { kind: Kind::Table(Default::default()), line: None }),
+        );
+        let problems = problems.into_vec();
+        match task {
+            Some(task) if problems.is_empty() => Ok(task),
+            _ => Err(ConfigError { origin: "the new task".to_owned(), problems }),
+        }
+    }
+
+    pub(super) fn from_file(id: &str, mut section: Section<'_>, settings: &Settings) -> Option<Self> {
+        let executors = settings.executors.keys().map(Alias::as_str).collect::<Vec<_>>().join(", ");
+        let stores = settings.stores.keys().map(Alias::as_str).collect::<Vec<_>>().join(", ");
+        let check = |section: &mut Section<'_>, key, has: &dyn Fn(&Alias) -> bool, known: &str| {
+            let (value, line) = section.peek_text(key)?;
+            let known_alias = Alias::new(&value).is_ok_and(|alias| has(&alias));
+            (!known_alias).then(|| {
+                section.problem(line, key, format!("there is no {key} {value:?}; there are: {known}"));
+            })
+        };
+        check(&mut section, "executor", &|alias| settings.executors.contains_key(alias), &executors);
+        check(&mut section, "store", &|alias| settings.stores.contains_key(alias), &stores);
+        Self::read(id, section, true).map(|mut task| {
+            task.task = task.task.replace_existing(true);
+            task
+        })
+    }
+
+    fn read(id: &str, mut section: Section<'_>, from_file: bool) -> Option<Self> {
+        let key = section.path().to_owned();
+        let line = section.line;
+        let id_ok = match TaskId::new(id) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                section.problem(None, "", error.to_string());
+                None
+            }
+        };
+        let trigger = trigger(&mut section);
+        let what = what(&mut section);
+        let timezone: Option<Tz> = section.parsed("timezone", ZONE);
+        let mut task = Task::new(what.as_ref().map_or("", |(handler, _)| handler));
+        if let Some(name) = section.text("name") {
+            task = task.name(name);
+        }
+        if let Some(zone) = timezone {
+            task = task.timezone(zone);
+        }
+        if let Some(alias) = section.parsed::<Alias>("executor", ALIAS) {
+            task = task.executor(&alias);
+        }
+        if let Some(alias) = section.parsed::<Alias>("store", ALIAS) {
+            task = task.store(&alias);
+        }
+        if let Some(coalesce) = section.flag("coalesce") {
+            task = task.coalesce(coalesce);
+        }
+        if let Some(runs) = section.count("max_catch_up") {
+            task = task.max_catch_up(runs);
+        }
+        if let Some(instances) = section.count("max_instances") {
+            task = task.max_instances(instances);
+        }
+        if let Some(grace) = misfire_grace(&mut section) {
+            task = task.misfire_grace(grace);
+        }
+        task = task.paused(section.flag("paused").unwrap_or(false));
+        task = task.userdata(userdata(&mut section, from_file));
+
+        // From the beginning of time, so that a date that has passed is no mistake in a file: only
+        // what could never fire is.
+        if let Some(trigger) = &trigger {
+            let epoch = DateTime::UNIX_EPOCH;
+            let cx = Context { zone: timezone.unwrap_or(Tz::UTC), anchor: epoch, key: id };
+            if let Err(error) = trigger.check(epoch, &cx) {
+                section.problem(None, "", error.to_string());
+            }
+        }
+        section.finish();
+        let (id, trigger, (handler, args)) = (id_ok?, trigger?, what?);
+        task = task.id(&id).args(&args).trigger(trigger.clone());
+        Some(Self { id, key, line, handler, args, trigger, timezone, task })
+    }
+}
+
+/// When: exactly one of `cron`, `every`, `at`, `trigger`.
+fn trigger(section: &mut Section<'_>) -> Option<Trigger> {
+    const KEYS: [&str; 4] = ["cron", "every", "at", "trigger"];
+    section.note_known(&KEYS);
+    let given: Vec<&'static str> = KEYS.into_iter().filter(|key| section.peek(key).is_some()).collect();
+    let [key] = given[..] else {
+        let forms = "`cron = \"0 3 * * *\"`, `every = \"5m\"`, `at = \"2027-01-01T08:00:00\"` or `trigger = { type = … }`";
+        section.problem(
+            None,
+            "",
+            match given.is_empty() {
+                true => format!("says not when it runs; give it {forms}"),
+                false => format!("has {}; it can have only one of them", given.join(" and ")),
+            },
+        );
+        given.into_iter().for_each(|key| drop(section.take(key)));
+        return None;
+    };
+    let line = section.peek(key).and_then(|(_, line)| line);
+    let trigger = match key {
+        "cron" => Crontab::builder(section.text(key)?).into_trigger(),
+        "every" => Interval::every(section.duration(key)?).into_trigger(),
+        "at" => section.moment(key)?.parse::<Moment>().map(Date::at).into_trigger(),
+        _ => match section.take(key)? {
+            Value { kind: Kind::Text(text), .. } => text.parse(),
+            table => serde_json::from_value(table.into_json()).map_err(|error| TriggerError::Invalid {
+                field: "trigger".to_owned(),
+                reason: error.to_string(),
+            }),
+        },
+    };
+    trigger.map_err(|error| section.problem(line, key, said(key, &error))).ok()
+}
+
+/// The error without a field that repeats the key.
+fn said(key: &str, error: &TriggerError) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{key}: ")).map_or(text.clone(), str::to_owned)
+}
+
+/// What: exactly one of `shell`, `http`, `handler` (with `args`).
+fn what(section: &mut Section<'_>) -> Option<(String, Json)> {
+    let shell = section.take("shell");
+    let http = section.take("http");
+    let handler = section.text("handler");
+    let args = section.take("args");
+    if args.is_some() && handler.is_none() {
+        section.problem(None, "args", "belongs to `handler`; `shell` and `http` are tables of their own");
+    }
+    match (shell, http, handler) {
+        (Some(shell), None, None) => {
+            let args = match shell.kind {
+                Kind::Text(command) => json!({ "command": command }),
+                _ => shell.into_json(),
+            };
+            Some(("shell".to_owned(), args))
+        }
+        (None, Some(http), None) => {
+            let args = match http.kind {
+                Kind::Text(text) => match text.trim().split_once(char::is_whitespace) {
+                    Some((method, url)) => json!({ "method": method, "url": url.trim() }),
+                    None => json!({ "url": text.trim() }),
+                },
+                _ => http.into_json(),
+            };
+            Some(("http".to_owned(), args))
+        }
+        (None, None, Some(handler)) => Some((handler, args.map_or(Json::Null, Value::into_json))),
+        (None, None, None) => {
+            const KEYS: &str = "`shell = \"…\"`, `http = \"https://…\"` or `handler = \"…\"`";
+            section.problem(None, "", format!("says not what it does; give it {KEYS}"));
+            None
+        }
+        _ => {
+            section.problem(None, "", "has more than one of shell, http and handler; it can have only one");
+            None
+        }
+    }
+}
+
+fn userdata(section: &mut Section<'_>, from_file: bool) -> Json {
+    let value = section.take("userdata");
+    if !from_file {
+        return value.map_or(Json::Null, Value::into_json);
+    }
+    let line = value.as_ref().and_then(|value| value.line);
+    let mut userdata = match value.map(Value::into_json) {
+        None => Json::Object(Default::default()),
+        Some(Json::Object(object)) => Json::Object(object),
+        Some(_) => {
+            section.problem(line, "userdata", "must be a table");
+            return Json::Null;
+        }
+    };
+    userdata["callboard"] = json!({ "from": "config" });
+    userdata
+}

@@ -1,0 +1,115 @@
+use super::*;
+
+fn problems(text: &str) -> String {
+    Settings::from_toml(text, "test.toml").map(|_| ()).unwrap_err().to_string()
+}
+
+const TASK: &str = "[task.a]\nevery = '5s'\nshell = 'true'\n";
+
+#[test]
+fn an_empty_file_is_a_service_without_tasks() {
+    let settings = Settings::from_toml("", "test").unwrap();
+    assert!(settings.tasks.is_empty());
+    assert_eq!(settings.grace, DEFAULT_GRACE);
+    assert_eq!(settings.stores.len(), 1);
+}
+
+#[test]
+fn everything_can_be_said() {
+    let text = r#"
+        [scheduler]
+        name = "night"
+        timezone = "Europe/Lisbon"
+        grace = "1m"
+        store_retry = "2s"
+        [defaults]
+        max_instances = "3"
+        coalesce = "false"
+        misfire_grace = "90s"
+        executor = "pool"
+        [store.default]
+        type = "memory"
+        [store.kept]
+        type = "sled"
+        path = "here"
+        [executor.pool]
+        type = "threadpool"
+        workers = 2
+        [task."a b.c"]
+        every = "1h30m"
+        http = "POST http://localhost/"
+        executor = "pool"
+        store = "kept"
+        userdata = { team = "ops" }
+        misfire_grace = "unlimited"
+    "#;
+    let settings = Settings::from_toml(text, "test").unwrap();
+    assert_eq!(settings.timezone, chrono_tz::Europe::Lisbon);
+    assert_eq!(settings.defaults.max_instances, 3);
+    assert!(!settings.defaults.coalesce);
+    assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
+    let task = &settings.tasks[0];
+    assert_eq!(task.id().as_str(), "a b.c");
+    assert_eq!(task.handler(), "http");
+    assert_eq!(task.args(), &serde_json::json!({ "method": "POST", "url": "http://localhost/" }));
+}
+
+#[test]
+fn all_problems_are_reported_with_their_lines() {
+    let text = "[scheduler]\ntimezone = 'Europe/Lisbo'\nnme = 'x'\n[task.a]\nevery = 5\nshell = 'true'\ncolour = 1\n[tusk]\n";
+    let all = problems(text);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines.len(), 5, "{all}");
+    assert!(lines[0].starts_with("test.toml:2: scheduler.timezone: is \"Europe/Lisbo\""), "{all}");
+    assert!(
+        lines[1].starts_with("test.toml:3: scheduler.nme: unknown key; valid here are name, timezone"),
+        "{all}"
+    );
+    assert!(lines[2].contains(":5: task.a.every: is the number 5") && lines[2].contains("\"5s\""), "{all}");
+    assert!(lines[3].contains(":7: task.a.colour: unknown key") && lines[3].contains("cron, every"), "{all}");
+    assert!(lines[4].contains(":8: tusk: unknown key; valid here are scheduler, defaults"), "{all}");
+}
+
+#[test]
+fn syntax_errors_name_the_line() {
+    assert!(problems("[scheduler]\nname = \n").contains("test.toml:2: this is no TOML"));
+    assert!(problems(&format!("{TASK}{TASK}")).contains("test.toml:4: "));
+}
+
+#[test]
+fn a_task_says_when_and_what_exactly_once() {
+    let cases = [
+        ("[task.a]\nshell = 'x'", "says not when"),
+        ("[task.a]\nevery = '5s'", "says not what"),
+        ("[task.a]\nevery = '5s'\nat = 2027-01-01T00:00:00Z\nshell = 'x'", "every and at"),
+        ("[task.a]\nevery = '5s'\nhttp = 'x'\nshell = 'x'", "only one"),
+        ("[task.a]\nevery = '5s'\nshell = 'x'\nargs = {}", "belongs to `handler`"),
+        ("[task.a]\nevery = '0s'\nshell = 'x'", "is zero"),
+        (
+            "[task.a]\nevery = '5s'\nshell = 'x'\nexecutor = 'fast'",
+            "there is no executor \"fast\"; there are: default",
+        ),
+        ("[task.\"\"]\nevery = '5s'\nshell = 'x'", "id is empty"),
+        ("[task.a]\nevery = '5s'\nshell = 'x'\nmax_instances = 0", "at least 1"),
+        ("[task.a]\nevery = '5s'\nshell = 'x'\nuserdata = 1", "must be a table"),
+        ("[store.x]\ntype = 'redis'", "it must be \"sled\" or \"memory\""),
+        ("[executor.x]\nworkers = 2", "type: is missing"),
+        ("task = 5", "it must be a table"),
+    ];
+    for (text, expected) in cases {
+        let found = problems(text);
+        assert!(found.contains(expected), "{text}: {found}");
+    }
+}
+
+#[test]
+fn a_task_from_json_has_the_same_keys() {
+    let json = serde_json::json!({ "id": "a", "every": "5s", "shell": "true", "replace": true });
+    assert_eq!(TaskSettings::from_json(json).unwrap().id().as_str(), "a");
+    let json = serde_json::json!({ "id": "", "every": "5s", "shell": "true" });
+    assert!(TaskSettings::from_json(json).unwrap_err().to_string().contains("id is empty"));
+    let json = serde_json::json!({ "id": "x".repeat(300), "evry": "5s", "shell": "true" });
+    assert_eq!(TaskSettings::from_json(json).unwrap_err().problems.len(), 3);
+    assert!(TaskSettings::from_json(serde_json::json!(5)).is_err());
+    assert!(TaskSettings::from_json(serde_json::Value::Null).is_err());
+}

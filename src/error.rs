@@ -1,0 +1,140 @@
+use crate::store::StoreError;
+use crate::task::{Alias, Refusal, TaskError, TaskId};
+use crate::trigger::{SearchError, TriggerError};
+
+/// Why a scheduler did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The task is not valid.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The trigger could not say when it runs next.
+    #[error("task `{id}`: {source}")]
+    Search {
+        /// The task.
+        id: TaskId,
+        /// What the trigger said.
+        source: SearchError,
+    },
+    /// A store did not do its part.
+    #[error("store `{store}`: {source}")]
+    Store {
+        /// The store.
+        store: Alias,
+        /// What it said.
+        source: StoreError,
+    },
+    /// No store has such a task.
+    #[error("there is no task `{0}`; `list` shows the tasks there are")]
+    UnknownTask(TaskId),
+    /// A task of this id exists already.
+    #[error("a task `{0}` exists already; choose another id, or add it with `replace_existing(true)`")]
+    TaskExists(TaskId),
+    /// No store has the alias.
+    #[error("no store is called `{alias}`; there {}", listed(known))]
+    UnknownStore {
+        /// The alias asked for.
+        alias: String,
+        /// The aliases there are.
+        known: Vec<String>,
+    },
+    /// No executor has the alias.
+    #[error("no executor is called `{alias}`; there {}", listed(known))]
+    UnknownExecutor {
+        /// The alias asked for.
+        alias: String,
+        /// The aliases there are.
+        known: Vec<String>,
+    },
+    /// The alias is taken.
+    #[error("{kind} `{alias}` exists already; remove it first, or choose another alias")]
+    AliasTaken {
+        /// `store` or `executor`.
+        kind: &'static str,
+        /// The alias.
+        alias: Alias,
+    },
+    /// The run was not let in.
+    #[error("task `{id}` was not run: {reason}")]
+    Refused {
+        /// The task.
+        id: TaskId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Only possible while the scheduler runs.
+    #[error("the scheduler is not running; start it first")]
+    NotRunning,
+    /// Only possible while the scheduler is stopped.
+    #[error("the scheduler is running; shut it down first")]
+    Running,
+    /// The scheduler's actor is gone, with the actix system it lived in.
+    #[error("the scheduler is gone: the actix system it lived in has ended")]
+    Gone,
+    /// The scheduler's actor died before it answered. It is started again; whether it did what it
+    /// was asked is not known.
+    #[error("the scheduler died before it answered; look whether it did what you asked, and ask again")]
+    Died,
+    /// A setting of the scheduler has a value it cannot have.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it and what would be valid.
+        reason: String,
+    },
+}
+
+fn listed(known: &[String]) -> String {
+    if known.is_empty() { "is none".to_owned() } else { format!("are: {}", known.join(", ")) }
+}
+
+impl Error {
+    /// Whether what was asked for does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::UnknownTask(_) | Self::UnknownStore { .. } | Self::UnknownExecutor { .. })
+    }
+
+    /// Whether something of that name exists already.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::TaskExists(_) | Self::AliasTaken { .. })
+    }
+
+    /// Whether what was given is not valid: trying the same again cannot help.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Task(_) | Self::Search { .. } | Self::Setting { .. })
+    }
+
+    /// Whether trying the same again later may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => source.is_retryable(),
+            Self::Refused { reason, .. } => {
+                matches!(reason, Refusal::MaxInstances { .. } | Refusal::QueueFull { .. })
+            }
+            Self::Died => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn store(store: &Alias, source: StoreError) -> Self {
+        match source {
+            StoreError::NotFound(id) => Self::UnknownTask(id),
+            StoreError::Exists(id) => Self::TaskExists(id),
+            source => Self::Store { store: store.clone(), source },
+        }
+    }
+}
+
+impl From<TriggerError> for Error {
+    fn from(error: TriggerError) -> Self {
+        Self::Task(error.into())
+    }
+}
+
+impl From<actix::MailboxError> for Error {
+    fn from(_: actix::MailboxError) -> Self {
+        Self::Gone
+    }
+}

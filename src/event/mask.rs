@@ -1,0 +1,122 @@
+use bitflags::bitflags;
+
+use super::Event;
+
+bitflags! {
+    /// Kinds of events, to say which ones a listener wants.
+    ///
+    /// ```
+    /// use callboard::event::EventMask;
+    ///
+    /// let mask = EventMask::TASK_ERROR | EventMask::TASK_MISSED;
+    /// assert!(EventMask::TASK.contains(mask));
+    /// ```
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct EventMask: u64 {
+        /// [`Event::SchedulerStarted`]
+        const SCHEDULER_STARTED = 1;
+        /// [`Event::SchedulerShutdown`]
+        const SCHEDULER_SHUTDOWN = 1 << 1;
+        /// [`Event::SchedulerPaused`]
+        const SCHEDULER_PAUSED = 1 << 2;
+        /// [`Event::SchedulerResumed`]
+        const SCHEDULER_RESUMED = 1 << 3;
+        /// [`Event::ExecutorAdded`]
+        const EXECUTOR_ADDED = 1 << 4;
+        /// [`Event::ExecutorRemoved`]
+        const EXECUTOR_REMOVED = 1 << 5;
+        /// [`Event::ExecutorRestarted`]
+        const EXECUTOR_RESTARTED = 1 << 6;
+        /// [`Event::ExecutorFailed`]
+        const EXECUTOR_FAILED = 1 << 7;
+        /// [`Event::StoreAdded`]
+        const STORE_ADDED = 1 << 8;
+        /// [`Event::StoreRemoved`]
+        const STORE_REMOVED = 1 << 9;
+        /// [`Event::StoreUnavailable`]
+        const STORE_UNAVAILABLE = 1 << 10;
+        /// [`Event::StoreRecovered`]
+        const STORE_RECOVERED = 1 << 11;
+        /// [`Event::RecordUnreadable`]
+        const RECORD_UNREADABLE = 1 << 12;
+        /// [`Event::AllTasksRemoved`]
+        const ALL_TASKS_REMOVED = 1 << 13;
+        /// [`Event::TaskAdded`]
+        const TASK_ADDED = 1 << 14;
+        /// [`Event::TaskRemoved`]
+        const TASK_REMOVED = 1 << 15;
+        /// [`Event::TaskModified`]
+        const TASK_MODIFIED = 1 << 16;
+        /// [`Event::TaskSubmitted`]
+        const TASK_SUBMITTED = 1 << 17;
+        /// [`Event::TaskExecuted`]
+        const TASK_EXECUTED = 1 << 18;
+        /// [`Event::TaskError`]
+        const TASK_ERROR = 1 << 19;
+        /// [`Event::TaskMissed`]
+        const TASK_MISSED = 1 << 20;
+        /// [`Event::TaskMaxInstances`]
+        const TASK_MAX_INSTANCES = 1 << 21;
+        /// [`Event::TaskRefused`]
+        const TASK_REFUSED = 1 << 22;
+        /// [`Event::TaskCancelled`]
+        const TASK_CANCELLED = 1 << 23;
+        /// [`Event::TaskTimedOut`]
+        const TASK_TIMED_OUT = 1 << 24;
+        /// [`Event::TaskInterrupted`] and [`Event::RunInterrupted`]
+        const TASK_INTERRUPTED = 1 << 25;
+        /// [`Event::TaskStalled`]
+        const TASK_STALLED = 1 << 26;
+        /// [`Event::ClockJumped`]
+        const CLOCK_JUMPED = 1 << 27;
+        /// [`Event::SchedulerRestarted`]
+        const SCHEDULER_RESTARTED = 1 << 28;
+
+        /// Every end of a run.
+        const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
+            | Self::TASK_MAX_INSTANCES.bits() | Self::TASK_REFUSED.bits() | Self::TASK_CANCELLED.bits()
+            | Self::TASK_TIMED_OUT.bits() | Self::TASK_INTERRUPTED.bits();
+        /// Everything about tasks.
+        const TASK = Self::RUN_ENDED.bits() | Self::TASK_ADDED.bits() | Self::TASK_REMOVED.bits()
+            | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits();
+        /// Everything, also what later versions add.
+        const ALL = u64::MAX;
+    }
+}
+
+impl Event {
+    /// The event's kind: exactly one bit.
+    pub fn mask(&self) -> EventMask {
+        match self {
+            Self::SchedulerStarted => EventMask::SCHEDULER_STARTED,
+            Self::SchedulerShutdown => EventMask::SCHEDULER_SHUTDOWN,
+            Self::SchedulerPaused => EventMask::SCHEDULER_PAUSED,
+            Self::SchedulerResumed => EventMask::SCHEDULER_RESUMED,
+            Self::ExecutorAdded { .. } => EventMask::EXECUTOR_ADDED,
+            Self::ExecutorRemoved { .. } => EventMask::EXECUTOR_REMOVED,
+            Self::ExecutorRestarted { .. } => EventMask::EXECUTOR_RESTARTED,
+            Self::ExecutorFailed { .. } => EventMask::EXECUTOR_FAILED,
+            Self::StoreAdded { .. } => EventMask::STORE_ADDED,
+            Self::StoreRemoved { .. } => EventMask::STORE_REMOVED,
+            Self::StoreUnavailable { .. } => EventMask::STORE_UNAVAILABLE,
+            Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
+            Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
+            Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
+            Self::TaskAdded { .. } => EventMask::TASK_ADDED,
+            Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,
+            Self::TaskModified { .. } => EventMask::TASK_MODIFIED,
+            Self::TaskSubmitted(_) => EventMask::TASK_SUBMITTED,
+            Self::TaskExecuted(_) => EventMask::TASK_EXECUTED,
+            Self::TaskError(_) => EventMask::TASK_ERROR,
+            Self::TaskMissed(_) => EventMask::TASK_MISSED,
+            Self::TaskMaxInstances(_) => EventMask::TASK_MAX_INSTANCES,
+            Self::TaskRefused(_) => EventMask::TASK_REFUSED,
+            Self::TaskCancelled(_) => EventMask::TASK_CANCELLED,
+            Self::TaskTimedOut(_) => EventMask::TASK_TIMED_OUT,
+            Self::TaskInterrupted(_) | Self::RunInterrupted { .. } => EventMask::TASK_INTERRUPTED,
+            Self::TaskStalled { .. } => EventMask::TASK_STALLED,
+            Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
+            Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,
+        }
+    }
+}

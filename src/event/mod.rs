@@ -1,0 +1,299 @@
+//! WHAT HAPPENED: one value a fact, sent to whoever asked for its kind.
+//!
+//! Only the scheduler publishes, so the events of one task reach every listener in order: added,
+//! submitted, ended, removed.
+
+mod actor;
+mod mask;
+mod message;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+pub use actor::EventBus;
+pub(crate) use actor::{OpenStream, Wanted, Watch};
+pub use mask::EventMask;
+pub use message::{ListenerId, Publish, Subscribe, Unsubscribe};
+pub use stream::EventStream;
+
+use crate::task::{Alias, Run, RunEnd, Source, TaskId};
+
+/// Something that happened. Cheap to clone.
+///
+/// As JSON an event is an object whose `event` says what happened, in snake case.
+#[derive(Debug, Clone, Serialize, actix::Message)]
+#[rtype(result = "()")]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The scheduler began to work.
+    SchedulerStarted,
+    /// The scheduler has stopped.
+    SchedulerShutdown,
+    /// The scheduler stopped starting runs.
+    SchedulerPaused,
+    /// The scheduler starts runs again.
+    SchedulerResumed,
+    /// An executor was added.
+    ExecutorAdded {
+        /// Its alias.
+        executor: Alias,
+    },
+    /// An executor was removed.
+    ExecutorRemoved {
+        /// Its alias.
+        executor: Alias,
+    },
+    /// An executor's actor died and a successor has taken its place.
+    ExecutorRestarted {
+        /// Its alias.
+        executor: Alias,
+        /// What the actor died of.
+        cause: String,
+    },
+    /// An executor's actor died and will not be started again by itself.
+    ExecutorFailed {
+        /// Its alias.
+        executor: Alias,
+        /// Why.
+        cause: String,
+    },
+    /// A store was added.
+    StoreAdded {
+        /// Its alias.
+        store: Alias,
+    },
+    /// A store was removed.
+    StoreRemoved {
+        /// Its alias.
+        store: Alias,
+    },
+    /// A store does not answer, or answers with errors. It is tried again.
+    StoreUnavailable {
+        /// Its alias.
+        store: Alias,
+        /// What went wrong.
+        cause: String,
+    },
+    /// A store works again.
+    StoreRecovered {
+        /// Its alias.
+        store: Alias,
+    },
+    /// A record in a store cannot be read; it was left as it is and its task does not run.
+    RecordUnreadable {
+        /// The store.
+        store: Alias,
+        /// The task's id, as far as it could be told.
+        id: String,
+        /// What is wrong with the record.
+        cause: String,
+    },
+    /// All tasks of a store were removed.
+    AllTasksRemoved {
+        /// The store.
+        store: Alias,
+    },
+    /// A task was added.
+    TaskAdded {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+    },
+    /// A task was removed, by somebody or because its schedule has ended.
+    TaskRemoved {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+    },
+    /// A task was changed, paused or resumed.
+    TaskModified {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+    },
+    /// A run was handed to its executor.
+    TaskSubmitted(RunFact),
+    /// A run ended well.
+    TaskExecuted(RunReport),
+    /// A run failed or panicked.
+    TaskError(RunReport),
+    /// A run would have started later than its misfire grace allows, or was one of more than
+    /// `max_catch_up`.
+    TaskMissed(RunReport),
+    /// A run was refused because as many as allowed were running.
+    TaskMaxInstances(RunReport),
+    /// A run was refused for another reason: its executor or handler is not there.
+    TaskRefused(RunReport),
+    /// A run was cancelled.
+    TaskCancelled(RunReport),
+    /// A run took longer than it may.
+    TaskTimedOut(RunReport),
+    /// A run was cut off by the death of its executor or of the process.
+    TaskInterrupted(RunReport),
+    /// A run of an earlier life of the scheduler never ended: the process died meanwhile.
+    RunInterrupted {
+        /// The store.
+        store: Alias,
+        /// The run's record, with its end.
+        record: Box<crate::task::RunRecord>,
+    },
+    /// The trigger of a task could not say when it runs next; the task was paused.
+    TaskStalled {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+        /// What the trigger said.
+        cause: String,
+    },
+    /// The wall clock and elapsed time went apart by more than a second.
+    ClockJumped {
+        /// By how much the wall clock is ahead of where it should be, in milliseconds; negative
+        /// when it was set back.
+        by_ms: i64,
+    },
+    /// The scheduler's actor died and a successor has taken its place.
+    SchedulerRestarted {
+        /// What it died of.
+        cause: String,
+    },
+}
+
+/// A run, as events tell of it.
+#[derive(Debug, Clone)]
+pub struct RunFact(pub Arc<Run>);
+
+/// A run and its end, as events tell of it.
+#[derive(Debug, Clone)]
+pub struct RunReport {
+    /// The run.
+    pub run: Arc<Run>,
+    /// Its end.
+    pub end: Arc<RunEnd>,
+}
+
+/// How a run looks as JSON.
+#[derive(Serialize)]
+struct RunView<'a> {
+    id: &'a TaskId,
+    store: &'a Alias,
+    run: crate::task::RunId,
+    nominal: DateTime<Utc>,
+    due: DateTime<Utc>,
+    coalesced: u64,
+    source: Source,
+    attempt: u32,
+}
+
+impl<'a> From<&'a Run> for RunView<'a> {
+    fn from(run: &'a Run) -> Self {
+        Self {
+            id: &run.task.id,
+            store: &run.store,
+            run: run.id,
+            nominal: run.nominal,
+            due: run.due,
+            coalesced: run.coalesced,
+            source: run.source,
+            attempt: run.attempt,
+        }
+    }
+}
+
+impl Serialize for RunFact {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        RunView::from(&*self.0).serialize(s)
+    }
+}
+
+impl Serialize for RunReport {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct View<'a> {
+            #[serde(flatten)]
+            run: RunView<'a>,
+            late_ms: i64,
+            duration_ms: f64,
+            #[serde(flatten)]
+            end: &'a RunEnd,
+        }
+        View {
+            run: (&*self.run).into(),
+            late_ms: self.lateness().num_milliseconds(),
+            duration_ms: self.duration().as_secs_f64() * 1e3,
+            end: &self.end,
+        }
+        .serialize(s)
+    }
+}
+
+impl RunReport {
+    /// The task.
+    pub fn task_id(&self) -> &TaskId {
+        &self.run.task.id
+    }
+
+    /// How long after it was due the run began; zero when it did not begin.
+    pub fn lateness(&self) -> chrono::TimeDelta {
+        self.end.lateness(self.run.due)
+    }
+
+    /// How long the code ran.
+    pub fn duration(&self) -> Duration {
+        self.end.duration
+    }
+}
+
+impl Event {
+    /// The event that tells of a run's end.
+    pub fn of_end(run: Arc<Run>, end: Arc<RunEnd>) -> Self {
+        use crate::task::{Outcome, Refusal};
+        let report = RunReport { run, end };
+        match &report.end.outcome {
+            Outcome::Executed { .. } => Self::TaskExecuted(report),
+            Outcome::Failed { .. } | Outcome::Panicked { .. } => Self::TaskError(report),
+            Outcome::TimedOut { .. } => Self::TaskTimedOut(report),
+            Outcome::Cancelled => Self::TaskCancelled(report),
+            Outcome::Missed { .. } | Outcome::Coalesced { .. } => Self::TaskMissed(report),
+            Outcome::Refused { reason: Refusal::MaxInstances { .. } } => Self::TaskMaxInstances(report),
+            Outcome::Refused { .. } => Self::TaskRefused(report),
+            Outcome::Interrupted { .. } => Self::TaskInterrupted(report),
+        }
+    }
+
+    /// The task the event is about, if it is about one.
+    pub fn task_id(&self) -> Option<&TaskId> {
+        match self {
+            Self::TaskAdded { id, .. }
+            | Self::TaskRemoved { id, .. }
+            | Self::TaskModified { id, .. }
+            | Self::TaskStalled { id, .. } => Some(id),
+            Self::TaskSubmitted(fact) => Some(&fact.0.task.id),
+            Self::RunInterrupted { record, .. } => Some(&record.task),
+            _ => self.report().map(RunReport::task_id),
+        }
+    }
+
+    /// The end of the run the event tells of, if it tells of one.
+    pub fn report(&self) -> Option<&RunReport> {
+        match self {
+            Self::TaskExecuted(report)
+            | Self::TaskError(report)
+            | Self::TaskMissed(report)
+            | Self::TaskMaxInstances(report)
+            | Self::TaskRefused(report)
+            | Self::TaskCancelled(report)
+            | Self::TaskTimedOut(report)
+            | Self::TaskInterrupted(report) => Some(report),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The async executor: runs are futures on arbiters.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use actix::prelude::*;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::custom::OwnArbiter;
+use super::{Drive, ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner};
+use crate::task::RunId;
+
+/// How many runs a worker starts, and how many it carries on, before it lets the other work of its
+/// arbiter have a turn.
+const TURN: usize = 128;
+
+/// Runs tasks as futures, which need not be `Send`, on arbiters of its own: one unless told
+/// otherwise. A run begins and ends on one arbiter.
+///
+/// Blocking code given to it runs on tokio's threads for blocking work (512 at most per arbiter)
+/// and cannot be cut off, only asked to stop.
+///
+/// ```
+/// use callboard::executor::AsyncExecutor;
+///
+/// let executor = AsyncExecutor::new().arbiters(2).limit(1000);
+/// ```
+#[derive(Debug, Clone)]
+pub struct AsyncExecutor {
+    /// `None`: the current one.
+    arbiters: Option<usize>,
+    limit: Option<usize>,
+}
+
+impl Default for AsyncExecutor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AsyncExecutor {
+    /// One arbiter of its own, no limit.
+    pub fn new() -> Self {
+        Self { arbiters: Some(1), limit: None }
+    }
+
+    /// That many arbiters of its own, each with a thread; 0 counts as 1. Runs are dealt out to
+    /// them in turn.
+    pub fn arbiters(mut self, arbiters: usize) -> Self {
+        self.arbiters = Some(arbiters.max(1));
+        self
+    }
+
+    /// Runs tasks on the arbiter that starts the executor, which in a scheduler is the
+    /// scheduler's own: no thread more, but a task that does not yield holds everything up, and a
+    /// program does not end before its blocking runs have.
+    pub fn on_current(mut self) -> Self {
+        self.arbiters = None;
+        self
+    }
+
+    /// At most so many runs at once; others wait in a queue without bound. 0 counts as 1. With
+    /// several arbiters each has an even share of the limit, and there are never more arbiters
+    /// than that.
+    pub fn limit(mut self, runs: usize) -> Self {
+        self.limit = Some(runs.max(1));
+        self
+    }
+}
+
+impl ExecutorSource for AsyncExecutor {
+    fn start(&mut self, keep: Keep) -> ExecutorAddr {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let Some(arbiters) = self.arbiters else {
+            return ExecutorAddr::new(ExecutorActor::new(AsyncRunner::new(1, limit), keep).start());
+        };
+        let home = Arbiter::new();
+        let own = OwnArbiter::of(&home);
+        let workers = arbiters.min(limit);
+        ExecutorAddr::new(ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
+            ExecutorActor::new(AsyncRunner::new(workers, limit), keep).at_home(own)
+        }))
+    }
+}
+
+struct AsyncRunner {
+    /// The first lives on the actor's own arbiter.
+    workers: Vec<Worker>,
+    /// Who is next.
+    turn: usize,
+}
+
+/// What a runner holds of one worker. Dropping it cuts off the worker's runs.
+struct Worker {
+    orders: mpsc::UnboundedSender<Order>,
+    /// How many runs it has begun or dropped, told once a turn.
+    taken: Arc<AtomicUsize>,
+    given: usize,
+    limit: usize,
+    _arbiter: Option<OwnArbiter>,
+}
+
+enum Order {
+    Start(Vec<Job>),
+    Cancel(RunId),
+}
+
+impl Worker {
+    fn new(limit: usize, own_arbiter: bool) -> Self {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let told = taken.clone();
+        // The crew's end needs no watching: it ends when this value is dropped, or with its
+        // arbiter, and then the next order does not arrive.
+        let begin = move || drop(actix_rt::spawn(Crew::new(orders, told, limit)));
+        let arbiter = if own_arbiter {
+            let arbiter = Arbiter::new();
+            arbiter.spawn_fn(begin);
+            Some(OwnArbiter::of(&arbiter))
+        } else {
+            begin();
+            None
+        };
+        Self { orders: sender, taken, given: 0, limit, _arbiter: arbiter }
+    }
+
+    fn give(&mut self, jobs: Vec<Job>) {
+        let count = jobs.len();
+        if let Err(mpsc::error::SendError(order)) = self.orders.send(Order::Start(jobs)) {
+            // A task has ended the arbiter it ran on. Its runs are interrupted; the next ones get
+            // a new one.
+            *self = Self::new(self.limit, self._arbiter.is_some());
+            let _ = self.orders.send(order);
+        }
+        self.given += count;
+    }
+}
+
+impl AsyncRunner {
+    fn new(workers: usize, limit: usize) -> Self {
+        let share = |index: usize| match limit {
+            usize::MAX => limit,
+            _ => limit / workers + usize::from(index < limit % workers),
+        };
+        let workers = (0..workers).map(|index| Worker::new(share(index), index > 0)).collect();
+        Self { workers, turn: 0 }
+    }
+}
+
+impl Runner for AsyncRunner {
+    fn kind(&self) -> &'static str {
+        "async"
+    }
+
+    fn start(&mut self, job: Job) {
+        self.start_all(vec![job]);
+    }
+
+    fn start_all(&mut self, mut jobs: Vec<Job>) {
+        // Stopped: the jobs are dropped and so interrupted.
+        let count = self.workers.len();
+        if count == 0 {
+            return;
+        }
+        let share = jobs.len().div_ceil(count).max(1);
+        while jobs.len() > share {
+            let rest = jobs.split_off(share);
+            self.workers[self.turn % count].give(jobs);
+            self.turn = self.turn.wrapping_add(1);
+            jobs = rest;
+        }
+        self.workers[self.turn % count].give(jobs);
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        for worker in &self.workers {
+            let _ = worker.orders.send(Order::Cancel(run));
+        }
+    }
+
+    fn stop(&mut self) {
+        self.workers.clear();
+    }
+
+    fn queued(&self) -> usize {
+        self.workers
+            .iter()
+            .map(|worker| worker.given.wrapping_sub(worker.taken.load(Ordering::Relaxed)))
+            .sum()
+    }
+}
+
+/// What runs on an arbiter: the runs that have begun and those that wait for a place.
+struct Crew {
+    orders: mpsc::UnboundedReceiver<Order>,
+    queue: VecDeque<Job>,
+    running: FuturesUnordered<Running>,
+    limit: usize,
+    taken: usize,
+    told: Arc<AtomicUsize>,
+}
+
+enum Running {
+    Async(Drive),
+    Blocking(JoinHandle<()>),
+}
+
+impl Crew {
+    fn new(orders: mpsc::UnboundedReceiver<Order>, told: Arc<AtomicUsize>, limit: usize) -> Self {
+        Self { orders, queue: VecDeque::new(), running: FuturesUnordered::new(), limit, taken: 0, told }
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        if let Some(at) = self.queue.iter().position(|job| job.run().id == run)
+            && let Some(job) = self.queue.remove(at)
+        {
+            self.taken = self.taken.wrapping_add(1);
+            job.cancel();
+        }
+    }
+
+    /// Begins one run. Most are so short that their first poll ends them, and cost no more than
+    /// that poll.
+    fn begin(&mut self, job: Job, cx: &mut Context<'_>) {
+        self.taken = self.taken.wrapping_add(1);
+        if job.run().code.is_blocking() {
+            self.running.push(Running::Blocking(actix_rt::task::spawn_blocking(move || {
+                if let Some(started) = job.begin() {
+                    started.block();
+                }
+            })));
+        } else if let Some(started) = job.begin() {
+            let mut drive = started.drive();
+            if drive.poll_once(cx).is_pending() {
+                // Polled again by `running` in this very turn, which leaves the right waker.
+                self.running.push(Running::Async(drive));
+            }
+        }
+    }
+}
+
+impl Future for Crew {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let crew = &mut *self;
+        while let Poll::Ready(order) = crew.orders.poll_recv(cx) {
+            match order {
+                Some(Order::Start(jobs)) => crew.queue.extend(jobs),
+                Some(Order::Cancel(run)) => crew.cancel(run),
+                None => return Poll::Ready(()),
+            }
+        }
+        let mut more = false;
+        for turn in 0.. {
+            if crew.running.len() >= crew.limit {
+                break;
+            }
+            if turn == TURN {
+                more = !crew.queue.is_empty();
+                break;
+            }
+            let Some(job) = crew.queue.pop_front() else { break };
+            crew.begin(job, cx);
+        }
+        for turn in 0.. {
+            if turn == TURN {
+                more = true;
+                break;
+            }
+            if !matches!(crew.running.poll_next_unpin(cx), Poll::Ready(Some(()))) {
+                break;
+            }
+        }
+        crew.told.store(crew.taken, Ordering::Relaxed);
+        // Places have become free for runs that wait.
+        more |= !crew.queue.is_empty() && crew.running.len() < crew.limit;
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Running {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Self::Async(drive) => Pin::new(drive).poll(cx),
+            // However it ended, the job has reported it.
+            Self::Blocking(thread) => Pin::new(thread).poll(cx).map(drop),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Self::Blocking(thread) = self {
+            // Has an effect while the code waits for a thread.
+            thread.abort();
+        }
+    }
+}

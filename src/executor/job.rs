@@ -1,0 +1,155 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::slot::Key;
+use crate::clock::{Busy, Clock};
+use crate::task::{Alias, Outcome, Refusal, Run, RunEnd, TaskContext};
+
+/// Where the jobs of one executor report.
+pub(super) struct Desk {
+    pub(super) alias: Alias,
+    pub(super) clock: Clock,
+    pub(super) ends: UnboundedSender<Report>,
+}
+
+/// The end of a job, on its way to the executor's actor.
+pub(super) struct Report {
+    pub(super) key: Key,
+    pub(super) end: RunEnd,
+    pub(super) busy: Busy,
+}
+
+/// A run that an executor has let in: what a [`Runner`](super::Runner) is given.
+///
+/// A job has exactly one end, whatever is done with it. One that is dropped before it ended is
+/// reported as interrupted, or as panicked when a panic is what drops it.
+pub struct Job {
+    run: Arc<Run>,
+    desk: Arc<Desk>,
+    key: Key,
+    busy: Busy,
+    started: Option<(DateTime<Utc>, Duration)>,
+    open: bool,
+}
+
+/// A job whose code is about to run. Made by [`Job::begin`].
+#[derive(Debug)]
+pub struct Started(pub(super) Job);
+
+impl Job {
+    pub(super) fn new(run: Arc<Run>, desk: Arc<Desk>, key: Key, busy: Busy) -> Self {
+        Self { run, desk, key, busy, started: None, open: true }
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    /// The alias of the executor.
+    pub fn executor(&self) -> &Alias {
+        &self.desk.alias
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &Clock {
+        &self.desk.clock
+    }
+
+    /// Call this when the code is about to run. `None` when it must not: the run was cancelled
+    /// while it waited, or it is later than its misfire grace allows; that has been reported then.
+    pub fn begin(mut self) -> Option<Started> {
+        if self.run.is_cancelled() {
+            self.close(Outcome::Cancelled);
+            return None;
+        }
+        let now = self.desk.clock.now();
+        let late = now - self.run.due;
+        if !self.run.task.misfire_grace.allows(late) {
+            self.close(Outcome::Missed { late_ms: u64::try_from(late.num_milliseconds()).unwrap_or(0) });
+            return None;
+        }
+        self.started = Some((now, self.desk.clock.monotonic()));
+        Some(Started(self))
+    }
+
+    /// Ends the run without having begun it.
+    pub fn refuse(mut self, reason: Refusal) {
+        self.close(Outcome::Refused { reason });
+    }
+
+    /// Ends the run as cut off.
+    pub fn interrupt(mut self, reason: impl Into<String>) {
+        self.close(Outcome::Interrupted { reason: reason.into() });
+    }
+
+    /// Ends the run as cancelled.
+    pub fn cancel(mut self) {
+        self.close(Outcome::Cancelled);
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let clock = &self.desk.clock;
+        let duration =
+            self.started.map_or(Duration::ZERO, |(_, since)| clock.monotonic().saturating_sub(since));
+        let end =
+            RunEnd { outcome, started_at: self.started.map(|(at, _)| at), ended_at: clock.now(), duration };
+        // The actor is gone when this fails: then its guardian's owner settles what was in flight.
+        let _ = self.desk.ends.send(Report { key: self.key, end, busy: clock.busy() });
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if self.open {
+            self.close(if std::thread::panicking() {
+                Outcome::Panicked { message: "what ran the task panicked".to_owned() }
+            } else {
+                Outcome::Interrupted { reason: "the executor let go of the run before it ended".to_owned() }
+            });
+        }
+    }
+}
+
+impl Started {
+    /// The run.
+    pub fn run(&self) -> &Arc<Run> {
+        &self.0.run
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &Clock {
+        &self.0.desk.clock
+    }
+
+    /// The alias of the executor.
+    pub fn executor(&self) -> &Alias {
+        &self.0.desk.alias
+    }
+
+    /// What the code is to be given. The job's hold on a virtual clock goes over to the context.
+    pub fn context(&mut self) -> TaskContext {
+        TaskContext::new(self.0.run.clone(), self.0.desk.clock.clone(), std::mem::take(&mut self.0.busy))
+    }
+
+    /// Reports how the run ended: for runners that run the code elsewhere. Others let
+    /// [`drive`](Self::drive) do it.
+    pub fn end(mut self, outcome: Outcome) {
+        self.0.close(outcome);
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("run", &self.run)
+            .field("executor", &self.desk.alias)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! WHERE tasks run.
+//!
+//! An executor is an actor that answers the messages of [`message`]; an [`ExecutorAddr`] is made
+//! from any actor that does. It alone counts the running instances of each task.
+
+mod actor;
+mod addr;
+#[cfg(feature = "testing")]
+pub mod contract;
+mod custom;
+mod debug;
+mod futures;
+mod job;
+pub mod message;
+mod pipeline;
+mod slot;
+#[cfg(feature = "testing")]
+mod stage;
+mod threads;
+
+pub use actor::ExecutorActor;
+pub use addr::ExecutorAddr;
+pub use custom::CustomExecutor;
+pub use debug::DebugExecutor;
+pub use futures::AsyncExecutor;
+pub use job::{Job, Started};
+pub use pipeline::Drive;
+pub use threads::ThreadPool;
+
+use crate::task::RunId;
+
+/// A guard that the actor of a supervised executor keeps for as long as it lives: its drop tells
+/// the guardian that the actor has ended.
+pub type Keep = Box<dyn Send>;
+
+/// Something that can start the actor of an executor, again if need be: what a scheduler's
+/// builder accepts.
+pub trait ExecutorSource: Send + 'static {
+    /// Starts the actor, which holds `keep` until it ends. Called in an actix system.
+    fn start(&mut self, keep: Keep) -> ExecutorAddr;
+
+    /// Whether the actor is started again after its death. An actor that somebody else owns is not.
+    fn supervised(&self) -> bool {
+        true
+    }
+}
+
+impl ExecutorSource for ExecutorAddr {
+    fn start(&mut self, _keep: Keep) -> ExecutorAddr {
+        self.clone()
+    }
+
+    fn supervised(&self) -> bool {
+        false
+    }
+}
+
+/// What runs the runs: the part of an executor that differs from one to the next, and the small
+/// way to write one. Instances, refusals, draining and reports are [`ExecutorActor`]'s.
+///
+/// The contract, which `contract::suite` checks:
+///
+/// - A job is begun ([`Job::begin`]) when its code is about to run, not before, and dropped when
+///   it will not. Its end is reported by itself.
+/// - No method waits: the actor answers nothing meanwhile.
+/// - Dropping the runner lets go of all jobs, as [`stop`](Self::stop) does.
+pub trait Runner: Unpin + 'static {
+    /// One word for people: `async`, `threadpool`, …
+    fn kind(&self) -> &'static str;
+
+    /// Takes charge of a job.
+    fn start(&mut self, job: Job);
+
+    /// Takes charge of several, in order.
+    fn start_all(&mut self, jobs: Vec<Job>) {
+        jobs.into_iter().for_each(|job| self.start(job));
+    }
+
+    /// A run was cancelled; its flag has been raised, which ends what [`Started::drive`] drives.
+    /// Drop its job here if it waits for a place. Default: nothing.
+    fn cancel(&mut self, run: RunId) {
+        let _ = run;
+    }
+
+    /// Lets go of every job: what waits is dropped, futures are dropped, code that cannot be
+    /// stopped is given up. No jobs come after this. Default: nothing; what is still in flight
+    /// afterwards has its flag raised, and that ends what [`Started::drive`] drives.
+    fn stop(&mut self) {}
+
+    /// How many jobs wait for a place. Default: 0.
+    fn queued(&self) -> usize {
+        0
+    }
+}

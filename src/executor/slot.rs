@@ -1,0 +1,182 @@
+//! Who counts the running instances: the one place there is.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::task::{Alias, Refusal, Run, RunId, TaskId};
+
+/// The runs in flight and, with them, how many there are of each task. An instance is taken with
+/// the entry of its run and given back with it, and an entry can be removed once.
+#[derive(Default)]
+pub(super) struct Instances {
+    /// Ids are unique within a store only. There are few stores, so a list will do.
+    counts: Vec<(Alias, FxHashMap<TaskId, u32>)>,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Counts the uses of the place, so that a key of an earlier one opens nothing.
+    turn: u32,
+    flight: Option<Flight>,
+}
+
+struct Flight {
+    run: Arc<Run>,
+    store: usize,
+}
+
+/// Names one entry; of no use once the entry has been removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    index: u32,
+    turn: u32,
+}
+
+impl Instances {
+    /// Takes an instance for `run`, or says why there is none.
+    pub(super) fn admit(&mut self, run: &Arc<Run>) -> Result<Key, Refusal> {
+        let store = match self.counts.iter().position(|(alias, _)| *alias == run.store) {
+            Some(store) => store,
+            None => {
+                self.counts.push((run.store.clone(), FxHashMap::default()));
+                self.counts.len() - 1
+            }
+        };
+        let count = self.counts[store].1.entry(run.task.id.clone()).or_insert(0);
+        let max = run.task.max_instances;
+        if *count >= max && !run.force {
+            if *count == 0 {
+                self.counts[store].1.remove(&run.task.id);
+            }
+            return Err(Refusal::MaxInstances { max });
+        }
+        *count += 1;
+        let flight = Some(Flight { run: run.clone(), store });
+        Ok(match self.free.pop() {
+            Some(index) => {
+                let entry = &mut self.entries[index as usize];
+                entry.turn = entry.turn.wrapping_add(1);
+                entry.flight = flight;
+                Key { index, turn: entry.turn }
+            }
+            None => {
+                let index = self.entries.len() as u32;
+                self.entries.push(Entry { turn: 0, flight });
+                Key { index, turn: 0 }
+            }
+        })
+    }
+
+    /// Gives the instance back; `None` when that has been done.
+    pub(super) fn give_back(&mut self, key: Key) -> Option<Arc<Run>> {
+        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.turn == key.turn)?;
+        let Flight { run, store } = entry.flight.take()?;
+        self.free.push(key.index);
+        let counts = &mut self.counts[store].1;
+        if let Some(count) = counts.get_mut(&run.task.id) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&run.task.id);
+            }
+        }
+        Some(run)
+    }
+
+    /// How many runs are in flight.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// The runs in flight, in no order.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.entries.iter().filter_map(|entry| entry.flight.as_ref()).map(|flight| &flight.run)
+    }
+
+    /// The run called `id`, if it is in flight. Looks at all of them: made for the rare request.
+    pub(super) fn find(&self, id: RunId) -> Option<&Arc<Run>> {
+        self.runs().find(|run| run.id == id)
+    }
+
+    /// Gives every instance back.
+    pub(super) fn give_all_back(&mut self) -> Vec<Arc<Run>> {
+        let keys: Vec<_> =
+            (0u32..).zip(&self.entries).map(|(index, entry)| Key { index, turn: entry.turn }).collect();
+        keys.into_iter().filter_map(|key| self.give_back(key)).collect()
+    }
+
+    /// The tasks with a run in flight, in order, and how many there are. A task's store is named
+    /// when more than one store has runs.
+    pub(super) fn by_task(&self) -> Vec<(String, u32)> {
+        let one_store = self.counts.iter().filter(|(_, counts)| !counts.is_empty()).count() < 2;
+        let mut list: Vec<_> = self
+            .counts
+            .iter()
+            .flat_map(|(store, counts)| {
+                counts.iter().map(move |(task, count)| {
+                    (if one_store { task.to_string() } else { format!("{store}/{task}") }, *count)
+                })
+            })
+            .collect();
+        list.sort();
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::task::{Code, OwnerId, Task, TaskContext, TaskDefaults};
+    use crate::trigger::Trigger;
+
+    proptest! {
+        /// Runs come and go in any order, keys are used again and again: the counts are what a
+        /// list of the runs says.
+        #[test]
+        fn counts_are_what_is_in_flight(steps in prop::collection::vec((0usize..4, any::<bool>(), 0usize..50), 0..200)) {
+            let code = Code::from_async(|_: TaskContext, ()| async {});
+            let tasks: Vec<_> = (0..4u32)
+                .map(|n| {
+                    let task = Task::new("x").id(n.to_string()).trigger(Trigger::Shutdown).max_instances(n + 1);
+                    Arc::new(task.resolve(&TaskDefaults::default(), chrono_tz::UTC).unwrap())
+                })
+                .collect();
+            let mut instances = Instances::default();
+            let mut flying: Vec<(Key, usize)> = Vec::new();
+            let mut landed: Vec<Key> = Vec::new();
+            for (serial, (task, come, which)) in steps.into_iter().enumerate() {
+                if come {
+                    let id = RunId { owner: OwnerId(1), serial: serial as u64 };
+                    let run = Run::new(id, tasks[task].clone(), Alias::default_alias(), chrono::DateTime::UNIX_EPOCH, code.clone());
+                    let there = flying.iter().filter(|(_, other)| *other == task).count();
+                    match instances.admit(&Arc::new(run)) {
+                        Ok(key) => {
+                            prop_assert!(there <= task);
+                            flying.push((key, task));
+                        }
+                        Err(_) => prop_assert_eq!(there, task + 1),
+                    }
+                } else if !flying.is_empty() {
+                    let (key, task) = flying.swap_remove(which % flying.len());
+                    let run = instances.give_back(key);
+                    prop_assert_eq!(run.map(|run| run.task.id.to_string()), Some(task.to_string()));
+                    landed.push(key);
+                }
+                for key in &landed {
+                    prop_assert!(instances.give_back(*key).is_none());
+                }
+                prop_assert_eq!(instances.len(), flying.len());
+                for (task, count) in instances.by_task() {
+                    let there = flying.iter().filter(|(_, other)| other.to_string() == task).count();
+                    prop_assert_eq!(there, count as usize);
+                }
+            }
+            prop_assert_eq!(instances.give_all_back().len(), flying.len());
+            prop_assert!(instances.by_task().is_empty());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use futures::channel::oneshot;
+
+use super::SchedulerState;
+use super::flight::Flight;
+use super::stage::{ExecutorSlot, StoreSlot};
+use super::wake::Wake;
+use crate::clock::Clock;
+use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
+use crate::task::{Alias, OwnerId, Registry, RunId, Task, TaskDefaults};
+
+/// The actor that conducts: it owns the lifecycle, the timer, the aliases of stores and executors,
+/// the tasks that wait for the start and the runs in flight. See the [module](super).
+///
+/// Build one with [`Scheduler::builder`]; talk to it through its [`Handle`](super::Handle) or with
+/// the messages of [`message`](super::message).
+pub struct Scheduler {
+    pub(super) settings: Arc<Settings>,
+    pub(super) estate: Estate,
+    pub(super) bus: Addr<EventBus>,
+    /// The kinds of events anybody listens to; others are not built.
+    pub(super) wanted: EventMask,
+    pub(super) wake: Wake,
+    pub(super) last_seen: DateTime<Utc>,
+    /// Who waits for the shutdown under way.
+    pub(super) stopping: Vec<oneshot::Sender<()>>,
+    /// Shutdown tasks not submitted yet, and who waits for them.
+    pub(super) shutdown_runs: usize,
+    pub(super) shutdown_bell: Option<oneshot::Sender<()>>,
+    /// Where the estate goes when the actor dies.
+    pub(super) will: std::sync::mpsc::Sender<Estate>,
+    /// Dropped last: it tells the guardian that the actor has ended.
+    pub(super) _keep: Box<dyn Send>,
+}
+
+/// What does not change while the scheduler lives.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub name: String,
+    pub identity: String,
+    pub registry: Registry,
+    pub timezone: Tz,
+    pub clock: Clock,
+    pub defaults: TaskDefaults,
+    pub store_retry: Duration,
+    pub store_deadline: Duration,
+    pub batch: usize,
+}
+
+/// What a successor inherits when the actor dies of a panic.
+#[derive(Default)]
+pub(super) struct Estate {
+    pub state: Lifecycle,
+    pub stores: BTreeMap<Alias, StoreSlot>,
+    pub executors: BTreeMap<Alias, ExecutorSlot>,
+    pub pending: Vec<Task>,
+    pub flight: Flight,
+    pub owner: Option<OwnerId>,
+    pub serial: u64,
+    /// Tells slots of one alias apart over time.
+    pub generation: u64,
+    /// What ends with the scheduler, once no handle is left.
+    pub retired: Option<(ArbiterHandle, Option<System>)>,
+}
+
+/// Where the scheduler is in its life.
+pub(super) struct Lifecycle {
+    pub state: SchedulerState,
+    /// How often it was started; only the outermost shutdown acts.
+    pub depth: u32,
+    pub started_at: Option<(DateTime<Utc>, Duration)>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { state: SchedulerState::Stopped, depth: 0, started_at: None }
+    }
+}
+
+impl Scheduler {
+    /// Sets up a scheduler.
+    pub fn builder() -> super::Builder {
+        super::Builder::new()
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.settings.clock
+    }
+
+    pub(super) fn state(&self) -> SchedulerState {
+        self.estate.state.state
+    }
+
+    /// Whether stores and executors are at work.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(
+            self.state(),
+            SchedulerState::Running | SchedulerState::Paused | SchedulerState::ShuttingDown
+        )
+    }
+
+    /// Publishes events, all of which somebody may want.
+    pub(super) fn publish(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.bus.do_send(Publish { events, busy: self.clock().busy() });
+        }
+    }
+
+    /// Publishes one event, if anybody wants its kind.
+    pub(super) fn tell(&self, event: Event) {
+        if self.wanted.intersects(event.mask()) {
+            self.publish(vec![event]);
+        }
+    }
+
+    pub(super) fn wants(&self, kind: EventMask) -> bool {
+        self.wanted.intersects(kind)
+    }
+
+    pub(super) fn owner(&mut self) -> OwnerId {
+        let now = self.settings.clock.now();
+        *self.estate.owner.get_or_insert_with(|| OwnerId::generate(now))
+    }
+
+    pub(super) fn next_run_id(&mut self) -> RunId {
+        self.estate.serial += 1;
+        RunId { owner: self.owner(), serial: self.estate.serial }
+    }
+
+    /// The aliases of stores, for messages to people.
+    pub(super) fn store_names(&self) -> Vec<String> {
+        self.estate.stores.keys().map(Alias::to_string).collect()
+    }
+
+    /// The aliases of executors, for messages to people.
+    pub(super) fn executor_names(&self) -> Vec<String> {
+        self.estate.executors.keys().map(Alias::to_string).collect()
+    }
+}
+
+impl Actor for Scheduler {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.bus.do_send(Watch(ctx.address().recipient()));
+        self.inherit(ctx);
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        // Nobody to inherit means that the whole system ends.
+        self.will.send(std::mem::take(&mut self.estate)).ok();
+    }
+}
+
+impl Handler<Wanted> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, Wanted(mask): Wanted, _: &mut Self::Context) {
+        self.wanted = mask;
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Handler<super::message::Crash> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: super::message::Crash, _: &mut Self::Context) {
+        panic!("asked to");
+    }
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("name", &self.settings.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

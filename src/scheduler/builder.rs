@@ -1,0 +1,323 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use chrono_tz::Tz;
+
+use super::actor::{Estate, Scheduler, Settings};
+use super::handle::Handle;
+use super::message::Start;
+use super::stage::{ExecutorSlot, StoreSlot};
+use super::wake::Wake;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::event::{EventBus, EventMask};
+use crate::executor::{AsyncExecutor, ExecutorSource};
+use crate::store::{MemoryStore, StoreSource};
+use crate::supervision::{ChildChange, ChildNotice, Guardian, Link, LinkOwner, RestartPolicy};
+use crate::task::{Alias, Registry, TaskDefaults};
+
+/// Sets up a scheduler; from [`Scheduler::builder`].
+///
+/// Nothing needs to be set: without a store there is a memory store called `default`, without an
+/// executor an async executor called `default`.
+///
+/// ```
+/// use callboard::prelude::*;
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), callboard::Error> {
+/// let scheduler = Scheduler::builder()
+///     .name("letters")
+///     .timezone(chrono_tz::Europe::Lisbon)
+///     .defaults(TaskDefaults { max_instances: 4, ..TaskDefaults::default() })
+///     .start()
+///     .await?;
+/// scheduler.shutdown(Shutdown::now()).await
+/// # }
+/// ```
+pub struct Builder {
+    name: String,
+    identity: Option<String>,
+    registry: Registry,
+    timezone: Tz,
+    clock: Clock,
+    defaults: TaskDefaults,
+    store_retry: Duration,
+    store_deadline: Duration,
+    batch: usize,
+    stores: Vec<(String, Box<dyn StoreSource>, Option<RestartPolicy>)>,
+    executors: Vec<(String, Box<dyn ExecutorSource>, Option<RestartPolicy>)>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            name: "callboard".to_owned(),
+            identity: None,
+            registry: Registry::new(),
+            timezone: Tz::UTC,
+            clock: Clock::system(),
+            defaults: TaskDefaults::default(),
+            store_retry: Duration::from_secs(1),
+            store_deadline: Duration::from_secs(30),
+            batch: 2048,
+            stores: Vec::new(),
+            executors: Vec::new(),
+        }
+    }
+
+    /// A name, for logs and status pages. Default: `callboard`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The scheduler's identity among those that share a store. Default: its name.
+    pub fn identity(mut self, identity: impl Into<String>) -> Self {
+        self.identity = Some(identity.into());
+        self
+    }
+
+    /// The code that tasks may name.
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// The zone in which triggers are read that name none. Default: UTC.
+    pub fn timezone(mut self, zone: Tz) -> Self {
+        self.timezone = zone;
+        self
+    }
+
+    /// The clock. Default: the machine's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// What tasks are given that leave an option out.
+    pub fn defaults(mut self, defaults: TaskDefaults) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
+    /// Adds a store under an alias.
+    pub fn store(mut self, alias: impl Into<String>, source: impl StoreSource) -> Self {
+        self.stores.push((alias.into(), Box::new(source), None));
+        self
+    }
+
+    /// Adds an executor under an alias.
+    pub fn executor(mut self, alias: impl Into<String>, source: impl ExecutorSource) -> Self {
+        self.executors.push((alias.into(), Box::new(source), None));
+        self
+    }
+
+    /// What is done when the actor of the store or executor added last dies. Default: it is started
+    /// again, at most five times a minute, after a growing delay.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        // Whichever was added last carries no policy of its own yet.
+        match (self.executors.last_mut(), self.stores.last_mut()) {
+            (Some((_, _, slot @ None)), _) | (_, Some((_, _, slot @ None))) => *slot = Some(policy),
+            _ => {}
+        }
+        self
+    }
+
+    /// How long to wait before a store that failed is tried again; doubles up to sixty times this.
+    /// Default: 1 s.
+    pub fn store_retry(mut self, delay: Duration) -> Self {
+        self.store_retry = delay;
+        self
+    }
+
+    /// How long a store may take to answer before it counts as unavailable. Default: 30 s.
+    pub fn store_deadline(mut self, deadline: Duration) -> Self {
+        self.store_deadline = deadline;
+        self
+    }
+
+    /// How many due tasks are dealt with at a time. Default: 2048.
+    pub fn batch(mut self, tasks: usize) -> Self {
+        self.batch = tasks;
+        self
+    }
+
+    /// Builds the scheduler, stopped: tasks that are added now wait for the start. It lives on an
+    /// arbiter of its own.
+    ///
+    /// # Errors
+    /// When a setting is not valid.
+    ///
+    /// # Panics
+    /// Outside an actix system.
+    pub fn build(self) -> Result<Handle, Error> {
+        let (settings, estate) = self.settle()?;
+        let settings = Arc::new(settings);
+        let clock = settings.clock.clone();
+        let (owner, link) = Link::new();
+        let arbiter = Arbiter::new();
+        let handle = Handle::new(link, arbiter.handle());
+        arbiter.spawn_fn(move || {
+            let bus = EventBus::new().start();
+            let (will, inherited) = std::sync::mpsc::channel();
+            will.send(estate).ok();
+            let factory = move |keep| {
+                let now = settings.clock.now();
+                Scheduler {
+                    settings: settings.clone(),
+                    estate: inherited.try_recv().unwrap_or_default(),
+                    bus: bus.clone(),
+                    wanted: EventMask::empty(),
+                    wake: Wake::default(),
+                    last_seen: now,
+                    stopping: Vec::new(),
+                    shutdown_runs: 0,
+                    shutdown_bell: None,
+                    will: will.clone(),
+                    _keep: keep,
+                }
+                .start()
+            };
+            let policy = RestartPolicy::always().unlimited(Duration::from_secs(60));
+            Usher::start_with(owner, |usher| {
+                Guardian::new("scheduler", policy, clock, factory, usher.recipient()).start()
+            });
+        });
+        Ok(handle)
+    }
+
+    /// Builds and starts the scheduler.
+    ///
+    /// # Errors
+    /// When a setting is not valid or a store cannot be opened; nothing is left running then.
+    ///
+    /// # Panics
+    /// Outside an actix system.
+    pub async fn start(self) -> Result<Handle, Error> {
+        let handle = self.build()?;
+        handle.send(Start::default()).await??;
+        Ok(handle)
+    }
+
+    /// Starts the scheduler on a thread with an actix system of its own, for programs that have
+    /// none. The handle can be used from any thread and any executor of futures; the thread ends
+    /// after the shutdown, when no handle is left.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_isolated(self) -> Result<Handle, Error>
+    where
+        Self: Send,
+    {
+        let (report, started) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("callboard".to_owned()).spawn(move || {
+            let system = System::new();
+            let result = system.block_on(self.start());
+            let up = result.is_ok();
+            report.send(result.map(|handle| handle.owning_system())).ok();
+            if up {
+                system.run().ok();
+            }
+        });
+        match thread {
+            Ok(_) => started.recv().unwrap_or(Err(Error::Gone)),
+            Err(error) => Err(Error::Setting { setting: "thread", reason: error.to_string() }),
+        }
+    }
+
+    fn settle(mut self) -> Result<(Settings, Estate), Error> {
+        self.registry.check()?;
+        for (setting, value) in [("store_retry", self.store_retry), ("store_deadline", self.store_deadline)] {
+            if value.is_zero() {
+                let reason = "is 0; it must be longer".to_owned();
+                return Err(Error::Setting { setting, reason });
+            }
+        }
+        if self.batch == 0 {
+            return Err(Error::Setting {
+                setting: "batch",
+                reason: "is 0; it must be at least 1".to_owned(),
+            });
+        }
+        if self.stores.is_empty() {
+            self.stores.push(("default".to_owned(), Box::new(MemoryStore::new()), None));
+        }
+        if self.executors.is_empty() {
+            self.executors.push(("default".to_owned(), Box::new(AsyncExecutor::new()), None));
+        }
+        let mut estate = Estate { stores: BTreeMap::new(), executors: BTreeMap::new(), ..Estate::default() };
+        let policy = RestartPolicy::always();
+        for (alias, source, own) in self.stores {
+            let alias = Alias::new(alias)?;
+            let slot = StoreSlot::new(source, own.unwrap_or(policy));
+            if estate.stores.insert(alias.clone(), slot).is_some() {
+                return Err(Error::AliasTaken { kind: "store", alias });
+            }
+        }
+        for (alias, source, own) in self.executors {
+            let alias = Alias::new(alias)?;
+            let slot = ExecutorSlot::new(source, own.unwrap_or(policy));
+            if estate.executors.insert(alias.clone(), slot).is_some() {
+                return Err(Error::AliasTaken { kind: "executor", alias });
+            }
+        }
+        let settings = Settings {
+            identity: self.identity.unwrap_or_else(|| self.name.clone()),
+            name: self.name,
+            registry: self.registry,
+            timezone: self.timezone,
+            clock: self.clock,
+            defaults: self.defaults,
+            store_retry: self.store_retry,
+            store_deadline: self.store_deadline,
+            batch: self.batch,
+        };
+        Ok((settings, estate))
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Leads handles to the scheduler's actor and its successors.
+struct Usher {
+    owner: LinkOwner<Addr<Scheduler>>,
+    /// Lives as long as somebody holds its address.
+    _guardian: Addr<Guardian<Addr<Scheduler>>>,
+}
+
+impl Usher {
+    fn start_with(
+        owner: LinkOwner<Addr<Scheduler>>,
+        guardian: impl FnOnce(Addr<Self>) -> Addr<Guardian<Addr<Scheduler>>>,
+    ) {
+        Self::create(|ctx| Self { owner, _guardian: guardian(ctx.address()) });
+    }
+}
+
+impl Actor for Usher {
+    type Context = Context<Self>;
+}
+
+impl Handler<ChildNotice<Addr<Scheduler>>> for Usher {
+    type Result = ();
+
+    fn handle(&mut self, notice: ChildNotice<Addr<Scheduler>>, _: &mut Self::Context) {
+        match notice.change {
+            ChildChange::Started { child, cause } => {
+                if let Some(cause) = cause {
+                    tracing::error!(%cause, "the scheduler's actor died and was started again");
+                }
+                self.owner.point_to(child);
+            }
+            _ => self.owner.cut(),
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! Control messages about single tasks.
+
+use std::sync::Arc;
+
+use actix::fut::{ready, wrap_future};
+use actix::prelude::*;
+use futures::FutureExt;
+use futures::channel::oneshot;
+
+use super::actor::{Scheduler, Settings};
+use super::message::*;
+use super::plan;
+use super::session::{Changed, Decision, Session, within};
+use super::{SchedulerState, lifecycle::Permit};
+use crate::error::Error;
+use crate::event::Event;
+use crate::store::StoreError;
+use crate::store::message::{Change, Commit, Expect};
+use crate::task::{
+    Alias, Handler as TaskHandler, RunId, Source, StoredTask, Task, TaskChanges, TaskError, TaskId, TaskInfo,
+    TaskSpec,
+};
+
+type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
+
+fn fail<T: 'static>(error: Error) -> Answer<T> {
+    Box::pin(ready(Err(error)))
+}
+
+impl Scheduler {
+    /// The stores to ask about a task.
+    pub(super) fn session(&self, store: Option<&Alias>) -> Result<Session, Error> {
+        if !self.is_open() {
+            return Err(Error::NotRunning);
+        }
+        let stores = match store {
+            None => self
+                .estate
+                .stores
+                .iter()
+                .filter_map(|(alias, slot)| Some((alias.clone(), slot.addr.clone()?)))
+                .collect(),
+            Some(alias) => vec![(alias.clone(), self.store_addr(alias)?)],
+        };
+        Ok(Session { stores, settings: self.settings.clone() })
+    }
+
+    /// The same for a message about the task `id`, unless it is pending.
+    fn pending(&mut self, id: &TaskId, store: Option<&Alias>) -> Option<&mut Task> {
+        let defaults = &self.settings.defaults;
+        self.estate.pending.iter_mut().find(|task| {
+            task.id.as_ref() == Some(id)
+                && store.is_none_or(|store| task.store.as_ref().unwrap_or(&defaults.store) == store)
+        })
+    }
+
+    fn pending_info(&mut self, id: &TaskId) -> Result<TaskInfo, Error> {
+        let settings = self.settings.clone();
+        match self.pending(id, None) {
+            Some(task) => pending_info(task, &settings),
+            None => Err(Error::UnknownTask(id.clone())),
+        }
+    }
+
+    /// Carries out a change, tells of it, and lets the answer out when no tick is under way that
+    /// has seen the task as it was before: what the tick has decided is submitted first.
+    fn carry_out(
+        &self,
+        change: impl Future<Output = Result<Changed, Error>> + 'static,
+    ) -> impl ActorFuture<Self, Output = Result<Changed, Error>> + 'static {
+        wrap_future::<_, Self>(change)
+            .map(|changed, scheduler, ctx| {
+                if let Ok(changed) = &changed {
+                    scheduler.note_change(changed, ctx);
+                }
+                changed
+            })
+            .then(|changed, scheduler, _| {
+                let tick = match &changed {
+                    Ok(changed) if changed.written => scheduler.after_tick(&changed.store),
+                    _ => None,
+                };
+                let wait = async move {
+                    if let Some(tick) = tick {
+                        tick.await.ok();
+                    }
+                    changed
+                };
+                wrap_future(wait)
+            })
+    }
+
+    fn note_change(&mut self, changed: &Changed, ctx: &mut Context<Self>) {
+        if !changed.written {
+            return;
+        }
+        let (id, store) = (changed.id.clone(), changed.store.clone());
+        self.tell(match &changed.task {
+            Some(_) => Event::TaskModified { id, store },
+            None => Event::TaskRemoved { id, store },
+        });
+        self.note_due(&changed.store, changed.task.as_ref(), ctx);
+    }
+
+    /// Wakes up in time for a task that was written.
+    fn note_due(&mut self, store: &Alias, task: Option<&StoredTask>, ctx: &mut Context<Self>) {
+        if let Some(slot) = self.estate.stores.get_mut(store)
+            && let Some(due) = task.and_then(|task| task.state.due())
+            && slot.next_due.is_none_or(|next| due < next)
+        {
+            slot.next_due = Some(due);
+            self.arm(ctx);
+        }
+    }
+
+    fn after_tick(&mut self, store: &Alias) -> Option<oneshot::Receiver<()>> {
+        self.estate.stores.get_mut(store)?.after_tick()
+    }
+
+    /// The snapshot of a task.
+    pub(super) fn info(&self, store: Alias, task: StoredTask) -> TaskInfo {
+        let running = self.estate.flight.running(&task.spec.id);
+        TaskInfo::new(store, task, false, running)
+    }
+
+    /// Whether the task's code and executor are there, and its store can keep it.
+    fn check_spec(&self, spec: &TaskSpec, store: &Alias) -> Result<(), Error> {
+        match &spec.handler {
+            TaskHandler::Named(name) => {
+                self.settings.registry.find(name)?;
+            }
+            TaskHandler::Closure(_) => {
+                let slot = self.estate.stores.get(store);
+                if slot.is_some_and(|slot| slot.addr.is_some() && !slot.capabilities.closures) {
+                    let (id, store) = (spec.id.clone(), store.to_string());
+                    return Err(TaskError::ClosureNotStorable { id, store }.into());
+                }
+            }
+        }
+        if !self.estate.executors.contains_key(&spec.executor) {
+            let alias = spec.executor.to_string();
+            return Err(Error::UnknownExecutor { alias, known: self.executor_names() });
+        }
+        Ok(())
+    }
+
+    /// Puts a task into its store.
+    pub(super) fn commit_task(&mut self, task: Task) -> Answer<TaskId> {
+        let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
+        let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
+        let checked = self.store_addr(&store).and_then(|addr| {
+            let mut spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
+            self.check_spec(&spec, &store)?;
+            if let TaskHandler::Named(name) = &mut spec.handler
+                && let Some(shared) = self.settings.registry.shared_name(name)
+            {
+                *name = shared;
+            }
+            Ok((addr, spec))
+        });
+        let (addr, spec) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return fail(error),
+        };
+        let spec = Arc::new(spec);
+        let session =
+            Session { stores: vec![(store.clone(), addr.clone())], settings: self.settings.clone() };
+        let id = spec.id.clone();
+        let added = async move {
+            let now = session.settings.clock.now();
+            let state = plan::add(&spec, first_run, paused, now).map_err(|error| error.about(&spec.id))?;
+            let task = StoredTask { spec: spec.clone(), state };
+            match session.put(&addr, task.clone(), Expect::Absent).await {
+                Ok(()) => Ok((true, Changed { store, id: spec.id.clone(), task: Some(task), written: true })),
+                Err(StoreError::Exists(_)) if replace => {
+                    let decide = |existing: &StoredTask| {
+                        let state = plan::replace(existing, &spec, first_run, now);
+                        Ok(match state.map_err(|error| error.about(&spec.id))? {
+                            Some(state) => Decision::Put((*spec).clone(), state),
+                            None => Decision::Nothing,
+                        })
+                    };
+                    session.change(&spec.id, decide).await.map(|changed| (false, changed))
+                }
+                Err(error) => Err(Error::store(&store, error)),
+            }
+        };
+        let told = wrap_future::<_, Self>(added).map(|added, scheduler, ctx| {
+            let (new, changed) = added?;
+            if new {
+                scheduler.tell(Event::TaskAdded { id: changed.id.clone(), store: changed.store.clone() });
+                scheduler.note_due(&changed.store, changed.task.as_ref(), ctx);
+            } else {
+                scheduler.note_change(&changed, ctx);
+            }
+            Ok(id)
+        });
+        Box::pin(told)
+    }
+}
+
+/// The snapshot of a task that waits for the start.
+pub(super) fn pending_info(task: &Task, settings: &Settings) -> Result<TaskInfo, Error> {
+    let store = task.store.clone().unwrap_or_else(|| settings.defaults.store.clone());
+    let (first_run, paused) = (task.first_run, task.paused);
+    let spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
+    let state =
+        plan::add(&spec, first_run, paused, settings.clock.now()).map_err(|error| error.about(&spec.id))?;
+    Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
+}
+
+impl Handler<AddTask> for Scheduler {
+    type Result = Answer<TaskId>;
+
+    fn handle(&mut self, AddTask(mut task): AddTask, _: &mut Self::Context) -> Self::Result {
+        if self.permit() == Permit::Open {
+            return self.commit_task(task);
+        }
+        // What can be known before the start is said now.
+        let info = match pending_info(&task, &self.settings) {
+            Ok(info) => info,
+            Err(error) => return fail(error),
+        };
+        let checked = self.check_spec(&info.spec, &info.store);
+        let known = self.estate.stores.contains_key(&info.store);
+        if let Err(error) =
+            checked.and_then(|()| if known { Ok(()) } else { Err(self.unknown_store(&info.store)) })
+        {
+            return fail(error);
+        }
+        let id = info.id().clone();
+        task.id = Some(id.clone());
+        let store = info.store.clone();
+        if let Some(existing) = self.pending(&id, Some(&store)) {
+            if !task.replace_existing {
+                return fail(Error::TaskExists(id));
+            }
+            *existing = task;
+        } else {
+            self.estate.pending.push(task);
+        }
+        Box::pin(ready(Ok(id)))
+    }
+}
+
+impl Handler<UpdateTask> for Scheduler {
+    type Result = Answer<TaskInfo>;
+
+    fn handle(&mut self, request: UpdateTask, _: &mut Self::Context) -> Self::Result {
+        let UpdateTask { id, store, changes } = request;
+        if self.permit() == Permit::Pending {
+            let settings = self.settings.clone();
+            let Some(task) = self.pending(&id, store.as_ref()) else { return fail(Error::UnknownTask(id)) };
+            let mut changed = task.clone();
+            changed.change(changes);
+            let info = pending_info(&changed, &settings);
+            if info.is_ok() {
+                *task = changed;
+            }
+            return Box::pin(ready(info));
+        }
+        self.update_stored(id, store, changes)
+    }
+}
+
+impl Scheduler {
+    fn update_stored(&mut self, id: TaskId, store: Option<Alias>, changes: TaskChanges) -> Answer<TaskInfo> {
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let registry = self.settings.clone();
+        let executors = self.executor_names();
+        let change = async move {
+            let decide = |task: &StoredTask| {
+                let spec = changes.clone().apply(&task.spec)?;
+                if let TaskHandler::Named(name) = &spec.handler {
+                    registry.registry.find(name)?;
+                }
+                if !executors.iter().any(|executor| executor == spec.executor.as_str()) {
+                    let alias = spec.executor.to_string();
+                    return Err(Error::UnknownExecutor { alias, known: executors.clone() });
+                }
+                if spec == *task.spec {
+                    return Ok(Decision::Nothing);
+                }
+                let now = registry.clock.now();
+                let state = plan::update(task, &spec, now).map_err(|error| error.about(&spec.id))?;
+                Ok(Decision::Put(spec, state))
+            };
+            session.change(&id, decide).await
+        };
+        Box::pin(self.carry_out(change).map(|changed, scheduler, _| scheduler.still_there(changed?)))
+    }
+
+    fn still_there(&self, changed: Changed) -> Result<TaskInfo, Error> {
+        match changed.task {
+            Some(task) => Ok(self.info(changed.store, task)),
+            None => Err(Error::UnknownTask(changed.id)),
+        }
+    }
+}
+
+impl Handler<RescheduleTask> for Scheduler {
+    type Result = Answer<TaskInfo>;
+
+    fn handle(&mut self, request: RescheduleTask, ctx: &mut Self::Context) -> Self::Result {
+        let RescheduleTask { id, store, trigger } = request;
+        let changes = TaskChanges::new().trigger(trigger);
+        Handler::<UpdateTask>::handle(self, UpdateTask { id, store, changes }, ctx)
+    }
+}
+
+impl Handler<PauseTask> for Scheduler {
+    type Result = Answer<TaskInfo>;
+
+    fn handle(&mut self, PauseTask { id, store }: PauseTask, _: &mut Self::Context) -> Self::Result {
+        if self.permit() == Permit::Pending {
+            if let Some(task) = self.pending(&id, store.as_ref()) {
+                task.paused = true;
+            }
+            return Box::pin(ready(self.pending_info(&id)));
+        }
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let clock = self.clock().clone();
+        let change = async move {
+            let decide = |task: &StoredTask| {
+                Ok(plan::pause(task, clock.now()).map_or(Decision::Nothing, Decision::State))
+            };
+            session.change(&id, decide).await
+        };
+        Box::pin(self.carry_out(change).map(|changed, scheduler, _| scheduler.still_there(changed?)))
+    }
+}
+
+impl Handler<ResumeTask> for Scheduler {
+    type Result = Answer<Option<TaskInfo>>;
+
+    fn handle(&mut self, request: ResumeTask, _: &mut Self::Context) -> Self::Result {
+        let ResumeTask { id, store, catch_up } = request;
+        if self.permit() == Permit::Pending {
+            if let Some(task) = self.pending(&id, store.as_ref()) {
+                task.paused = false;
+            }
+            return Box::pin(ready(self.pending_info(&id).map(Some)));
+        }
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let clock = self.clock().clone();
+        let change = async move {
+            let decide = |task: &StoredTask| {
+                let then =
+                    plan::resume(task, catch_up, clock.now()).map_err(|error| error.about(&task.spec.id))?;
+                Ok(then.map_or(Decision::Nothing, Decision::from))
+            };
+            session.change(&id, decide).await
+        };
+        Box::pin(self.carry_out(change).map(|changed, scheduler, _| {
+            let Changed { store, task, .. } = changed?;
+            Ok(task.map(|task| scheduler.info(store, task)))
+        }))
+    }
+}
+
+impl Handler<DeleteTask> for Scheduler {
+    type Result = Answer<()>;
+
+    fn handle(&mut self, DeleteTask { id, store }: DeleteTask, _: &mut Self::Context) -> Self::Result {
+        if self.permit() == Permit::Pending {
+            let found = self.pending(&id, store.as_ref()).is_some();
+            self.estate.pending.retain(|task| !(found && task.id.as_ref() == Some(&id)));
+            return Box::pin(ready(if found { Ok(()) } else { Err(Error::UnknownTask(id)) }));
+        }
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let change = async move { session.change(&id, |_| Ok(Decision::Remove)).await };
+        Box::pin(self.carry_out(change).map(|changed, _, _| changed.map(drop)))
+    }
+}
+
+impl Handler<RunTask> for Scheduler {
+    type Result = Answer<RunId>;
+
+    fn handle(&mut self, request: RunTask, _: &mut Self::Context) -> Self::Result {
+        if !matches!(self.state(), SchedulerState::Running | SchedulerState::Paused) {
+            return fail(Error::NotRunning);
+        }
+        self.run_on_demand(request, Source::Manual, 0)
+    }
+}
+
+impl Scheduler {
+    /// Reads the task, commits the run, and submits it; starts again when the task was changed
+    /// meanwhile.
+    pub(super) fn run_on_demand(&mut self, request: RunTask, source: Source, tries: u32) -> Answer<RunId> {
+        let session = match self.session(request.store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let id = request.id.clone();
+        let found = async move { session.find(&id).await };
+        Box::pin(wrap_future::<_, Self>(found).then(move |found, scheduler, _| match found {
+            Ok((store, addr, task)) => scheduler.commit_on_demand(request, source, tries, store, addr, task),
+            Err(error) => fail(error),
+        }))
+    }
+
+    fn commit_on_demand(
+        &mut self,
+        request: RunTask,
+        source: Source,
+        tries: u32,
+        store: Alias,
+        addr: crate::store::StoreAddr,
+        task: StoredTask,
+    ) -> Answer<RunId> {
+        let now = self.clock().now();
+        let then = match plan::run_now(&task, request.remove_finished, now) {
+            Ok(then) => then,
+            Err(error) => return fail(error.about(&task.spec.id)),
+        };
+        let run = self.board_on_demand(&task.spec, &store, source, request.force);
+        if let Some(reason) = self.refusal(&run) {
+            self.estate.flight.leave(&run);
+            return fail(Error::Refused { id: request.id, reason });
+        }
+        let durable = self.estate.stores.get(&store).is_some_and(|slot| slot.capabilities.durable);
+        let change = Change {
+            id: task.spec.id.clone(),
+            revision: task.state.revision,
+            then,
+            runs: if durable { vec![run.record(now)] } else { Vec::new() },
+        };
+        let removed = change.then == crate::store::message::Then::Remove;
+        let commit = within(&self.settings, addr.commit(Commit { changes: vec![change] }));
+        let busy = self.clock().busy();
+        Box::pin(wrap_future::<_, Self>(commit).then(move |committed, scheduler, ctx| -> Answer<RunId> {
+            match committed {
+                Ok(committed) if committed.refused.is_empty() => {}
+                Ok(_) if tries < 100 => {
+                    scheduler.estate.flight.leave(&run);
+                    return scheduler.run_on_demand(request, source, tries + 1);
+                }
+                Ok(_) => {
+                    scheduler.estate.flight.leave(&run);
+                    return fail(Error::store(&store, StoreError::Changed(request.id)));
+                }
+                Err(error) => {
+                    scheduler.estate.flight.leave(&run);
+                    scheduler.store_failed(&store, &error);
+                    return fail(Error::store(&store, error));
+                }
+            }
+            if removed {
+                scheduler.tell(Event::TaskRemoved { id: request.id.clone(), store: store.clone() });
+            }
+            scheduler.submit_on_demand(run, busy, ctx)
+        }))
+    }
+
+    fn submit_on_demand(
+        &mut self,
+        run: Arc<crate::task::Run>,
+        busy: crate::clock::Busy,
+        ctx: &mut Context<Self>,
+    ) -> Answer<RunId> {
+        let (refused, mut refusal) = oneshot::channel();
+        self.estate.flight.watch(&run, refused);
+        let Some(addr) = self.estate.executors.get(&run.task.executor).and_then(|slot| slot.addr.clone())
+        else {
+            self.interrupt(vec![run.clone()], "its executor went away before it began");
+            return fail(Error::NotRunning);
+        };
+        if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
+            self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
+        }
+        let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
+        // A refusal is sent before the executor answers: it is in the mailbox ahead of this.
+        let myself = ctx.address();
+        let taken = async move {
+            let taken = taken.await;
+            myself.send(Barrier).await.ok();
+            taken
+        };
+        Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, _| {
+            if taken.is_err() {
+                scheduler.interrupt(vec![run.clone()], "its executor died before it began");
+            }
+            match (&mut refusal).now_or_never() {
+                Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
+                _ => Ok(run.id),
+            }
+        }))
+    }
+}
+
+/// Answered when everything that was in the mailbox before it has been dealt with.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Barrier;
+
+impl Handler<Barrier> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Barrier, _: &mut Self::Context) {}
+}

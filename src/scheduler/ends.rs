@@ -1,0 +1,130 @@
+//! The ends of runs: off board, written down, told.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::actor::Scheduler;
+use super::session::within;
+use crate::clock::Busy;
+use crate::event::{Event, EventMask};
+use crate::executor::message::RunsEnded;
+use crate::store::message::Finish;
+use crate::task::{Alias, Outcome, Run, RunEnd};
+
+impl Handler<RunsEnded> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, RunsEnded { ends, busy }: RunsEnded, ctx: &mut Self::Context) {
+        let stores = self.end(ends);
+        for store in stores {
+            self.flush_ends(&store, busy.clone(), ctx);
+        }
+    }
+}
+
+impl Scheduler {
+    /// Takes ended runs off board and tells of them; the stores named have ends to write down.
+    fn end(&mut self, ends: Vec<(Arc<Run>, RunEnd)>) -> Vec<Alias> {
+        let mut events = Vec::new();
+        let mut stores: Vec<Alias> = Vec::new();
+        for (run, end) in ends {
+            let Some(watch) = self.estate.flight.leave(&run) else {
+                tracing::debug!(task = %run.task.id, run = %run.id, "a run ended twice; the first end counts");
+                continue;
+            };
+            if let (Outcome::Refused { reason }, Some(watch)) = (&end.outcome, watch) {
+                watch.send(reason.clone()).ok();
+            }
+            self.log_end(&run, &end);
+            if let Some(slot) = self.estate.stores.get_mut(&run.store)
+                && slot.capabilities.durable
+            {
+                slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
+                if !stores.contains(&run.store) {
+                    stores.push(run.store.clone());
+                }
+            }
+            if self.wanted.intersects(EventMask::RUN_ENDED) {
+                let event = Event::of_end(run, Arc::new(end));
+                if self.wanted.intersects(event.mask()) {
+                    events.push(event);
+                }
+            }
+        }
+        self.publish(events);
+        stores
+    }
+
+    fn log_end(&self, run: &Run, end: &RunEnd) {
+        match end.outcome.problem() {
+            None => tracing::debug!(
+                scheduler = %self.settings.name, store = %run.store, executor = %run.task.executor,
+                task = %run.task.id, run = %run.id, outcome = end.outcome.word(), "run ended"
+            ),
+            Some(problem) => tracing::warn!(
+                scheduler = %self.settings.name, store = %run.store, executor = %run.task.executor,
+                task = %run.task.id, run = %run.id, outcome = end.outcome.word(), problem, "run ended"
+            ),
+        }
+    }
+
+    /// Ends runs whose records were written with their end already.
+    pub(super) fn end_recorded(&mut self, ends: Vec<(Arc<Run>, RunEnd)>) {
+        let mut events = Vec::new();
+        for (run, end) in ends {
+            if let Some(Some(watch)) = self.estate.flight.leave(&run)
+                && let Outcome::Refused { reason } = &end.outcome
+            {
+                watch.send(reason.clone()).ok();
+            }
+            self.log_end(&run, &end);
+            events.push(Event::of_end(run, Arc::new(end)));
+        }
+        events.retain(|event| self.wanted.intersects(event.mask()));
+        self.publish(events);
+    }
+
+    /// Writes runs off as interrupted. Their ends reach the stores with the next ones.
+    pub(super) fn interrupt(&mut self, runs: Vec<Arc<Run>>, reason: &str) {
+        let now = self.clock().now();
+        let end = |run| (run, RunEnd::unstarted(Outcome::Interrupted { reason: reason.to_owned() }, now));
+        self.end(runs.into_iter().map(end).collect());
+    }
+
+    /// Writes the ends a store has not been told of. One message at a time, so that ends that come
+    /// in meanwhile share the next.
+    pub(super) fn flush_ends(&mut self, store: &Alias, busy: Busy, ctx: &mut Context<Self>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        if slot.finishing || slot.unfinished.is_empty() || slot.problem.is_some() {
+            return;
+        }
+        let Some(addr) = slot.addr.clone() else { return };
+        slot.finishing = true;
+        let generation = slot.generation;
+        let ends = std::mem::take(&mut slot.unfinished);
+        let kept = ends.clone();
+        let finish = within(&self.settings, addr.finish(Finish { ends })).into_actor(self);
+        let store = store.clone();
+        ctx.spawn(finish.map(move |finished, scheduler, ctx| {
+            let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
+            if slot.generation != generation {
+                return;
+            }
+            slot.finishing = false;
+            match finished {
+                Ok(()) => {
+                    slot.release_if_finished();
+                    scheduler.flush_ends(&store, busy, ctx);
+                }
+                Err(error) => {
+                    // Kept in order: they are written when the store works again.
+                    slot.unfinished.splice(0..0, kept);
+                    slot.release_finished();
+                    scheduler.store_failed(&store, &error);
+                    scheduler.arm(ctx);
+                }
+            }
+        }));
+    }
+}

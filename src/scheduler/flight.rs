@@ -1,0 +1,106 @@
+//! The runs in flight: submitted, or about to be, and not yet ended.
+
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+
+use crate::task::{Alias, Refusal, Run, TaskId};
+
+/// Whoever reports the end of a run first removes it from here, so each run ends once: a late
+/// report of a run that was already written off finds nothing.
+#[derive(Default)]
+pub(super) struct Flight {
+    slots: Vec<Option<Passenger>>,
+    free: Vec<u32>,
+}
+
+struct Passenger {
+    run: Arc<Run>,
+    refused: Option<oneshot::Sender<Refusal>>,
+}
+
+impl Flight {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Takes the run that `make` builds for its slot on board.
+    pub(super) fn board(&mut self, make: impl FnOnce(u32) -> Run) -> Arc<Run> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        let run = Arc::new(make(slot));
+        self.slots[slot as usize] = Some(Passenger { run: run.clone(), refused: None });
+        run
+    }
+
+    /// Tells `refused` if the run is not let in.
+    pub(super) fn watch(&mut self, run: &Run, refused: oneshot::Sender<Refusal>) {
+        if let Some(Some(passenger)) = self.slots.get_mut(run.slot as usize)
+            && passenger.run.id == run.id
+        {
+            passenger.refused = Some(refused);
+        }
+    }
+
+    /// Takes the run off board; `None` when it has left already.
+    pub(super) fn leave(&mut self, run: &Run) -> Option<Option<oneshot::Sender<Refusal>>> {
+        let slot = self.slots.get_mut(run.slot as usize)?;
+        let passenger = slot.take_if(|passenger| passenger.run.id == run.id)?;
+        self.free.push(run.slot);
+        Some(passenger.refused)
+    }
+
+    /// The runs on an executor.
+    pub(super) fn on_executor(&self, executor: &Alias) -> Vec<Arc<Run>> {
+        self.iter().filter(|run| run.task.executor == *executor).cloned().collect()
+    }
+
+    /// How many runs of a task are on board.
+    pub(super) fn running(&self, id: &TaskId) -> u32 {
+        self.iter().filter(|run| run.task.id == *id).count() as u32
+    }
+
+    /// All runs on board.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.slots.iter().flatten().map(|passenger| &passenger.run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::task::{Code, OwnerId, RunId, Task, TaskContext, TaskDefaults};
+    use crate::trigger::Interval;
+
+    #[test]
+    fn a_run_leaves_once_and_its_slot_is_used_again() {
+        let spec = Task::new("x").trigger(Interval::seconds(1));
+        let spec = Arc::new(spec.resolve(&TaskDefaults::default(), chrono_tz::UTC).unwrap());
+        let make = |serial: u64| {
+            let spec = spec.clone();
+            move |slot: u32| {
+                let mut run = Run::new(
+                    RunId { owner: OwnerId(1), serial },
+                    spec,
+                    Alias::default_alias(),
+                    chrono::DateTime::<Utc>::UNIX_EPOCH,
+                    Code::from_async(|_: TaskContext, ()| async {}),
+                );
+                run.slot = slot;
+                run
+            }
+        };
+        let mut flight = Flight::default();
+        let first = flight.board(make(1));
+        assert!(flight.leave(&first).is_some());
+        assert!(flight.leave(&first).is_none());
+        let second = flight.board(make(2));
+        assert_eq!(first.slot, second.slot);
+        assert!(flight.leave(&first).is_none(), "a late report must not take another run off");
+        assert_eq!((flight.len(), flight.running(&spec.id)), (1, 1));
+    }
+}

@@ -1,0 +1,391 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::dev::ToEnvelope;
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+use super::message::*;
+use super::{Scheduler, SchedulerStatus, Shutdown};
+use crate::error::Error;
+use crate::event::{Event, EventMask, EventStream, ListenerId};
+use crate::executor::ExecutorSource;
+use crate::store::StoreSource;
+use crate::supervision::{Link, RestartPolicy};
+use crate::task::{Alias, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery};
+use crate::trigger::IntoTrigger;
+
+/// How many events a stream holds for a slow reader.
+const STREAM_CAPACITY: usize = 4096;
+
+/// What programs hold of a scheduler: a typed method for every message.
+///
+/// Cheap to clone, can be sent to any thread, and goes on working when the scheduler's actor died
+/// and was started again. A running scheduler goes on when every handle is dropped; a stopped one
+/// ends then.
+#[derive(Clone)]
+pub struct Handle {
+    link: Link<Addr<Scheduler>>,
+    anchor: Arc<Anchor>,
+}
+
+/// Ends the scheduler's arbiter when nobody can start the scheduler again.
+struct Anchor {
+    link: Link<Addr<Scheduler>>,
+    arbiter: ArbiterHandle,
+    system: Option<System>,
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        if let Some(scheduler) = self.link.get() {
+            scheduler.do_send(Retire { arbiter: self.arbiter.clone(), system: self.system.take() });
+        }
+    }
+}
+
+/// No handle is left.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Retire {
+    pub arbiter: ArbiterHandle,
+    pub system: Option<System>,
+}
+
+/// Anything that names a task.
+pub trait AsTaskId {
+    /// The id, or why it is none.
+    fn as_task_id(self) -> Result<TaskId, TaskError>;
+}
+
+impl<T: TryInto<TaskId, Error = TaskError>> AsTaskId for T {
+    fn as_task_id(self) -> Result<TaskId, TaskError> {
+        self.try_into()
+    }
+}
+
+impl Handle {
+    pub(super) fn new(link: Link<Addr<Scheduler>>, arbiter: ArbiterHandle) -> Self {
+        Self { anchor: Arc::new(Anchor { link: link.clone(), arbiter, system: None }), link }
+    }
+
+    /// The system ends with the scheduler.
+    pub(super) fn owning_system(self) -> Self {
+        let arbiter = self.anchor.arbiter.clone();
+        let system = System::try_current();
+        let link = self.link.clone();
+        // The first anchor must not retire what the second one holds.
+        std::mem::forget(self);
+        Self { anchor: Arc::new(Anchor { link: link.clone(), arbiter, system }), link }
+    }
+
+    /// Sends any of the messages of [`message`](super::message).
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the system the scheduler lived in has ended, [`Error::Died`] when its
+    /// actor died before it answered.
+    pub async fn send<M>(&self, message: M) -> Result<M::Result, Error>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Scheduler: Handler<M>,
+        Context<Scheduler>: ToEnvelope<Scheduler, M>,
+    {
+        let scheduler = self.link.wait_for(Addr::connected).await.ok_or(Error::Gone)?;
+        scheduler.send(message).await.map_err(|_| Error::Died)
+    }
+
+    /// The address of the scheduler's actor, for messages from your own actors. It is that of the
+    /// present actor: ask again after a [`SchedulerRestarted`](Event::SchedulerRestarted). `None`
+    /// while there is none.
+    pub fn addr(&self) -> Option<Addr<Scheduler>> {
+        self.link.get()
+    }
+
+    /// Starts the scheduler. Starts nest: a scheduler that was started twice is shut down by the
+    /// second shutdown.
+    ///
+    /// # Errors
+    /// When a store cannot be opened or a pending task cannot be committed; nothing runs then, and
+    /// it can be tried again.
+    pub async fn start(&self) -> Result<(), Error> {
+        self.send(Start { paused: false }).await?
+    }
+
+    /// Starts the scheduler paused: no run begins until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_paused(&self) -> Result<(), Error> {
+        self.send(Start { paused: true }).await?
+    }
+
+    /// Starts the scheduler, and shuts it down when the guard is dropped.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn scope(&self, shutdown: Shutdown) -> Result<ScopeGuard, Error> {
+        self.start().await?;
+        Ok(ScopeGuard { handle: self.clone(), shutdown })
+    }
+
+    /// Starts no more runs; once this returns none is submitted.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.send(Pause).await?
+    }
+
+    /// Starts runs again. Run times that passed meanwhile are late, and dealt with as such.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.send(Resume).await?
+    }
+
+    /// Shuts the scheduler down, or undoes one nested start. Returns within the grace and a second.
+    /// Does nothing when it is stopped; waits along when it is shutting down.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] while it is being started.
+    pub async fn shutdown(&self, shutdown: Shutdown) -> Result<(), Error> {
+        self.send(Stop(shutdown)).await?
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub async fn status(&self) -> Result<SchedulerStatus, Error> {
+        self.send(GetStatus).await
+    }
+
+    /// Adds a task and says its id. Before the start the task is pending: listed, and committed at
+    /// the start.
+    ///
+    /// # Errors
+    /// When the task is not valid, its handler, store or executor does not exist, its trigger never
+    /// fires, or its id is taken (and it does not replace).
+    pub async fn add(&self, task: Task) -> Result<TaskId, Error> {
+        self.send(AddTask(task)).await?
+    }
+
+    /// Changes options of a task: all of them, or none when one is not valid.
+    ///
+    /// # Errors
+    /// When there is no such task or a change is not valid.
+    pub async fn update_task(&self, id: impl AsTaskId, changes: TaskChanges) -> Result<TaskInfo, Error> {
+        self.send(UpdateTask::new(id.as_task_id()?, changes)).await?
+    }
+
+    /// Gives a task another trigger, and so a new next run.
+    ///
+    /// # Errors
+    /// When there is no such task or the trigger is not valid or never fires.
+    pub async fn reschedule_task(
+        &self,
+        id: impl AsTaskId,
+        trigger: impl IntoTrigger,
+    ) -> Result<TaskInfo, Error> {
+        self.send(RescheduleTask::new(id.as_task_id()?, trigger.into_trigger()?)).await?
+    }
+
+    /// Keeps a task from running. Once this returns no new run of it is submitted.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn pause_task(&self, id: impl AsTaskId) -> Result<TaskInfo, Error> {
+        self.send(PauseTask::new(id.as_task_id()?)).await?
+    }
+
+    /// Lets a task run again; run times that passed meanwhile are skipped. `None` when its schedule
+    /// has ended meanwhile: then it was removed.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn resume_task(&self, id: impl AsTaskId) -> Result<Option<TaskInfo>, Error> {
+        self.send(ResumeTask::new(id.as_task_id()?, false)).await?
+    }
+
+    /// Removes a task. Once this returns no new run of it is submitted.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn delete_task(&self, id: impl AsTaskId) -> Result<(), Error> {
+        self.send(DeleteTask::new(id.as_task_id()?)).await?
+    }
+
+    /// Runs a task now, on its own executor, also when it is paused. Its schedule stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::UnknownTask`], or [`Error::Refused`]: as many runs as allowed
+    /// are going on, or its executor or handler does not exist.
+    pub async fn run_task(&self, id: impl AsTaskId) -> Result<RunId, Error> {
+        self.send(RunTask::new(id.as_task_id()?, false, false)).await?
+    }
+
+    /// Removes every task of a store, or of all; says how many there were.
+    ///
+    /// # Errors
+    /// When the store does not exist or a store fails.
+    pub async fn remove_all_tasks(&self, store: Option<Alias>) -> Result<usize, Error> {
+        self.send(RemoveAllTasks { store }).await?
+    }
+
+    /// A snapshot of a task.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn task(&self, id: impl AsTaskId) -> Result<TaskInfo, Error> {
+        self.send(GetTask::new(id.as_task_id()?)).await?
+    }
+
+    /// Snapshots of the tasks a query selects, in its order.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn tasks(&self, query: TaskQuery) -> Result<Vec<TaskInfo>, Error> {
+        self.send(ListTasks(query)).await?
+    }
+
+    /// The next nominal run times of a task, in its trigger's zone.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn preview(&self, id: impl AsTaskId, count: usize) -> Result<Vec<DateTime<Tz>>, Error> {
+        self.send(Preview::new(id.as_task_id()?, count)).await?
+    }
+
+    /// The run times of all tasks up to `until`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn timeline(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<(DateTime<Utc>, TaskId)>, Error> {
+        self.send(Timeline { query: TaskQuery::new(), until, limit }).await?
+    }
+
+    /// The latest runs of a task, newest first; empty where the store keeps no records.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn history(&self, id: impl AsTaskId, limit: usize) -> Result<Vec<RunRecord>, Error> {
+        self.send(History::new(id.as_task_id()?, limit)).await?
+    }
+
+    /// Adds a store. While the scheduler runs it is opened at once.
+    ///
+    /// # Errors
+    /// When the alias is taken or the store cannot be opened.
+    pub async fn add_store(&self, alias: impl AsRef<str>, source: impl StoreSource) -> Result<(), Error> {
+        let alias = Alias::new(alias)?;
+        self.send(AddStore { alias, source: Box::new(source), policy: RestartPolicy::always() }).await?
+    }
+
+    /// Removes a store. Its tasks stay in it, and run no more.
+    ///
+    /// # Errors
+    /// When there is no such store.
+    pub async fn remove_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
+        self.send(RemoveStore(Alias::new(alias)?)).await?
+    }
+
+    /// Adds an executor.
+    ///
+    /// # Errors
+    /// When the alias is taken.
+    pub async fn add_executor(
+        &self,
+        alias: impl AsRef<str>,
+        source: impl ExecutorSource,
+    ) -> Result<(), Error> {
+        let alias = Alias::new(alias)?;
+        self.send(AddExecutor { alias, source: Box::new(source), policy: RestartPolicy::always() }).await?
+    }
+
+    /// Removes an executor, whose runs may end within `grace`. Runs of tasks that name it are
+    /// refused from then on, and say so.
+    ///
+    /// # Errors
+    /// When there is no such executor.
+    pub async fn remove_executor(&self, alias: impl AsRef<str>, grace: Duration) -> Result<(), Error> {
+        self.send(RemoveExecutor { alias: Alias::new(alias)?, grace }).await?
+    }
+
+    /// A stream of the events of some kinds, from now on.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub async fn events(&self, mask: EventMask) -> Result<EventStream, Error> {
+        self.send(OpenEvents { mask, capacity: STREAM_CAPACITY }).await?
+    }
+
+    /// Sends the events of some kinds to an actor, one [`Event`] message each.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub async fn add_listener(
+        &self,
+        mask: EventMask,
+        listener: Recipient<Event>,
+    ) -> Result<ListenerId, Error> {
+        self.send(AddListener { mask, listener }).await?
+    }
+
+    /// Ends a subscription; says whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub async fn remove_listener(&self, id: ListenerId) -> Result<bool, Error> {
+        self.send(RemoveListener(id)).await?
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+/// Shuts a scheduler down when it is dropped, without waiting for it; from [`Handle::scope`].
+#[derive(Debug)]
+#[must_use = "dropping it shuts the scheduler down"]
+pub struct ScopeGuard {
+    handle: Handle,
+    shutdown: Shutdown,
+}
+
+impl Drop for ScopeGuard {
+    fn drop(&mut self) {
+        if let Some(scheduler) = self.handle.addr() {
+            scheduler.do_send(Stop(self.shutdown));
+        }
+    }
+}
+
+impl Handler<Retire> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, Retire { arbiter, system }: Retire, _: &mut Self::Context) {
+        if self.is_open() {
+            // It goes on without handles, and ends when it is stopped by a message.
+            self.estate.retired = Some((arbiter, system));
+        } else {
+            retire(&arbiter, system);
+        }
+    }
+}
+
+/// Ends what the scheduler lived on.
+pub(super) fn retire(arbiter: &ArbiterHandle, system: Option<System>) {
+    arbiter.stop();
+    if let Some(system) = system {
+        system.stop();
+    }
+}

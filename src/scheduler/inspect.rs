@@ -1,0 +1,188 @@
+//! Looking without touching: lists, previews, the timeline, history.
+
+use actix::fut::{ready, wrap_future};
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+use super::actor::Scheduler;
+use super::control::pending_info;
+use super::lifecycle::Permit;
+use super::message::*;
+use super::plan;
+use super::session::within;
+use crate::error::Error;
+use crate::event::{EventStream, ListenerId, OpenStream, Subscribe, Unsubscribe};
+use crate::store::message::{List, Runs};
+use crate::task::{RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
+
+type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
+
+fn fail<T: 'static>(error: Error) -> Answer<T> {
+    Box::pin(ready(Err(error)))
+}
+
+impl Scheduler {
+    /// Snapshots of the tasks a query selects, in its order.
+    fn select(&mut self, query: TaskQuery) -> Answer<Vec<TaskInfo>> {
+        let mut listed = Vec::new();
+        for task in &self.estate.pending {
+            match pending_info(task, &self.settings) {
+                Ok(info) => listed.push(info),
+                Err(error) => return fail(error),
+            }
+        }
+        let mut stores = Vec::new();
+        if self.permit() == Permit::Open {
+            let wanted = |alias: &str| query.store_alias().is_none_or(|store| store == alias);
+            for (alias, slot) in &self.estate.stores {
+                match &slot.addr {
+                    Some(addr) if wanted(alias.as_str()) => stores.push((alias.clone(), addr.clone())),
+                    _ => {}
+                }
+            }
+        }
+        let settings = self.settings.clone();
+        let read = async move {
+            let mut tasks = Vec::new();
+            for (alias, addr) in stores {
+                let found = within(&settings, addr.list(List)).await;
+                let found = found.map_err(|error| Error::store(&alias, error))?;
+                tasks.extend(found.into_iter().map(|task| (alias.clone(), task)));
+            }
+            Ok(tasks)
+        };
+        Box::pin(wrap_future::<_, Self>(read).map(move |tasks: Result<Vec<_>, Error>, scheduler, _| {
+            let running = scheduler.running_counts();
+            for (alias, task) in tasks? {
+                let count = running.get(&task.spec.id).copied().unwrap_or(0);
+                listed.push(TaskInfo::new(alias, task, false, count));
+            }
+            listed.retain(|task| query.matches(task));
+            listed.sort_by(|a, b| query.compare(a, b));
+            Ok(listed)
+        }))
+    }
+}
+
+impl Handler<GetTask> for Scheduler {
+    type Result = Answer<TaskInfo>;
+
+    fn handle(&mut self, GetTask { id, store }: GetTask, _: &mut Self::Context) -> Self::Result {
+        if self.permit() == Permit::Pending {
+            let settings = &self.settings;
+            let pending = self.estate.pending.iter().find(|task| task.id.as_ref() == Some(&id));
+            let info = pending.map(|task| pending_info(task, settings));
+            return Box::pin(ready(info.unwrap_or(Err(Error::UnknownTask(id)))));
+        }
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let found = async move { session.find(&id).await };
+        Box::pin(wrap_future::<_, Self>(found).map(|found, scheduler, _| {
+            let (store, _, task) = found?;
+            Ok(scheduler.info(store, task))
+        }))
+    }
+}
+
+impl Handler<ListTasks> for Scheduler {
+    type Result = Answer<Vec<TaskInfo>>;
+
+    fn handle(&mut self, ListTasks(query): ListTasks, _: &mut Self::Context) -> Self::Result {
+        self.select(query)
+    }
+}
+
+impl Handler<Preview> for Scheduler {
+    type Result = Answer<Vec<DateTime<Tz>>>;
+
+    fn handle(&mut self, request: Preview, ctx: &mut Self::Context) -> Self::Result {
+        let Preview { id, store, count } = request;
+        let found = Handler::<GetTask>::handle(self, GetTask { id, store }, ctx);
+        Box::pin(found.map(move |found, scheduler, _| {
+            let info = found?;
+            let task = StoredTask { spec: info.spec, state: info.state };
+            let zone = task.spec.trigger.zone(&task.spec.context(task.state.anchor));
+            let times = plan::preview(&task, scheduler.clock().now(), count)
+                .map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
+            Ok(times.into_iter().map(|time| time.with_timezone(&zone)).collect())
+        }))
+    }
+}
+
+impl Handler<Timeline> for Scheduler {
+    type Result = Answer<Vec<(DateTime<Utc>, TaskId)>>;
+
+    fn handle(&mut self, Timeline { query, until, limit }: Timeline, _: &mut Self::Context) -> Self::Result {
+        let now = self.clock().now();
+        Box::pin(self.select(query).map(move |tasks, _, _| {
+            let mut times = Vec::new();
+            for info in tasks?.into_iter().filter(|info| !info.state.paused) {
+                let id = info.id().clone();
+                let task = StoredTask { spec: info.spec, state: info.state };
+                let ahead = plan::preview(&task, now, limit)
+                    .map_err(|source| Error::Search { id: id.clone(), source })?;
+                times.extend(ahead.into_iter().take_while(|at| *at <= until).map(|at| (at, id.clone())));
+            }
+            times.sort();
+            times.truncate(limit);
+            Ok(times)
+        }))
+    }
+}
+
+impl Handler<History> for Scheduler {
+    type Result = Answer<Vec<RunRecord>>;
+
+    fn handle(&mut self, History { id, store, limit }: History, _: &mut Self::Context) -> Self::Result {
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        Box::pin(wrap_future(async move {
+            for (alias, addr) in &session.stores {
+                let runs = within(&session.settings, addr.runs(Runs { id: id.clone(), limit })).await;
+                let runs = runs.map_err(|error| Error::store(alias, error))?;
+                if !runs.is_empty() {
+                    return Ok(runs);
+                }
+            }
+            Ok(Vec::new())
+        }))
+    }
+}
+
+impl Handler<AddListener> for Scheduler {
+    type Result = Answer<ListenerId>;
+
+    fn handle(&mut self, AddListener { mask, listener }: AddListener, _: &mut Self::Context) -> Self::Result {
+        let id = self.bus.send(Subscribe { mask, listener });
+        Box::pin(wrap_future::<_, Self>(id).map(move |id, scheduler, _| {
+            scheduler.wanted |= mask;
+            Ok(id?)
+        }))
+    }
+}
+
+impl Handler<RemoveListener> for Scheduler {
+    type Result = Answer<bool>;
+
+    fn handle(&mut self, RemoveListener(id): RemoveListener, _: &mut Self::Context) -> Self::Result {
+        let removed = self.bus.send(Unsubscribe(id));
+        Box::pin(wrap_future(async move { Ok(removed.await?) }))
+    }
+}
+
+impl Handler<OpenEvents> for Scheduler {
+    type Result = Answer<EventStream>;
+
+    fn handle(&mut self, OpenEvents { mask, capacity }: OpenEvents, _: &mut Self::Context) -> Self::Result {
+        let stream = self.bus.send(OpenStream { mask, capacity });
+        Box::pin(wrap_future::<_, Self>(stream).map(move |stream, scheduler, _| {
+            scheduler.wanted |= mask;
+            Ok(stream?)
+        }))
+    }
+}

@@ -1,0 +1,400 @@
+//! Start, pause, resume, shut down.
+
+use std::time::Duration;
+
+use actix::fut::{ready, wrap_future};
+use actix::prelude::*;
+use futures::future::{Either, join_all, select};
+
+use super::actor::{Lifecycle, Scheduler};
+use super::handle::retire;
+use super::message::*;
+use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, StoreStatus};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::event::Event;
+use crate::store::StoreError;
+use crate::store::message::List;
+use crate::task::{Alias, Source, Task};
+use crate::timer;
+
+type Step<T> = ResponseActFuture<Scheduler, T>;
+
+/// What may be done with tasks now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// They wait for the start.
+    Pending,
+    /// They are in their stores.
+    Open,
+}
+
+impl Scheduler {
+    pub(super) fn permit(&self) -> Permit {
+        if self.is_open() { Permit::Open } else { Permit::Pending }
+    }
+
+    /// Raises everything, commits what is pending, and begins; or lowers everything again.
+    fn start_up(&mut self, paused: bool, ctx: &mut Context<Self>) -> Step<Result<(), Error>> {
+        self.estate.state = Lifecycle { state: SchedulerState::Starting, depth: 1, started_at: None };
+        let executors: Vec<Alias> = self.estate.executors.keys().cloned().collect();
+        for alias in &executors {
+            self.raise_executor(alias, ctx);
+        }
+        let stores: Vec<Alias> = self.estate.stores.keys().cloned().collect();
+        let opened: Vec<_> = stores.iter().map(|alias| self.raise_store(alias, ctx)).collect();
+        let opened = async move {
+            let results = join_all(opened).await;
+            results.into_iter().try_for_each(|opened| opened.unwrap_or(Err(Error::Gone)))
+        };
+        Box::pin(
+            wrap_future::<_, Self>(opened)
+                .then(|opened, scheduler, _| match opened {
+                    Ok(()) => scheduler.commit_pending(),
+                    Err(error) => Box::pin(ready(Err(error))),
+                })
+                .then(move |committed, scheduler, ctx| match committed {
+                    Ok(()) => {
+                        scheduler.begin(paused, ctx);
+                        Box::pin(ready(Ok(()))) as Step<_>
+                    }
+                    Err(error) => {
+                        tracing::error!(scheduler = %scheduler.settings.name, %error, "the scheduler did not start");
+                        let lowered = scheduler.lower_all(Duration::ZERO);
+                        Box::pin(wrap_future::<_, Self>(lowered).map(move |(), scheduler, _| {
+                            scheduler.estate.state = Lifecycle::default();
+                            scheduler.estate.owner = None;
+                            Err(error)
+                        }))
+                    }
+                }),
+        )
+    }
+
+    /// Puts the tasks that waited for the start into their stores, one after the other. One that
+    /// cannot be committed stops the start, and waits on.
+    fn commit_pending(&mut self) -> Step<Result<(), Error>> {
+        if self.estate.pending.is_empty() {
+            return Box::pin(ready(Ok(())));
+        }
+        let task: Task = self.estate.pending.remove(0);
+        Box::pin(self.commit_task(task.clone()).then(|committed, scheduler, _| match committed {
+            Ok(_) => scheduler.commit_pending(),
+            Err(error) => {
+                scheduler.estate.pending.insert(0, task);
+                Box::pin(ready(Err(error)))
+            }
+        }))
+    }
+
+    fn begin(&mut self, paused: bool, ctx: &mut Context<Self>) {
+        let clock = self.clock();
+        let (now, elapsed) = (clock.now(), clock.monotonic());
+        self.estate.state.started_at = Some((now, elapsed));
+        self.estate.state.state = if paused { SchedulerState::Paused } else { SchedulerState::Running };
+        self.last_seen = now;
+        tracing::info!(scheduler = %self.settings.name, paused, "the scheduler has started");
+        self.tell(Event::SchedulerStarted);
+        self.arm(ctx);
+    }
+
+    /// Everything that ends a scheduler, in order; see [`Shutdown`].
+    fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
+        self.estate.state.state = SchedulerState::ShuttingDown;
+        self.wake.disarm(ctx);
+        tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");
+        let clock = self.clock().clone();
+        let end = clock.monotonic() + grace + Duration::from_millis(500);
+        let left = {
+            let clock = clock.clone();
+            move || end.saturating_sub(clock.monotonic())
+        };
+        let ticks: Vec<_> = self.estate.stores.values_mut().filter_map(|slot| slot.after_tick()).collect();
+        let ticks = at_most(&clock, left(), async move { drop(join_all(ticks).await) });
+        Box::pin(
+            wrap_future::<_, Self>(ticks)
+                .then({
+                    let left = left.clone();
+                    move |(), scheduler, _| scheduler.run_shutdown_triggers(left())
+                })
+                .then({
+                    let (clock, left) = (clock.clone(), left.clone());
+                    move |(), scheduler, _| {
+                        let executors: Vec<Alias> = scheduler.estate.executors.keys().cloned().collect();
+                        let lowered: Vec<_> =
+                            executors.iter().map(|alias| scheduler.lower_executor(alias, grace)).collect();
+                        wrap_future(at_most(&clock, left(), async move { drop(join_all(lowered).await) }))
+                    }
+                })
+                .then(move |(), scheduler: &mut Self, ctx| {
+                    let lost: Vec<_> = scheduler.estate.flight.iter().cloned().collect();
+                    scheduler.interrupt(lost, "the scheduler was shut down");
+                    let stores: Vec<Alias> = scheduler.estate.stores.keys().cloned().collect();
+                    let busy = scheduler.clock().busy();
+                    for alias in &stores {
+                        scheduler.flush_ends(alias, busy.clone(), ctx);
+                    }
+                    let written: Vec<_> =
+                        scheduler.estate.stores.values_mut().filter_map(|slot| slot.after_finish()).collect();
+                    let time = left().max(Duration::from_millis(500));
+                    wrap_future(at_most(&clock, time, async move { drop(join_all(written).await) }))
+                })
+                .then(|(), scheduler, _| wrap_future(scheduler.lower_all(Duration::from_millis(500))))
+                .map(|(), scheduler, _| {
+                    scheduler.estate.state = Lifecycle::default();
+                    scheduler.estate.owner = None;
+                    tracing::info!(scheduler = %scheduler.settings.name, "the scheduler has stopped");
+                    scheduler.tell(Event::SchedulerShutdown);
+                    for stopped in scheduler.stopping.drain(..) {
+                        stopped.send(()).ok();
+                    }
+                    if let Some((arbiter, system)) = scheduler.estate.retired.take() {
+                        retire(&arbiter, system);
+                    }
+                }),
+        )
+    }
+
+    /// Closes stores and stops executors, each within `time`.
+    fn lower_all(&mut self, time: Duration) -> impl Future<Output = ()> + use<> {
+        let clock = self.clock().clone();
+        let stores: Vec<Alias> = self.estate.stores.keys().cloned().collect();
+        let stores: Vec<_> = stores.iter().map(|alias| self.lower_store(alias)).collect();
+        let executors: Vec<Alias> = self.estate.executors.keys().cloned().collect();
+        let executors: Vec<_> =
+            executors.iter().map(|alias| self.lower_executor(alias, Duration::ZERO)).collect();
+        at_most(&clock, time.max(Duration::from_millis(500)), async move {
+            join_all(executors).await;
+            join_all(stores).await;
+        })
+    }
+
+    /// Runs the tasks whose trigger asks for a run at shutdown.
+    fn run_shutdown_triggers(&mut self, time: Duration) -> Step<()> {
+        let stores: Vec<_> = self
+            .estate
+            .stores
+            .iter()
+            .filter_map(|(alias, slot)| Some((alias.clone(), slot.addr.clone()?)))
+            .collect();
+        let found = async move {
+            let mut found = Vec::new();
+            for (alias, addr) in stores {
+                let tasks = addr.list(List).await.unwrap_or_default();
+                let wants =
+                    tasks.into_iter().filter(|task| !task.state.paused && task.spec.trigger.on_shutdown());
+                found.extend(wants.map(|task| (alias.clone(), task.spec.id.clone())));
+            }
+            found
+        };
+        let clock = self.clock().clone();
+        let found = async move {
+            match select(Box::pin(found), Box::pin(timer::sleep(&clock, time.max(Duration::from_millis(1)))))
+                .await
+            {
+                Either::Left((found, _)) => found,
+                Either::Right(_) => Vec::new(),
+            }
+        };
+        Box::pin(wrap_future::<_, Self>(found).then(|found, scheduler, ctx| {
+            for (store, id) in found {
+                let request = RunTask::new(id, false, false).store(store);
+                let ran = scheduler.run_on_demand(request, Source::Shutdown, 0).map(|ran, scheduler, _| {
+                    if let Err(error) = ran {
+                        tracing::error!(scheduler = %scheduler.settings.name, %error, "a shutdown task did not run");
+                    }
+                    let waiting = scheduler.shutdown_runs.saturating_sub(1);
+                    scheduler.shutdown_runs = waiting;
+                    if waiting == 0
+                        && let Some(bell) = scheduler.shutdown_bell.take()
+                    {
+                        bell.send(()).ok();
+                    }
+                });
+                scheduler.shutdown_runs += 1;
+                ctx.spawn(ran);
+            }
+            let (bell, submitted) = futures::channel::oneshot::channel();
+            if scheduler.shutdown_runs > 0 {
+                scheduler.shutdown_bell = Some(bell);
+            }
+            wrap_future(async move {
+                submitted.await.ok();
+            })
+        }))
+    }
+}
+
+/// Waits for `work`, but no longer than `time` of the clock's time.
+fn at_most<W: Future<Output = ()> + 'static>(
+    clock: &Clock,
+    time: Duration,
+    work: W,
+) -> impl Future<Output = ()> + use<W> {
+    let limit = timer::sleep(clock, time);
+    async move {
+        select(Box::pin(work), Box::pin(limit)).await;
+    }
+}
+
+impl Handler<Start> for Scheduler {
+    type Result = Step<Result<(), Error>>;
+
+    fn handle(&mut self, Start { paused }: Start, ctx: &mut Self::Context) -> Self::Result {
+        match self.state() {
+            SchedulerState::Stopped => self.start_up(paused, ctx),
+            SchedulerState::ShuttingDown => Box::pin(ready(Err(Error::Running))),
+            _ => {
+                self.estate.state.depth += 1;
+                Box::pin(ready(Ok(())))
+            }
+        }
+    }
+}
+
+impl Handler<Pause> for Scheduler {
+    type Result = Step<Result<(), Error>>;
+
+    fn handle(&mut self, _: Pause, _: &mut Self::Context) -> Self::Result {
+        match self.state() {
+            SchedulerState::Paused => return Box::pin(ready(Ok(()))),
+            SchedulerState::Running => self.estate.state.state = SchedulerState::Paused,
+            _ => return Box::pin(ready(Err(Error::NotRunning))),
+        }
+        self.tell(Event::SchedulerPaused);
+        // A tick that has been decided is still submitted, and then no other.
+        let ticks: Vec<_> = self.estate.stores.values_mut().filter_map(|slot| slot.after_tick()).collect();
+        Box::pin(wrap_future(async move {
+            join_all(ticks).await;
+            Ok(())
+        }))
+    }
+}
+
+impl Handler<Resume> for Scheduler {
+    type Result = Result<(), Error>;
+
+    fn handle(&mut self, _: Resume, ctx: &mut Self::Context) -> Self::Result {
+        match self.state() {
+            SchedulerState::Running => return Ok(()),
+            SchedulerState::Paused => self.estate.state.state = SchedulerState::Running,
+            _ => return Err(Error::NotRunning),
+        }
+        self.tell(Event::SchedulerResumed);
+        self.arm(ctx);
+        Ok(())
+    }
+}
+
+impl Handler<Stop> for Scheduler {
+    type Result = Step<Result<(), Error>>;
+
+    fn handle(&mut self, Stop(Shutdown { grace, force }): Stop, ctx: &mut Self::Context) -> Self::Result {
+        match self.state() {
+            SchedulerState::Stopped => Box::pin(ready(Ok(()))),
+            SchedulerState::Starting => Box::pin(ready(Err(Error::NotRunning))),
+            SchedulerState::ShuttingDown => {
+                let (bell, stopped) = futures::channel::oneshot::channel();
+                self.stopping.push(bell);
+                Box::pin(wrap_future(async move {
+                    stopped.await.ok();
+                    Ok(())
+                }))
+            }
+            SchedulerState::Running | SchedulerState::Paused => {
+                if self.estate.state.depth > 1 && !force {
+                    self.estate.state.depth -= 1;
+                    return Box::pin(ready(Ok(())));
+                }
+                Box::pin(self.shut_down(grace, ctx).map(|(), _, _| Ok(())))
+            }
+        }
+    }
+}
+
+impl Handler<GetStatus> for Scheduler {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
+        let clock = self.clock();
+        let started = self.estate.state.started_at;
+        let uptime = started.map(|(_, elapsed)| clock.monotonic().saturating_sub(elapsed));
+        MessageResult(SchedulerStatus {
+            state: self.state(),
+            name: self.settings.name.clone(),
+            identity: self.settings.identity.clone(),
+            started_at: started.map(|(at, _)| at),
+            uptime_ms: uptime.map(|uptime| u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
+            last_seen: self.last_seen,
+            running: self.estate.flight.len(),
+            pending: self.estate.pending.len(),
+            stores: self
+                .estate
+                .stores
+                .iter()
+                .map(|(alias, slot)| StoreStatus {
+                    alias: alias.clone(),
+                    durable: slot.capabilities.durable,
+                    next_due: slot.next_due,
+                    problem: slot.problem.clone(),
+                })
+                .collect(),
+            executors: self
+                .estate
+                .executors
+                .iter()
+                .map(|(alias, slot)| ExecutorState { alias: alias.clone(), problem: slot.problem.clone() })
+                .collect(),
+        })
+    }
+}
+
+impl Handler<RemoveAllTasks> for Scheduler {
+    type Result = Step<Result<usize, Error>>;
+
+    fn handle(&mut self, RemoveAllTasks { store }: RemoveAllTasks, _: &mut Self::Context) -> Self::Result {
+        let default = self.settings.defaults.store.clone();
+        let before = self.estate.pending.len();
+        self.estate.pending.retain(|task| {
+            store.as_ref().is_some_and(|store| task.store.as_ref().unwrap_or(&default) != store)
+        });
+        let dropped = before - self.estate.pending.len();
+        if self.permit() == Permit::Pending {
+            return Box::pin(ready(Ok(dropped)));
+        }
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        let removed = async move {
+            let mut removed = Vec::new();
+            for (alias, addr) in session.stores {
+                let count = addr.remove_all(crate::store::message::RemoveAll).await;
+                let count = count.map_err(|error: StoreError| Error::store(&alias, error))?;
+                removed.push((alias, count));
+            }
+            Ok(removed)
+        };
+        Box::pin(
+            wrap_future::<_, Self>(removed)
+                .map(|removed: Result<Vec<(Alias, usize)>, Error>, scheduler, _| {
+                    let removed = removed?;
+                    let mut ticks = Vec::new();
+                    for (alias, _) in &removed {
+                        scheduler.tell(Event::AllTasksRemoved { store: alias.clone() });
+                        ticks.extend(
+                            scheduler.estate.stores.get_mut(alias).and_then(|slot| slot.after_tick()),
+                        );
+                    }
+                    Ok((removed.iter().map(|(_, count)| count).sum(), ticks))
+                })
+                .then(|removed: Result<(usize, Vec<_>), Error>, _, _| {
+                    wrap_future(async move {
+                        let (count, ticks) = removed?;
+                        join_all(ticks).await;
+                        Ok(count)
+                    })
+                }),
+        )
+    }
+}

@@ -1,0 +1,268 @@
+//! What the scheduler understands.
+//!
+//! Send these from your own actors to [`Handle::addr`](super::Handle::addr), or use the methods of
+//! [`Handle`](super::Handle), which send them for you. Messages that name a task may name its store
+//! too; without one all stores are asked, in the order of their aliases. An answer of `Ok` from a
+//! durable store means that the change outlives a crash.
+
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+use super::{SchedulerStatus, Shutdown};
+use crate::error::Error;
+use crate::event::{EventMask, EventStream, ListenerId};
+use crate::executor::ExecutorSource;
+use crate::store::StoreSource;
+use crate::supervision::RestartPolicy;
+use crate::task::{Alias, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::trigger::Trigger;
+
+/// Begins to work; see [`Handle::start`](super::Handle::start).
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct Start {
+    /// Starts no runs until it is resumed.
+    pub paused: bool,
+}
+
+/// Stops starting runs; those going on are left alone.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct Pause;
+
+/// Starts runs again. What became due meanwhile is late, and dealt with as such.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct Resume;
+
+/// Stops; answered when everything has stopped. See [`Shutdown`].
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct Stop(pub Shutdown);
+
+/// How is it?
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "SchedulerStatus")]
+pub struct GetStatus;
+
+/// Adds a task; answered with its id. Before the start the task is pending.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<TaskId, Error>")]
+pub struct AddTask(pub Task);
+
+macro_rules! about_task {
+    ($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })? -> $answer:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Message)]
+        #[rtype(result = $answer)]
+        pub struct $name {
+            /// The task.
+            pub id: TaskId,
+            /// Its store, when it is known.
+            pub store: Option<Alias>,
+            $($($(#[$field_doc])* pub $field: $type,)*)?
+        }
+
+        impl $name {
+            /// The task may live in any store.
+            pub fn new(id: TaskId $($(, $field: $type)*)?) -> Self {
+                Self { id, store: None $($(, $field)*)? }
+            }
+
+            /// The task lives in this store.
+            pub fn store(mut self, store: Alias) -> Self {
+                self.store = Some(store);
+                self
+            }
+        }
+    };
+}
+
+about_task! {
+    /// Changes options of a task: all of them, or none when one is not valid. A new trigger or zone
+    /// gives a new next run.
+    UpdateTask {
+        /// What changes.
+        changes: TaskChanges,
+    } -> "Result<TaskInfo, Error>"
+}
+
+about_task! {
+    /// Gives a task another trigger, and so a new next run.
+    RescheduleTask {
+        /// The trigger.
+        trigger: Trigger,
+    } -> "Result<TaskInfo, Error>"
+}
+
+about_task! {
+    /// Keeps a task from running. Once this is answered no new run of it is submitted; runs going on
+    /// are left alone.
+    PauseTask -> "Result<TaskInfo, Error>"
+}
+
+about_task! {
+    /// Lets a task run again. Answered with `None` when its schedule has ended meanwhile: then it
+    /// was removed.
+    ResumeTask {
+        /// Whether run times that passed during the pause are dealt with as late, instead of being
+        /// skipped.
+        catch_up: bool,
+    } -> "Result<Option<TaskInfo>, Error>"
+}
+
+about_task! {
+    /// Removes a task. Once this is answered no new run of it is submitted.
+    DeleteTask -> "Result<(), Error>"
+}
+
+about_task! {
+    /// Runs a task now, on its own executor, also when it is paused; its schedule stays as it is.
+    /// Answered when the run has been let in.
+    RunTask {
+        /// Runs it also when `max_instances` of it are running.
+        force: bool,
+        /// Removes the task when its trigger has nothing left.
+        remove_finished: bool,
+    } -> "Result<RunId, Error>"
+}
+
+about_task! {
+    /// A snapshot of a task.
+    GetTask -> "Result<TaskInfo, Error>"
+}
+
+about_task! {
+    /// The next nominal run times of a task, in its trigger's zone, without touching it.
+    Preview {
+        /// How many.
+        count: usize,
+    } -> "Result<Vec<DateTime<Tz>>, Error>"
+}
+
+about_task! {
+    /// The latest runs of a task, newest first; empty where the store keeps no records. The task
+    /// itself may be gone.
+    History {
+        /// At most this many.
+        limit: usize,
+    } -> "Result<Vec<RunRecord>, Error>"
+}
+
+/// Snapshots of tasks.
+#[derive(Debug, Clone, Default, Message)]
+#[rtype(result = "Result<Vec<TaskInfo>, Error>")]
+pub struct ListTasks(pub TaskQuery);
+
+/// The run times of all tasks (that a query selects) up to an instant, in order.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<(DateTime<Utc>, TaskId)>, Error>")]
+pub struct Timeline {
+    /// Which tasks.
+    pub query: TaskQuery,
+    /// The end, inclusive.
+    pub until: DateTime<Utc>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Removes every task of a store, or of all stores; answered with how many there were.
+#[derive(Debug, Clone, Default, Message)]
+#[rtype(result = "Result<usize, Error>")]
+pub struct RemoveAllTasks {
+    /// Only this store.
+    pub store: Option<Alias>,
+}
+
+/// Adds a store; it is opened at once when the scheduler runs.
+#[derive(Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct AddStore {
+    /// Its alias.
+    pub alias: Alias,
+    /// What starts it.
+    pub source: Box<dyn StoreSource>,
+    /// What is done when its actor dies.
+    pub policy: RestartPolicy,
+}
+
+/// Removes a store; its tasks stay in it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct RemoveStore(pub Alias);
+
+/// Adds an executor.
+#[derive(Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct AddExecutor {
+    /// Its alias.
+    pub alias: Alias,
+    /// What starts it.
+    pub source: Box<dyn ExecutorSource>,
+    /// What is done when its actor dies.
+    pub policy: RestartPolicy,
+}
+
+/// Removes an executor. Its runs may end within the grace.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct RemoveExecutor {
+    /// Its alias.
+    pub alias: Alias,
+    /// How long its runs may take to end.
+    pub grace: std::time::Duration,
+}
+
+/// Brings an executor back whose restarts were used up.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct RestoreExecutor(pub Alias);
+
+/// Sends the events of some kinds to an actor, one message each.
+#[derive(Message)]
+#[rtype(result = "Result<ListenerId, Error>")]
+pub struct AddListener {
+    /// Which kinds.
+    pub mask: EventMask,
+    /// The actor.
+    pub listener: Recipient<crate::event::Event>,
+}
+
+/// Ends a subscription; answered with whether there was one.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<bool, Error>")]
+pub struct RemoveListener(pub ListenerId);
+
+/// Opens a stream of the events of some kinds.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<EventStream, Error>")]
+pub struct OpenEvents {
+    /// Which kinds.
+    pub mask: EventMask,
+    /// How many events the stream holds for a slow reader before it loses some.
+    pub capacity: usize,
+}
+
+/// Makes the scheduler's actor panic, to see what happens then.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Crash;
+
+macro_rules! debug_alias {
+    ($($name:ident),*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).field("alias", &self.alias).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+debug_alias!(AddStore, AddExecutor);
+
+impl std::fmt::Debug for AddListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddListener").field("mask", &self.mask).finish_non_exhaustive()
+    }
+}

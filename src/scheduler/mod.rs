@@ -1,0 +1,149 @@
+//! THE CONDUCTOR: decides what runs when, and has stores and executors do it.
+//!
+//! The life of a run, in ten lines:
+//!
+//! 1. the timer wakes the scheduler at the earliest due time of a store;
+//! 2. `TakeDue` fetches the tasks that are due, oldest first, in batches;
+//! 3. the planner works out each task's due run times, coalesces them, and finds the next one;
+//! 4. `Commit` writes the new states (and the records of the runs) in one batch; a task that somebody
+//!    changed meanwhile is left out and comes up again if it is still due;
+//! 5. `Submit` hands the runs to their executors, one message each;
+//! 6. the executor lets a run in or refuses it, and judges its lateness when it starts;
+//! 7. the code runs, and whatever it does the run ends in one outcome;
+//! 8. the executor gives the instance back and then reports the end;
+//! 9. `Finish` writes the end down;
+//! 10. the event bus tells whoever asked.
+
+mod actor;
+mod builder;
+mod control;
+mod ends;
+mod flight;
+mod handle;
+mod inspect;
+mod lifecycle;
+pub mod message;
+mod plan;
+mod session;
+mod stage;
+mod tick;
+mod wake;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+pub use actor::Scheduler;
+pub use builder::Builder;
+pub use handle::{Handle, ScopeGuard};
+
+use crate::task::Alias;
+
+/// What a scheduler is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SchedulerState {
+    /// Not started, or shut down.
+    Stopped,
+    /// Opening its stores.
+    Starting,
+    /// Starting runs as they become due.
+    Running,
+    /// Started, but starting no runs.
+    Paused,
+    /// Waiting for its runs to end.
+    ShuttingDown,
+}
+
+/// How a scheduler is.
+#[derive(Debug, Clone, Serialize)]
+pub struct SchedulerStatus {
+    /// What it is doing.
+    pub state: SchedulerState,
+    /// Its name, for people and logs.
+    pub name: String,
+    /// Its identity among the schedulers that share a store; the name unless set.
+    pub identity: String,
+    /// When it was started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// How long ago that was, in milliseconds of elapsed time.
+    pub uptime_ms: Option<u64>,
+    /// When it last looked at the clock: a living scheduler does so at least every ten seconds.
+    pub last_seen: DateTime<Utc>,
+    /// Runs going on.
+    pub running: usize,
+    /// Tasks waiting for the start.
+    pub pending: usize,
+    /// Its stores.
+    pub stores: Vec<StoreStatus>,
+    /// Its executors.
+    pub executors: Vec<ExecutorState>,
+}
+
+impl SchedulerStatus {
+    /// Whether it was started and not shut down, paused or not.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, SchedulerState::Running | SchedulerState::Paused)
+    }
+}
+
+/// How a store is.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoreStatus {
+    /// Its alias.
+    pub alias: Alias,
+    /// Whether what it acknowledged outlives a crash.
+    pub durable: bool,
+    /// When its next task is due.
+    pub next_due: Option<DateTime<Utc>>,
+    /// What is the matter with it; `None` when it works.
+    pub problem: Option<String>,
+}
+
+/// How an executor is.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExecutorState {
+    /// Its alias.
+    pub alias: Alias,
+    /// What is the matter with it; `None` when it works.
+    pub problem: Option<String>,
+}
+
+/// How to shut down.
+///
+/// ```text
+/// nothing more is started → shutdown triggers run → runs may end within the grace
+///   → what has not is cut off as interrupted → stores are closed
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    pub(crate) grace: Duration,
+    pub(crate) force: bool,
+}
+
+impl Shutdown {
+    /// Lets runs end within `grace`; what has not ended by then is interrupted.
+    pub fn wait(grace: Duration) -> Self {
+        Self { grace, force: false }
+    }
+
+    /// Interrupts what runs.
+    pub fn now() -> Self {
+        Self::wait(Duration::ZERO)
+    }
+
+    /// Shuts down also from inside nested starts, not only from the outermost.
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+}
+
+impl Default for Shutdown {
+    /// A grace of thirty seconds.
+    fn default() -> Self {
+        Self::wait(Duration::from_secs(30))
+    }
+}

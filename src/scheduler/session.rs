@@ -1,0 +1,149 @@
+//! Changes to one task: read, decide, write if nobody else did meanwhile, or start again.
+
+use std::sync::Arc;
+
+use futures::future::{Either, select};
+
+use super::actor::Settings;
+use super::plan::PlanError;
+use crate::error::Error;
+use crate::store::message::{Delete, Expect, Get, Put, Then};
+use crate::store::{StoreAddr, StoreError};
+use crate::task::{Alias, StoredTask, TaskId, TaskSpec};
+use crate::timer;
+
+/// How often a change is tried against a task that others keep changing.
+const TRIES: usize = 100;
+
+/// The answer of a store, or an error when it takes longer than a store may.
+pub(super) fn within<T>(
+    settings: &Settings,
+    answer: impl Future<Output = Result<T, StoreError>> + 'static,
+) -> impl Future<Output = Result<T, StoreError>> + 'static {
+    let deadline = settings.store_deadline;
+    let clock = settings.clock.clone();
+    async move {
+        let answer = Box::pin(answer);
+        match select(answer, Box::pin(async move { timer::sleep(&clock, deadline).await })).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => {
+                Err(StoreError::unavailable(format!("it did not answer within {} s", deadline.as_secs())))
+            }
+        }
+    }
+}
+
+/// The stores a message may concern, to be asked in order.
+pub(super) struct Session {
+    pub stores: Vec<(Alias, StoreAddr)>,
+    pub settings: Arc<Settings>,
+}
+
+/// What a change comes to.
+pub(super) enum Decision {
+    /// This takes the task's place.
+    Put(TaskSpec, crate::task::TaskState),
+    /// Only the state changes.
+    State(crate::task::TaskState),
+    /// The task goes.
+    Remove,
+    /// All is as it should be.
+    Nothing,
+}
+
+impl From<Then> for Decision {
+    fn from(then: Then) -> Self {
+        match then {
+            Then::State(state) => Self::State(state),
+            Then::Remove => Self::Remove,
+        }
+    }
+}
+
+/// What a change has done.
+pub(super) struct Changed {
+    pub store: Alias,
+    pub id: TaskId,
+    /// The task as it is now; `None` when it was removed.
+    pub task: Option<StoredTask>,
+    /// Whether anything was written.
+    pub written: bool,
+}
+
+impl Session {
+    /// The task, and where it is. A store that does not answer matters only when no other has it.
+    pub(super) async fn find(&self, id: &TaskId) -> Result<(Alias, StoreAddr, StoredTask), Error> {
+        let mut trouble = None;
+        for (alias, addr) in &self.stores {
+            match within(&self.settings, addr.get(Get { id: id.clone() })).await {
+                Ok(Some(task)) => return Ok((alias.clone(), addr.clone(), task)),
+                Ok(None) => {}
+                Err(error) => {
+                    trouble.get_or_insert(Error::store(alias, error));
+                }
+            }
+        }
+        Err(trouble.unwrap_or_else(|| Error::UnknownTask(id.clone())))
+    }
+
+    /// Changes a task as `decide` says. When somebody changes it meanwhile, `decide` is asked again
+    /// about the newer task.
+    pub(super) async fn change(
+        &self,
+        id: &TaskId,
+        decide: impl Fn(&StoredTask) -> Result<Decision, Error>,
+    ) -> Result<Changed, Error> {
+        let mut latest = None;
+        for _ in 0..TRIES {
+            let (store, addr, task) = self.find(id).await?;
+            let revision = task.state.revision;
+            let (written, task) = match decide(&task)? {
+                Decision::Nothing => (Ok(false), Some(task)),
+                Decision::Remove => {
+                    let delete = Delete { id: id.clone(), revision: Some(revision) };
+                    let deleted = within(&self.settings, addr.delete(delete)).await;
+                    (deleted.map(|_| true), None)
+                }
+                Decision::State(state) => {
+                    let task = StoredTask { spec: task.spec, state };
+                    (
+                        self.put(&addr, task.clone(), Expect::Revision(revision)).await.map(|()| true),
+                        Some(task),
+                    )
+                }
+                Decision::Put(spec, state) => {
+                    let task = StoredTask { spec: Arc::new(spec), state };
+                    (
+                        self.put(&addr, task.clone(), Expect::Revision(revision)).await.map(|()| true),
+                        Some(task),
+                    )
+                }
+            };
+            match written {
+                Ok(written) => return Ok(Changed { store, id: id.clone(), task, written }),
+                Err(error @ StoreError::Changed(_)) => latest = Some(Error::store(&store, error)),
+                Err(error) => return Err(Error::store(&store, error)),
+            }
+        }
+        Err(latest.unwrap_or_else(|| Error::UnknownTask(id.clone())))
+    }
+
+    pub(super) async fn put(
+        &self,
+        addr: &StoreAddr,
+        task: StoredTask,
+        expect: Expect,
+    ) -> Result<(), StoreError> {
+        within(&self.settings, addr.put(Put { task, expect })).await
+    }
+}
+
+impl PlanError {
+    /// The error for the user, about a task.
+    pub(super) fn about(self, id: &TaskId) -> Error {
+        match self {
+            Self::Trigger(error) => error.into(),
+            Self::Search(source) => Error::Search { id: id.clone(), source },
+        }
+    }
+}

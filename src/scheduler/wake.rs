@@ -1,0 +1,67 @@
+//! The one timer: it rings at the earliest due time of all stores, and often enough to notice that
+//! somebody moved the clock.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::actor::Scheduler;
+use crate::clock::Clock;
+use crate::timer::{LONGEST_SLEEP, nap_until};
+
+/// A wall clock that strays from elapsed time by more than this was moved.
+const JUMP: TimeDelta = TimeDelta::seconds(1);
+
+/// The shortest nap: what becomes due within it is dealt with in one batch instead of many.
+const BREATH: Duration = Duration::from_millis(1);
+
+#[derive(Default)]
+pub(super) struct Wake {
+    armed: Option<(DateTime<Utc>, SpawnHandle)>,
+    seen: Option<(DateTime<Utc>, Duration)>,
+}
+
+impl Wake {
+    /// By how much the wall clock moved against elapsed time since the last look, if it jumped.
+    pub(super) fn look(&mut self, clock: &Clock) -> Option<TimeDelta> {
+        let (now, elapsed) = (clock.now(), clock.monotonic());
+        let (then, elapsed_then) = self.seen.replace((now, elapsed))?;
+        let passed = TimeDelta::from_std(elapsed.saturating_sub(elapsed_then)).ok()?;
+        let jump = (now - then) - passed;
+        (jump.abs() > JUMP).then_some(jump)
+    }
+
+    /// Arms the timer for `due`. Without one the scheduler still looks at a real clock now and
+    /// then; a virtual clock says by itself when it was moved.
+    pub(super) fn arm(&mut self, due: Option<DateTime<Utc>>, clock: &Clock, ctx: &mut Context<Scheduler>) {
+        let at = if clock.is_virtual() {
+            due
+        } else {
+            let now = clock.now();
+            let latest = now + LONGEST_SLEEP;
+            Some(due.map_or(latest, |due| due.clamp(now + BREATH, latest)))
+        };
+        match (at, &self.armed) {
+            (Some(at), Some((armed, _))) if *armed <= at => {}
+            (None, _) => self.disarm(ctx),
+            (Some(at), _) => {
+                self.disarm(ctx);
+                let nap = actix::fut::wrap_future::<_, Scheduler>(nap_until(clock, at));
+                let nap = nap.map(|busy, scheduler, ctx| scheduler.woke(busy, ctx));
+                self.armed = Some((at, ctx.spawn(nap)));
+            }
+        }
+    }
+
+    pub(super) fn disarm(&mut self, ctx: &mut Context<Scheduler>) {
+        if let Some((_, nap)) = self.armed.take() {
+            ctx.cancel_future(nap);
+        }
+    }
+
+    /// The timer has rung.
+    pub(super) fn rung(&mut self) {
+        self.armed = None;
+    }
+}

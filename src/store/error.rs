@@ -1,0 +1,81 @@
+use std::sync::Arc;
+
+use crate::task::TaskId;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no such task.
+    #[error("there is no task `{0}`")]
+    NotFound(TaskId),
+    /// A task of this id exists already.
+    #[error("a task `{0}` exists already; choose another id, or add it with `replace_existing(true)`")]
+    Exists(TaskId),
+    /// The task was changed meanwhile.
+    #[error("task `{0}` was changed by somebody else meanwhile; read it and try again")]
+    Changed(TaskId),
+    /// The task is larger than a row may be.
+    #[error(
+        "task `{id}` takes {size} bytes, more than the {limit} a row may have; keep large arguments elsewhere and pass a key"
+    )]
+    TooLarge {
+        /// The task.
+        id: TaskId,
+        /// Its size encoded, in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The task cannot be written down (a closure, say).
+    #[error("task `{id}` cannot be stored: {reason}")]
+    Unstorable {
+        /// The task.
+        id: TaskId,
+        /// Why.
+        reason: String,
+    },
+    /// Another process has the store.
+    #[error("{place} is in use by another process; stop it, or use another directory")]
+    InUse {
+        /// The store's directory or address.
+        place: String,
+    },
+    /// What is stored cannot be read.
+    #[error("{place} is damaged: {reason}. Nothing was deleted; {advice}")]
+    Damaged {
+        /// The store's directory or address.
+        place: String,
+        /// What was found.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+    /// The store does not answer, or answered with an error of its own. Trying again may help.
+    #[error("the store is unavailable: {reason}")]
+    Unavailable {
+        /// What the store or its connection said.
+        reason: String,
+        /// The error below, if there is one.
+        #[source]
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl StoreError {
+    /// The store is unavailable, for `reason`.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), source: None }
+    }
+
+    /// Whether trying the same again later may succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::InUse { .. })
+    }
+}
+
+impl From<actix::MailboxError> for StoreError {
+    fn from(error: actix::MailboxError) -> Self {
+        Self::Unavailable { reason: "its actor has stopped".to_owned(), source: Some(Arc::new(error)) }
+    }
+}

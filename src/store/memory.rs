@@ -1,0 +1,306 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use chrono::{DateTime, Utc};
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
+
+use super::message::*;
+use super::{
+    Backend, BackendSource, Capabilities, Keep, Reply, StoreAddr, StoreError, StoreSource, in_order,
+};
+use crate::task::{RunRecord, StoredTask, TaskId};
+
+/// Keeps tasks in memory: fast, closures allowed, nothing left after the process has ended.
+///
+/// It survives the death of its actor: the tasks go to the successor. Run records are not kept. A
+/// change costs O(log n); a task costs some 150 bytes beyond the task itself.
+///
+/// ```
+/// use callboard::store::{MemoryStore, StoreSource};
+///
+/// # actix_rt::System::new().block_on(async {
+/// // What `Scheduler::builder().store("default", MemoryStore::new())` does with it:
+/// let store = MemoryStore::new().start(Box::new(()));
+/// # drop(store) });
+/// ```
+pub struct MemoryStore(BackendSource<MemoryBackend>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self(BackendSource::keeping(MemoryBackend::default()))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StoreSource for MemoryStore {
+    fn start(&mut self, keep: Keep) -> StoreAddr {
+        self.0.start(keep)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+/// The [`Backend`] of [`MemoryStore`].
+///
+/// Tasks lie in a slab. Both indices hold slots and not tasks: a hash table that finds the slot of
+/// an id (the id's text is only in the task), and an ordered set of due times.
+#[derive(Default)]
+pub struct MemoryBackend {
+    tasks: Vec<Option<StoredTask>>,
+    free: Vec<u32>,
+    by_id: HashTable<u32>,
+    due: BTreeSet<DueKey>,
+}
+
+/// A due time and a slot in one number, so that comparing two is one comparison: 64 bits of
+/// seconds (moved so that times before 1970 sort first), 32 of nanoseconds, 32 of slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct DueKey(u128);
+
+impl DueKey {
+    fn new(due: DateTime<Utc>, slot: u32) -> Self {
+        let seconds = (due.timestamp() as u64) ^ (1 << 63);
+        Self(u128::from(seconds) << 64 | u128::from(due.timestamp_subsec_nanos()) << 32 | u128::from(slot))
+    }
+
+    fn slot(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+fn hash(id: &TaskId) -> u64 {
+    let mut hasher = FxHasher::default();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl MemoryBackend {
+    pub(in crate::store) fn find(&self, id: &TaskId) -> Option<u32> {
+        let same = |slot: &u32| self.task(*slot).is_some_and(|task| task.spec.id == *id);
+        self.by_id.find(hash(id), same).copied()
+    }
+
+    fn task(&self, slot: u32) -> Option<&StoredTask> {
+        self.tasks.get(slot as usize)?.as_ref()
+    }
+
+    fn task_mut(&mut self, slot: u32) -> Option<&mut StoredTask> {
+        self.tasks.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn enter(&mut self, slot: u32) {
+        let Some(task) = self.tasks.get(slot as usize).and_then(Option::as_ref) else { return };
+        if let Some(due) = task.state.due() {
+            self.due.insert(DueKey::new(due, slot));
+        }
+        let tasks = &self.tasks;
+        let rehash = |slot: &u32| {
+            tasks.get(*slot as usize).and_then(Option::as_ref).map_or(0, |task| hash(&task.spec.id))
+        };
+        self.by_id.insert_unique(hash(&task.spec.id), slot, rehash);
+    }
+
+    pub(in crate::store) fn insert(&mut self, task: StoredTask) -> Result<(), StoreError> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(self.tasks.len()).map_err(|_| {
+                    StoreError::unavailable("it is full: a memory store holds 4,294,967,296 tasks")
+                })?;
+                self.tasks.push(None);
+                slot
+            }
+        };
+        if let Some(place) = self.tasks.get_mut(slot as usize) {
+            *place = Some(task);
+        }
+        self.enter(slot);
+        Ok(())
+    }
+
+    /// Puts `change` in place of the task's present state, and moves it in the due index.
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut StoredTask)) {
+        let Some(task) = self.task_mut(slot) else { return };
+        let before = task.state.due();
+        change(task);
+        let after = task.state.due();
+        if before != after {
+            if let Some(due) = before {
+                self.due.remove(&DueKey::new(due, slot));
+            }
+            if let Some(due) = after {
+                self.due.insert(DueKey::new(due, slot));
+            }
+        }
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<StoredTask> {
+        let task = self.tasks.get_mut(slot as usize)?.take()?;
+        if let Some(due) = task.state.due() {
+            self.due.remove(&DueKey::new(due, slot));
+        }
+        if let Ok(entry) = self.by_id.find_entry(hash(&task.spec.id), |other| *other == slot) {
+            entry.remove();
+        }
+        self.free.push(slot);
+        Some(task)
+    }
+
+    pub(in crate::store) fn first_due(&self) -> Option<DateTime<Utc>> {
+        self.task(self.due.first()?.slot())?.state.due()
+    }
+
+    pub(in crate::store) fn get_now(&self, id: &TaskId) -> Option<&StoredTask> {
+        self.task(self.find(id)?)
+    }
+
+    #[cfg(feature = "sled")]
+    pub(in crate::store) fn ids(&self) -> Vec<TaskId> {
+        self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
+    }
+
+    /// Makes both indices from the tasks alone: a panic may have left them half changed.
+    fn reindex(&mut self) {
+        self.free.clear();
+        self.by_id.clear();
+        self.due.clear();
+        for slot in 0..self.tasks.len() as u32 {
+            if self.task(slot).is_some() {
+                self.enter(slot);
+            } else {
+                self.free.push(slot);
+            }
+        }
+    }
+
+    pub(in crate::store) fn put_now(&mut self, Put { task, expect }: Put) -> Result<(), StoreError> {
+        let id = &task.spec.id;
+        match (self.find(id), expect) {
+            (None, Expect::Absent) => self.insert(task),
+            (Some(_), Expect::Absent) => Err(StoreError::Exists(id.clone())),
+            (None, Expect::Revision(_)) => Err(StoreError::NotFound(id.clone())),
+            (Some(slot), Expect::Revision(revision)) => {
+                if self.task(slot).is_none_or(|there| there.state.revision != revision) {
+                    return Err(StoreError::Changed(id.clone()));
+                }
+                self.change(slot, |there| *there = task);
+                Ok(())
+            }
+        }
+    }
+
+    pub(in crate::store) fn delete_now(
+        &mut self,
+        Delete { id, revision }: Delete,
+    ) -> Result<StoredTask, StoreError> {
+        let Some(slot) = self.find(&id) else { return Err(StoreError::NotFound(id)) };
+        let there = self.task(slot).map(|task| task.state.revision);
+        if revision.is_some() && revision != there {
+            return Err(StoreError::Changed(id));
+        }
+        self.remove(slot).ok_or(StoreError::NotFound(id))
+    }
+
+    pub(in crate::store) fn commit_now(&mut self, Commit { changes }: Commit) -> Committed {
+        let mut refused = Vec::new();
+        for (index, change) in changes.into_iter().enumerate() {
+            let slot = self.find(&change.id);
+            let there = slot.and_then(|slot| self.task(slot)).map(|task| task.state.revision);
+            match (slot, change.then) {
+                (Some(slot), then) if there == Some(change.revision) => match then {
+                    Then::State(state) => self.change(slot, |task| task.state = state),
+                    Then::Remove => drop(self.remove(slot)),
+                },
+                _ => refused.push(index),
+            }
+        }
+        Committed { refused, next_due: self.first_due() }
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { closures: true, ..Capabilities::default() }
+    }
+
+    fn open(&mut self, _: Open) -> Reply<Opened> {
+        self.reindex();
+        let opened =
+            Opened { capabilities: self.capabilities(), next_due: self.first_due(), ..Opened::default() };
+        Reply::Now(Ok(opened))
+    }
+
+    fn put(&mut self, request: Put) -> Reply<()> {
+        self.put_now(request).into()
+    }
+
+    fn delete(&mut self, request: Delete) -> Reply<StoredTask> {
+        self.delete_now(request).into()
+    }
+
+    fn get(&mut self, request: Get) -> Reply<Option<StoredTask>> {
+        Reply::Now(Ok(self.get_now(&request.id).cloned()))
+    }
+
+    fn list(&mut self, _: List) -> Reply<Vec<StoredTask>> {
+        let mut tasks: Vec<_> = self.tasks.iter().flatten().cloned().collect();
+        tasks.sort_unstable_by(in_order);
+        Reply::Now(Ok(tasks))
+    }
+
+    fn take_due(&mut self, TakeDue { now, limit }: TakeDue) -> Reply<Due> {
+        let end = DueKey::new(now, u32::MAX);
+        let mut due = self.due.range(..=end).map(|key| key.slot());
+        let tasks: Vec<_> = due.by_ref().take(limit).filter_map(|slot| self.task(slot).cloned()).collect();
+        let more = due.next().is_some();
+        Reply::Now(Ok(Due { tasks, more }))
+    }
+
+    fn commit(&mut self, request: Commit) -> Reply<Committed> {
+        Reply::Now(Ok(self.commit_now(request)))
+    }
+
+    fn finish(&mut self, _: Finish) -> Reply<()> {
+        Reply::Now(Ok(()))
+    }
+
+    fn next_due(&mut self, _: NextDue) -> Reply<Option<DateTime<Utc>>> {
+        Reply::Now(Ok(self.first_due()))
+    }
+
+    fn runs(&mut self, _: Runs) -> Reply<Vec<RunRecord>> {
+        Reply::Now(Ok(Vec::new()))
+    }
+
+    fn remove_all(&mut self, _: RemoveAll) -> Reply<usize> {
+        let removed = self.by_id.len();
+        // Not `clear`: a million tasks leave nothing behind.
+        *self = Self::default();
+        Reply::Now(Ok(removed))
+    }
+
+    fn close(&mut self, _: Close) -> Reply<()> {
+        Reply::Now(Ok(()))
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend")
+            .field("tasks", &self.by_id.len())
+            .field("due", &self.due.len())
+            .finish_non_exhaustive()
+    }
+}

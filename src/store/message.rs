@@ -1,0 +1,176 @@
+//! What a store understands. Every message is answered with a `Result<_, StoreError>`.
+
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+
+use super::{Capabilities, StoreError};
+use crate::task::{OwnerId, RunEnd, RunId, RunRecord, StoredTask, TaskId, TaskState};
+
+/// Makes the store ready. The runs of earlier owners that never ended are closed as interrupted
+/// and reported in [`Opened`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Opened, StoreError>")]
+pub struct Open {
+    /// The scheduler's present life.
+    pub owner: OwnerId,
+    /// The time, for the ends of interrupted runs.
+    pub now: DateTime<Utc>,
+}
+
+/// The answer to [`Open`].
+#[derive(Debug, Clone, Default)]
+pub struct Opened {
+    /// What the store can do.
+    pub capabilities: Capabilities,
+    /// Runs of dead owners, now ended as interrupted.
+    pub interrupted: Vec<RunRecord>,
+    /// Records that could not be read; they were left as they are.
+    pub unreadable: Vec<Unreadable>,
+    /// The earliest due time.
+    pub next_due: Option<DateTime<Utc>>,
+}
+
+/// A record that could not be read. It stays in the store, untouched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The task's id, as far as it could be told.
+    pub id: String,
+    /// What is wrong with the record.
+    pub reason: String,
+}
+
+/// What must be there for a [`Put`] to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// No task of this id.
+    Absent,
+    /// The task at this revision.
+    Revision(u64),
+}
+
+/// Writes a whole task. Refused with `Exists`, `NotFound` or `Changed` when what is there is not
+/// as expected.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Put {
+    /// The task, with the revision it is to have.
+    pub task: StoredTask,
+    /// What must be there.
+    pub expect: Expect,
+}
+
+/// Removes a task and answers with it; its run records stay. `NotFound` when there is none.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<StoredTask, StoreError>")]
+pub struct Delete {
+    /// The task.
+    pub id: TaskId,
+    /// Only at this revision (else `Changed`).
+    pub revision: Option<u64>,
+}
+
+/// Looks a task up.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<StoredTask>, StoreError>")]
+pub struct Get {
+    /// The task.
+    pub id: TaskId,
+}
+
+/// All tasks: by due time, those without one last, by id among equals.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<StoredTask>, StoreError>")]
+pub struct List;
+
+/// The tasks that are due, oldest first. A shared store claims them for the asking owner.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Due, StoreError>")]
+pub struct TakeDue {
+    /// The time.
+    pub now: DateTime<Utc>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// The answer to [`TakeDue`].
+#[derive(Debug, Clone, Default)]
+pub struct Due {
+    /// The tasks. They stay due until a [`Commit`] moves them on.
+    pub tasks: Vec<StoredTask>,
+    /// Whether the limit cut the list short.
+    pub more: bool,
+}
+
+/// What becomes of a task after its due run times were dealt with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Then {
+    /// This is its state from now on (with a new revision).
+    State(TaskState),
+    /// Its schedule has ended: it is removed.
+    Remove,
+}
+
+/// One task's part of a [`Commit`].
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The task.
+    pub id: TaskId,
+    /// The revision that was taken.
+    pub revision: u64,
+    /// What becomes of it.
+    pub then: Then,
+    /// The records of its runs: those about to be submitted have no end yet. Empty unless the
+    /// store is durable.
+    pub runs: Vec<RunRecord>,
+}
+
+/// Moves tasks on, in one atomic batch. A task that was changed or deleted meanwhile is refused by
+/// itself; the others go ahead.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Committed, StoreError>")]
+pub struct Commit {
+    /// A change a task.
+    pub changes: Vec<Change>,
+}
+
+/// The answer to [`Commit`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The indices, ascending, of the changes that were refused.
+    pub refused: Vec<usize>,
+    /// The earliest due time afterwards.
+    pub next_due: Option<DateTime<Utc>>,
+}
+
+/// Records how runs ended. A run the store does not know is ignored.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Finish {
+    /// The runs, their tasks and their ends.
+    pub ends: Vec<(RunId, TaskId, RunEnd)>,
+}
+
+/// The earliest due time.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Option<DateTime<Utc>>, StoreError>")]
+pub struct NextDue;
+
+/// The latest run records of a task, newest first. Empty in a store that keeps none.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<RunRecord>, StoreError>")]
+pub struct Runs {
+    /// The task.
+    pub id: TaskId,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Removes every task; answers with how many there were.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<usize, StoreError>")]
+pub struct RemoveAll;
+
+/// Writes out what is still in memory and ends the store.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Close;

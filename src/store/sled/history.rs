@@ -1,0 +1,190 @@
+use std::collections::VecDeque;
+
+use ::sled::Batch;
+use rustc_hash::FxHashMap;
+
+use super::disk::Disk;
+use super::{ROW_LIMIT, keys};
+use crate::store::StoreError;
+use crate::store::envelope::{Kind, decode, encode};
+use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
+
+/// The run records: written at the start of a run, completed at its end, bounded in number.
+#[derive(Default)]
+pub(super) struct History {
+    /// How many records of a task are kept.
+    limit: usize,
+    /// The records without an end.
+    open: FxHashMap<RunId, RunRecord>,
+    /// How many records a task has, once that was counted.
+    counts: FxHashMap<TaskId, usize>,
+    /// How many removed tasks keep their records.
+    gone_limit: usize,
+    /// Removed tasks whose records are still there, oldest first, by the number in their key.
+    gone: VecDeque<(u64, TaskId)>,
+    /// The latest number of each: a task can be removed, added again and removed again.
+    latest_gone: FxHashMap<TaskId, u64>,
+}
+
+impl History {
+    pub(super) fn new(limit: usize, gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+        let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
+        Self { limit, gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+    }
+
+    /// Takes charge of a run that was begun before.
+    pub(super) fn resume(&mut self, record: RunRecord) {
+        self.open.insert(record.id, record);
+    }
+
+    /// Writes the records of runs that begin (or that ended without one).
+    pub(super) fn begin(
+        &mut self,
+        disk: &Disk,
+        batch: &mut Batch,
+        task: &TaskId,
+        runs: Vec<RunRecord>,
+    ) -> Result<(), StoreError> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        self.bound(disk, batch, task, runs.len())?;
+        for record in runs {
+            batch.insert(keys::run(task, record.id), encoded(&record)?);
+            if record.end.is_none() {
+                batch.insert(keys::open_run(record.id), task.as_str().as_bytes());
+                self.open.insert(record.id, record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes how a run ended; answers with the record, or nothing when the run is unknown.
+    pub(super) fn end(
+        &mut self,
+        batch: &mut Batch,
+        run: RunId,
+        end: RunEnd,
+    ) -> Result<Option<RunRecord>, StoreError> {
+        let Some(mut record) = self.open.remove(&run) else { return Ok(None) };
+        record.end = Some(end);
+        batch.insert(keys::run(&record.task, run), encoded(&record)?);
+        batch.remove(keys::open_run(run));
+        Ok(Some(record))
+    }
+
+    /// The latest records of a task, newest first.
+    pub(super) fn latest(
+        &self,
+        disk: &Disk,
+        task: &TaskId,
+        limit: usize,
+    ) -> Result<Vec<RunRecord>, StoreError> {
+        let readable = disk.scan(&keys::runs(task)).rev().filter_map(|entry| match entry {
+            Ok((_, bytes)) => decode(Kind::Run, &bytes).ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        });
+        readable.take(limit).collect()
+    }
+
+    /// Notes that a task was removed: its records stay for a while.
+    pub(super) fn leave(
+        &mut self,
+        disk: &Disk,
+        batch: &mut Batch,
+        task: TaskId,
+        exists: impl Fn(&TaskId) -> bool,
+    ) -> Result<(), StoreError> {
+        let number = self.gone.back().map_or(0, |(number, _)| number + 1);
+        batch.insert(keys::gone(number), task.as_str().as_bytes());
+        self.counts.remove(&task);
+        self.latest_gone.insert(task.clone(), number);
+        self.gone.push_back((number, task));
+        while self.gone.len() > self.gone_limit {
+            let Some((number, task)) = self.gone.pop_front() else { break };
+            batch.remove(keys::gone(number));
+            if self.latest_gone.get(&task) == Some(&number) {
+                self.latest_gone.remove(&task);
+                if !exists(&task) {
+                    self.drop_oldest(disk, batch, &task, usize::MAX)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for `more` records of a task. Some may be too many for a while, so that not every
+    /// run costs a look at the whole history.
+    fn bound(
+        &mut self,
+        disk: &Disk,
+        batch: &mut Batch,
+        task: &TaskId,
+        more: usize,
+    ) -> Result<(), StoreError> {
+        let count = match self.counts.get(task) {
+            Some(count) => *count,
+            None => disk.scan(&keys::runs(task)).count(),
+        };
+        let mut wanted = count + more;
+        if wanted > self.limit + self.limit / 4 {
+            wanted -= self.drop_oldest(disk, batch, task, wanted - self.limit)?;
+        }
+        self.counts.insert(task.clone(), wanted);
+        Ok(())
+    }
+
+    /// Removes up to `excess` records that have ended and can be read.
+    fn drop_oldest(
+        &self,
+        disk: &Disk,
+        batch: &mut Batch,
+        task: &TaskId,
+        excess: usize,
+    ) -> Result<usize, StoreError> {
+        let mut dropped = 0;
+        for entry in disk.scan(&keys::runs(task)) {
+            if dropped == excess {
+                break;
+            }
+            let (key, bytes) = entry?;
+            let ended = decode::<RunRecord>(Kind::Run, &bytes)
+                .is_ok_and(|record| !self.open.contains_key(&record.id));
+            if ended {
+                batch.remove(key);
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
+    }
+}
+
+fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {
+    let failed = |reason| StoreError::Unstorable { id: record.task.clone(), reason };
+    let bytes = encode(Kind::Run, record).map_err(failed)?;
+    if bytes.len() <= ROW_LIMIT {
+        return Ok(bytes);
+    }
+    // That a run ended must not fail because of what it had to say.
+    let mut record = record.clone();
+    if let Some(end) = &mut record.end {
+        shorten(&mut end.outcome, bytes.len());
+    }
+    encode(Kind::Run, &record).map_err(failed)
+}
+
+fn shorten(outcome: &mut Outcome, size: usize) {
+    const KEPT: usize = 4096;
+    let cut = |text: &mut String| {
+        let end = (0..=KEPT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    };
+    match outcome {
+        Outcome::Executed { value } => *value = format!("({size} bytes, too many to keep)").into(),
+        Outcome::Failed { error } => cut(error),
+        Outcome::Panicked { message } => cut(message),
+        Outcome::Interrupted { reason } => cut(reason),
+        _ => {}
+    }
+}

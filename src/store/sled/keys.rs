@@ -1,0 +1,91 @@
+//! The layout: everything lies in one tree, so that one batch is one atomic write.
+//!
+//! ```text
+//! s <id>                      → spec
+//! t <id>                      → state
+//! r <id> 0 <owner> <serial>   → run record; sorts by time within a task
+//! o <owner> <serial>          → id of the task whose run has no end yet
+//! g <number>                  → id of a task that was removed; its run records are still there
+//! m                           → mark: format, number of the latest batch
+//! ```
+//!
+//! Numbers are big-endian, so that keys sort as numbers do; an id has no control characters, so
+//! that the zero byte ends it. There is no tree of due times: which task is due when follows from
+//! the states, and the index of the memory store is built from them at the start.
+
+use crate::task::{OwnerId, RunId, TaskId};
+
+pub(super) const SPEC: &[u8] = b"s";
+pub(super) const STATE: &[u8] = b"t";
+pub(super) const OPEN_RUN: &[u8] = b"o";
+pub(super) const GONE: &[u8] = b"g";
+pub(super) const MARK: &[u8] = b"m";
+
+const NUMBER: usize = size_of::<u64>();
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+pub(super) fn spec(id: &TaskId) -> Vec<u8> {
+    joined(&[SPEC, id.as_str().as_bytes()])
+}
+
+pub(super) fn state(id: &TaskId) -> Vec<u8> {
+    joined(&[STATE, id.as_str().as_bytes()])
+}
+
+pub(super) fn runs(task: &TaskId) -> Vec<u8> {
+    joined(&[b"r", task.as_str().as_bytes(), &[0]])
+}
+
+pub(super) fn run(task: &TaskId, run: RunId) -> Vec<u8> {
+    joined(&[&runs(task), &run.owner.0.to_be_bytes(), &run.serial.to_be_bytes()])
+}
+
+pub(super) fn open_run(run: RunId) -> Vec<u8> {
+    joined(&[OPEN_RUN, &run.owner.0.to_be_bytes(), &run.serial.to_be_bytes()])
+}
+
+pub(super) fn gone(number: u64) -> Vec<u8> {
+    joined(&[GONE, &number.to_be_bytes()])
+}
+
+/// The id in a key of a spec or a state, as far as it can be read.
+pub(super) fn id_of(key: &[u8]) -> Result<TaskId, String> {
+    let bytes = key.get(1..).unwrap_or_default();
+    let text = String::from_utf8_lossy(bytes);
+    TaskId::new(&text).ok().filter(|id| id.as_str().as_bytes() == bytes).ok_or_else(|| text.into_owned())
+}
+
+/// The run that the end of a key names.
+pub(super) fn run_of(key: &[u8]) -> Option<RunId> {
+    let (rest, serial) = key.split_last_chunk::<NUMBER>()?;
+    let (_, owner) = rest.split_last_chunk::<NUMBER>()?;
+    Some(RunId { owner: OwnerId(u64::from_be_bytes(*owner)), serial: u64::from_be_bytes(*serial) })
+}
+
+/// The number at the end of a key.
+pub(super) fn number_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<NUMBER>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_and_read_back() {
+        let task = TaskId::new("день").unwrap();
+        let id = |owner, serial| RunId { owner: OwnerId(owner), serial };
+        assert!(run(&task, id(1, 0x1ff)) < run(&task, id(2, 3)));
+        assert!(run(&task, id(2, 3)) < run(&task, id(2, 0x100)));
+        assert_eq!(run_of(&run(&task, id(7, 9))), Some(id(7, 9)));
+        assert_eq!(run_of(&open_run(id(7, 9))), Some(id(7, 9)));
+        assert_eq!(id_of(&spec(&task)), Ok(task.clone()));
+        assert_eq!(id_of(b"s\xff"), Err("\u{fffd}".to_owned()));
+        // The records of `a` are not among those of `a b`, nor the other way round.
+        let (a, ab) = (TaskId::new("a").unwrap(), TaskId::new("a b").unwrap());
+        assert!(!run(&ab, id(1, 1)).starts_with(&runs(&a)));
+    }
+}

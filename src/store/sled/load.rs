@@ -1,0 +1,115 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use super::disk::Disk;
+use super::{check, keys};
+use crate::store::envelope::{Kind, decode};
+use crate::store::message::Unreadable;
+use crate::store::{MemoryBackend, StoreError};
+use crate::task::{RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
+
+/// What a directory holds.
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub tasks: MemoryBackend,
+    /// Tasks that cannot be read.
+    pub unreadable: Vec<Unreadable>,
+    /// Runs without an end that cannot be read. Their tasks are not to suffer for it.
+    pub unreadable_runs: Vec<Unreadable>,
+    /// Runs without an end.
+    pub open_runs: Vec<RunRecord>,
+    /// Tasks that were removed, in that order.
+    pub gone: Vec<(u64, TaskId)>,
+}
+
+impl Loaded {
+    pub(super) fn from_disk(disk: &Disk) -> Result<Self, StoreError> {
+        let load = || -> Result<Self, StoreError> {
+            let mut loaded = Self::default();
+            loaded.load_tasks(disk)?;
+            loaded.find_orphans(disk)?;
+            loaded.load_open_runs(disk)?;
+            loaded.load_gone(disk)?;
+            Ok(loaded)
+        };
+        catch_unwind(AssertUnwindSafe(load))
+            .unwrap_or_else(|_| Err(check::unreadable(disk.path(), "sled panicked while it read the files")))
+    }
+
+    fn load_tasks(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        for entry in disk.scan(keys::SPEC) {
+            let (key, spec) = entry?;
+            let id = match keys::id_of(&key) {
+                Ok(id) => id,
+                Err(text) => {
+                    let reason = "its id is not one that a task can have".to_owned();
+                    self.unreadable.push(Unreadable { id: text, reason });
+                    continue;
+                }
+            };
+            let state = disk.get(&keys::state(&id))?;
+            match read_task(&id, &spec, state.as_deref()) {
+                Ok(task) => self.tasks.insert(task)?,
+                Err(reason) => self.unreadable.push(Unreadable { id: id.into(), reason }),
+            }
+        }
+        Ok(())
+    }
+
+    fn find_orphans(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        let mut reported: FxHashSet<_> = self.unreadable.iter().map(|u| u.id.clone()).collect();
+        for entry in disk.scan(keys::STATE) {
+            let (key, _) = entry?;
+            let known = keys::id_of(&key).map(|id| (self.tasks.find(&id).is_some(), id));
+            let id = match known {
+                Ok((true, _)) => continue,
+                Ok((false, id)) => id.into(),
+                Err(text) => text,
+            };
+            if reported.insert(id.clone()) {
+                self.unreadable.push(Unreadable { id, reason: "its spec is missing".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn load_open_runs(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        for entry in disk.scan(keys::OPEN_RUN) {
+            let (key, task) = entry?;
+            let named = std::str::from_utf8(&task).ok().and_then(|text| TaskId::new(text).ok());
+            let (Some(run), Some(task)) = (keys::run_of(&key), named) else { continue };
+            let Some(bytes) = disk.get(&keys::run(&task, run))? else { continue };
+            match decode::<RunRecord>(Kind::Run, &bytes) {
+                Ok(record) => self.open_runs.push(record),
+                Err(reason) => {
+                    let reason = format!("the record of its run {run}: {reason}");
+                    self.unreadable_runs.push(Unreadable { id: task.into(), reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_gone(&mut self, disk: &Disk) -> Result<(), StoreError> {
+        for entry in disk.scan(keys::GONE) {
+            let (key, task) = entry?;
+            let named = std::str::from_utf8(&task).ok().and_then(|text| TaskId::new(text).ok());
+            if let (Some(number), Some(task)) = (keys::number_of(&key), named) {
+                self.gone.push((number, task));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_task(id: &TaskId, spec: &[u8], state: Option<&[u8]>) -> Result<StoredTask, String> {
+    let spec: TaskSpec = decode(Kind::Spec, spec).map_err(|reason| format!("its spec: {reason}"))?;
+    if spec.id != *id {
+        return Err(format!("its spec is that of another task, `{}`", spec.id));
+    }
+    let state = state.ok_or_else(|| "its state is missing".to_owned())?;
+    let state: TaskState = decode(Kind::State, state).map_err(|reason| format!("its state: {reason}"))?;
+    Ok(StoredTask { spec: Arc::new(spec), state })
+}

@@ -1,0 +1,224 @@
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::message::*;
+use super::obituary::Obituary;
+use super::{Death, RestartHistory, RestartPolicy, Verdict};
+use crate::clock::{Busy, Clock};
+use crate::timer;
+
+/// What a child keeps among its fields for as long as it lives: its drop is the child's ending.
+pub type Keep = Box<dyn Send>;
+
+/// Keeps one child alive as its [`RestartPolicy`] says. `A` is the child's address, of any kind.
+///
+/// Starting the guardian starts the child. The guardian ends when nobody holds its address and the
+/// child is dead; dropping its address alone does not stop the child.
+///
+/// ```
+/// use actix::prelude::*;
+/// use callboard::clock::Clock;
+/// use callboard::supervision::{ChildNotice, Dismiss, Guardian, Keep, Link, LinkOwner, RestartPolicy};
+///
+/// struct Prompter(#[expect(dead_code)] Keep);
+/// impl Actor for Prompter {
+///     type Context = Context<Self>;
+/// }
+///
+/// /// Leads the link to each new prompter.
+/// struct Owner(LinkOwner<Addr<Prompter>>);
+/// impl Actor for Owner {
+///     type Context = Context<Self>;
+/// }
+/// impl Handler<ChildNotice<Addr<Prompter>>> for Owner {
+///     type Result = ();
+///     fn handle(&mut self, notice: ChildNotice<Addr<Prompter>>, _: &mut Self::Context) {
+///         use callboard::supervision::ChildChange;
+///         match notice.change {
+///             ChildChange::Started { child, .. } => self.0.point_to(child),
+///             _ => self.0.cut(),
+///         }
+///     }
+/// }
+///
+/// System::new().block_on(async {
+///     let (owner, link) = Link::new();
+///     let owner = Owner(owner).start();
+///     let guardian = Guardian::new(
+///         "prompter",
+///         RestartPolicy::on_failure(),
+///         Clock::system(),
+///         |keep| Prompter(keep).start(),
+///         owner.recipient(),
+///     )
+///     .start();
+///     assert!(link.wait().await.is_some());
+///     guardian.send(Dismiss).await.unwrap();
+/// });
+/// ```
+pub struct Guardian<A: Clone + Send + 'static> {
+    name: Arc<str>,
+    policy: RestartPolicy,
+    clock: Clock,
+    factory: Box<dyn FnMut(Keep) -> A>,
+    notices: Recipient<ChildNotice<A>>,
+    generation: u64,
+    state: ChildState,
+    history: RestartHistory,
+    seed: u64,
+    /// The wait for the next restart.
+    wait: Option<SpawnHandle>,
+    /// Keeps a virtual clock still until the first child has been started.
+    beginning: Option<Busy>,
+}
+
+impl<A: Clone + Send + 'static> Guardian<A> {
+    /// A guardian that will start its child through `factory`, which is called again for each
+    /// successor, and tell `notices` about it.
+    ///
+    /// The factory must hand its argument to the actor it starts, and the actor must keep it: when
+    /// it is dropped, the child counts as dead. A factory that panics counts as a child that did.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        policy: RestartPolicy,
+        clock: Clock,
+        factory: impl FnMut(Keep) -> A + 'static,
+        notices: Recipient<ChildNotice<A>>,
+    ) -> Self {
+        let name = name.into();
+        // Differs from child to child, so that jitter keeps those apart that died together.
+        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self {
+            name,
+            policy,
+            beginning: Some(clock.busy()),
+            clock,
+            factory: Box::new(factory),
+            notices,
+            generation: 0,
+            state: ChildState::Ended,
+            history: RestartHistory::default(),
+            seed,
+            wait: None,
+        }
+    }
+
+    fn tell(&self, change: ChildChange<A>) {
+        self.notices.do_send(ChildNotice { name: self.name.clone(), change, busy: self.clock.busy() });
+    }
+
+    fn start_child(&mut self, cause: Option<Death>, ctx: &mut Context<Self>) {
+        self.generation += 1;
+        let obituary = Obituary {
+            generation: self.generation,
+            clock: self.clock.clone(),
+            guardian: ctx.address().recipient(),
+        };
+        self.state = ChildState::Alive;
+        // A panic drops the obituary, and so arrives here as `Exited` like that of a child.
+        if let Ok(child) = catch_unwind(AssertUnwindSafe(|| (self.factory)(Box::new(obituary)))) {
+            self.tell(ChildChange::Started { child, cause });
+        }
+    }
+
+    fn call_off_wait(&mut self, ctx: &mut Context<Self>) {
+        if let Some(wait) = self.wait.take() {
+            ctx.cancel_future(wait);
+        }
+    }
+}
+
+impl<A: Clone + Send + 'static> Actor for Guardian<A> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let busy = self.beginning.take();
+        self.start_child(None, ctx);
+        drop(busy);
+    }
+}
+
+impl<A: Clone + Send + 'static> Handler<Exited> for Guardian<A> {
+    type Result = ();
+
+    fn handle(&mut self, exited: Exited, ctx: &mut Self::Context) {
+        if exited.generation != self.generation || self.state != ChildState::Alive {
+            return;
+        }
+        let death = exited.death;
+        let now = self.clock.monotonic();
+        match self.policy.judge(death, &self.history, now, self.seed.wrapping_add(self.history.total())) {
+            Verdict::Restart { after } => {
+                tracing::warn!(child = %self.name, cause = %death, ?after, "a child died and will be restarted");
+                self.history.note(now);
+                self.state = ChildState::Restarting { cause: death };
+                self.tell(ChildChange::Restarting { after, cause: death });
+                // The alarm is set here and now, while `exited.busy` still holds the clock.
+                let wait = timer::sleep(&self.clock, after).into_actor(self);
+                self.wait = Some(ctx.spawn(wait.map(move |busy, guardian, ctx| {
+                    guardian.wait = None;
+                    guardian.start_child(Some(death), ctx);
+                    drop(busy);
+                })));
+            }
+            Verdict::GiveUp { reason } => {
+                tracing::error!(child = %self.name, %reason, "a child died and is given up");
+                self.state = ChildState::Failed { reason: reason.clone() };
+                self.tell(ChildChange::Failed { reason });
+            }
+            Verdict::Ignore => {
+                self.state = ChildState::Ended;
+                self.tell(ChildChange::Ended);
+            }
+        }
+    }
+}
+
+impl<A: Clone + Send + 'static> Handler<Dismiss> for Guardian<A> {
+    type Result = ();
+
+    fn handle(&mut self, _: Dismiss, ctx: &mut Self::Context) {
+        self.call_off_wait(ctx);
+        self.state = ChildState::Dismissed;
+    }
+}
+
+impl<A: Clone + Send + 'static> Handler<Restore> for Guardian<A> {
+    type Result = bool;
+
+    fn handle(&mut self, _: Restore, ctx: &mut Self::Context) -> bool {
+        if self.state == ChildState::Alive {
+            return false;
+        }
+        self.call_off_wait(ctx);
+        self.history.reset();
+        self.start_child(None, ctx);
+        true
+    }
+}
+
+impl<A: Clone + Send + 'static> Handler<GuardianStatus> for Guardian<A> {
+    type Result = MessageResult<GuardianStatus>;
+
+    fn handle(&mut self, _: GuardianStatus, _: &mut Self::Context) -> Self::Result {
+        MessageResult(GuardianReport {
+            name: self.name.clone(),
+            state: self.state.clone(),
+            restarts: self.history.total(),
+        })
+    }
+}
+
+impl<A: Clone + Send + 'static> fmt::Debug for Guardian<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guardian")
+            .field("name", &self.name)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,381 @@
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Alias, Code, Handler, MisfireGrace, TaskContext, TaskError, TaskId, TaskReturn, TaskSpec};
+use crate::trigger::{IntoTrigger, Trigger};
+
+/// What tasks are given that leave an option out. Read when a task is committed, not when it is
+/// written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskDefaults {
+    /// Whether run times that are due together become one run. Default: true.
+    pub coalesce: bool,
+    /// Without coalescing, how many of the run times that are due together run. Default: 100.
+    pub max_catch_up: u32,
+    /// Runs of one task at once. Default: 1.
+    pub max_instances: u32,
+    /// How late a run may start. Default: however late.
+    pub misfire_grace: MisfireGrace,
+    /// The executor. Default: `default`.
+    pub executor: Alias,
+    /// The store. Default: `default`.
+    pub store: Alias,
+}
+
+impl Default for TaskDefaults {
+    fn default() -> Self {
+        Self {
+            coalesce: true,
+            max_catch_up: 100,
+            max_instances: 1,
+            misfire_grace: MisfireGrace::Unlimited,
+            executor: Alias::default_alias(),
+            store: Alias::default_alias(),
+        }
+    }
+}
+
+/// The options of a task that somebody has set, in a new task or in a change.
+#[derive(Debug, Clone, Default)]
+struct Options {
+    name: Option<String>,
+    handler: Option<Handler>,
+    args: Option<Value>,
+    trigger: Option<Trigger>,
+    timezone: Option<Tz>,
+    executor: Option<Alias>,
+    coalesce: Option<bool>,
+    max_catch_up: Option<u32>,
+    max_instances: Option<u32>,
+    misfire_grace: Option<MisfireGrace>,
+    userdata: Option<Value>,
+    problem: Option<TaskError>,
+}
+
+impl Options {
+    /// Keeps what was given, or the first thing that went wrong.
+    fn keep<T, E: Into<TaskError>>(&mut self, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem.get_or_insert(error.into());
+                None
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), TaskError> {
+        let zero = |field, value: Option<u32>| match value {
+            Some(0) => Err(TaskError::Invalid { field, reason: "is 0; it must be at least 1".to_owned() }),
+            _ => Ok(()),
+        };
+        self.problem.clone().map_or(Ok(()), Err)?;
+        zero("max_instances", self.max_instances)?;
+        zero("max_catch_up", self.max_catch_up)
+    }
+
+    fn overlay(&mut self, newer: Self) {
+        macro_rules! take {
+            ($($field:ident)*) => { $(self.$field = newer.$field.or(self.$field.take());)* };
+        }
+        take!(name handler args trigger timezone executor coalesce max_catch_up max_instances misfire_grace
+            userdata problem);
+    }
+
+    fn apply(self, spec: &mut TaskSpec) {
+        fn set<T>(field: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *field = value;
+            }
+        }
+        set(&mut spec.name, self.name.map(|name| Some(name.into())));
+        set(&mut spec.handler, self.handler);
+        set(&mut spec.args, self.args);
+        set(&mut spec.trigger, self.trigger);
+        set(&mut spec.timezone, self.timezone);
+        set(&mut spec.executor, self.executor);
+        set(&mut spec.coalesce, self.coalesce);
+        set(&mut spec.max_catch_up, self.max_catch_up);
+        set(&mut spec.max_instances, self.max_instances);
+        set(&mut spec.misfire_grace, self.misfire_grace);
+        set(&mut spec.userdata, self.userdata);
+    }
+}
+
+/// The options that a new task and a change have in common.
+macro_rules! option_setters {
+    () => {
+        /// A label for people.
+        pub fn name(mut self, name: impl Into<String>) -> Self {
+            self.options.name = Some(name.into());
+            self
+        }
+
+        /// What the code is given: anything that can be written as JSON.
+        pub fn args(mut self, args: impl Serialize) -> Self {
+            let json = serde_json::to_value(args).map_err(|error| TaskError::Args(error.to_string()));
+            self.options.args = self.options.keep(json);
+            self
+        }
+
+        /// When it runs: a trigger, a builder of one, or text. What is wrong with it is reported
+        /// when the task is added.
+        pub fn trigger(mut self, trigger: impl IntoTrigger) -> Self {
+            let trigger = trigger.into_trigger();
+            self.options.trigger = self.options.keep(trigger);
+            self
+        }
+
+        /// The zone in which the trigger is read where it names none itself. Default: the
+        /// scheduler's.
+        pub fn timezone(mut self, zone: Tz) -> Self {
+            self.options.timezone = Some(zone);
+            self
+        }
+
+        /// The alias of the executor. Default: [`TaskDefaults::executor`].
+        pub fn executor(mut self, alias: impl TryInto<Alias, Error: Into<TaskError>>) -> Self {
+            self.options.executor = self.options.keep(alias.try_into());
+            self
+        }
+
+        /// Whether run times that are due together become one run, the latest of them. Default:
+        /// [`TaskDefaults::coalesce`].
+        pub fn coalesce(mut self, coalesce: bool) -> Self {
+            self.options.coalesce = Some(coalesce);
+            self
+        }
+
+        /// Without coalescing: how many of the run times that are due together run; the others
+        /// count as missed. At least 1. Default: [`TaskDefaults::max_catch_up`].
+        pub fn max_catch_up(mut self, runs: u32) -> Self {
+            self.options.max_catch_up = Some(runs);
+            self
+        }
+
+        /// Runs of the task at once; at least 1. Default: [`TaskDefaults::max_instances`].
+        pub fn max_instances(mut self, instances: u32) -> Self {
+            self.options.max_instances = Some(instances);
+            self
+        }
+
+        /// How late a run may start. Default: [`TaskDefaults::misfire_grace`].
+        pub fn misfire_grace(mut self, grace: impl Into<MisfireGrace>) -> Self {
+            self.options.misfire_grace = Some(grace.into());
+            self
+        }
+
+        /// Anything the application wants to keep with the task, as JSON.
+        pub fn userdata(mut self, userdata: impl Serialize) -> Self {
+            let json = serde_json::to_value(userdata).map_err(|error| TaskError::Args(error.to_string()));
+            self.options.userdata = self.options.keep(json);
+            self
+        }
+    };
+}
+
+/// A task as a user writes it: code, trigger, options. Options that are left out are decided when
+/// it is committed; so is whether it is valid.
+///
+/// ```
+/// use callboard::task::Task;
+/// use callboard::trigger::Interval;
+///
+/// let task = Task::new("send_newsletter")
+///     .id("weekly")
+///     .args(serde_json::json!({ "list": "weekly" }))
+///     .trigger(Interval::seconds(30))
+///     .max_instances(2);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub(crate) id: Option<TaskId>,
+    pub(crate) store: Option<Alias>,
+    pub(crate) first_run: Option<DateTime<Utc>>,
+    pub(crate) paused: bool,
+    pub(crate) replace_existing: bool,
+    options: Options,
+}
+
+impl Task {
+    /// A task that runs the handler registered under `handler`.
+    pub fn new(handler: impl AsRef<str>) -> Self {
+        Self::with_handler(Handler::Named(handler.as_ref().into()))
+    }
+
+    /// A task that runs a closure. It lives in memory stores only: code cannot be written down.
+    ///
+    /// ```
+    /// use callboard::task::{Task, TaskContext};
+    ///
+    /// let task = Task::from_fn(|run: TaskContext, ()| async move { println!("{}", run.nominal()) });
+    /// ```
+    pub fn from_fn<F, A, Fut>(function: F) -> Self
+    where
+        F: Fn(TaskContext, A) -> Fut + Send + Sync + 'static,
+        A: DeserializeOwned + 'static,
+        Fut: Future + 'static,
+        Fut::Output: TaskReturn,
+    {
+        Self::with_handler(Handler::Closure(Code::from_async(function)))
+    }
+
+    /// A task that runs the code of `handler`.
+    pub fn with_handler(handler: Handler) -> Self {
+        Self {
+            id: None,
+            store: None,
+            first_run: None,
+            paused: false,
+            replace_existing: false,
+            options: Options { handler: Some(handler), ..Options::default() },
+        }
+    }
+
+    /// Its name within the store. Default: a fresh random one.
+    pub fn id(mut self, id: impl TryInto<TaskId, Error: Into<TaskError>>) -> Self {
+        self.id = self.options.keep(id.try_into());
+        self
+    }
+
+    /// The alias of the store it is kept in. Default: [`TaskDefaults::store`].
+    pub fn store(mut self, alias: impl TryInto<Alias, Error: Into<TaskError>>) -> Self {
+        self.store = self.options.keep(alias.try_into());
+        self
+    }
+
+    /// The first run, in place of the one the trigger gives; later ones follow the trigger.
+    pub fn first_run(mut self, at: DateTime<Utc>) -> Self {
+        self.first_run = Some(at);
+        self
+    }
+
+    /// Adds the task paused: it keeps its next run time and does not run before it is resumed.
+    pub fn paused(mut self, paused: bool) -> Self {
+        self.paused = paused;
+        self
+    }
+
+    /// Whether a task of the same id is replaced; otherwise adding it is a conflict. A replaced
+    /// task keeps the number of its runs, its paused flag and, unless the trigger or the zone
+    /// changed, its next run time: registering the same task at every start changes nothing.
+    pub fn replace_existing(mut self, replace: bool) -> Self {
+        self.replace_existing = replace;
+        self
+    }
+
+    option_setters!();
+
+    /// The id it will have, if one was given.
+    pub fn get_id(&self) -> Option<&TaskId> {
+        self.id.as_ref()
+    }
+
+    /// Sets what `changes` set.
+    pub(crate) fn change(&mut self, changes: TaskChanges) {
+        self.options.overlay(changes.options);
+    }
+
+    /// Checks what can be checked without a scheduler, and decides the options left out.
+    pub(crate) fn resolve(mut self, defaults: &TaskDefaults, zone: Tz) -> Result<TaskSpec, TaskError> {
+        self.options.check()?;
+        let (Some(handler), Some(trigger)) = (self.options.handler.take(), self.options.trigger.take())
+        else {
+            return Err(TaskError::NoTrigger);
+        };
+        let mut spec = TaskSpec {
+            id: self.id.unwrap_or_else(TaskId::generate),
+            name: None,
+            handler,
+            args: Value::Null,
+            trigger,
+            timezone: zone,
+            executor: defaults.executor.clone(),
+            coalesce: defaults.coalesce,
+            max_catch_up: defaults.max_catch_up,
+            max_instances: defaults.max_instances,
+            misfire_grace: defaults.misfire_grace,
+            userdata: Value::Null,
+        };
+        self.options.apply(&mut spec);
+        // Tasks of one executor share one text.
+        if spec.executor == defaults.executor {
+            spec.executor = defaults.executor.clone();
+        }
+        Ok(spec)
+    }
+}
+
+/// Changes to a task: what is set here is changed, the rest stays. Everything but the id and the
+/// store can be changed.
+///
+/// ```
+/// use callboard::task::TaskChanges;
+///
+/// let changes = TaskChanges::new().name("Weekly letter").max_instances(3);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TaskChanges {
+    options: Options,
+}
+
+impl TaskChanges {
+    /// No change.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs another handler from now on.
+    pub fn handler(mut self, name: impl AsRef<str>) -> Self {
+        self.options.handler = Some(Handler::Named(name.as_ref().into()));
+        self
+    }
+
+    option_setters!();
+
+    /// The changed task; nothing is applied unless all of it is valid.
+    pub(crate) fn apply(self, spec: &TaskSpec) -> Result<TaskSpec, TaskError> {
+        self.options.check()?;
+        let mut changed = spec.clone();
+        self.options.apply(&mut changed);
+        Ok(changed)
+    }
+}
+
+impl From<std::convert::Infallible> for TaskError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trigger::Interval;
+
+    #[test]
+    fn what_is_wrong_is_reported_when_the_task_is_resolved() {
+        let resolve = |task: Task| task.resolve(&TaskDefaults::default(), Tz::UTC).unwrap_err().to_string();
+        let task = || Task::new("x").trigger(Interval::seconds(1));
+        assert!(resolve(task().id("")).contains("id is empty"));
+        assert!(resolve(task().max_instances(0)).contains("max_instances"));
+        assert!(resolve(Task::new("x")).contains("no trigger"));
+        let map = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert!(resolve(task().args(map)).contains("JSON"));
+    }
+
+    #[test]
+    fn a_change_touches_only_what_it_names() {
+        let spec = Task::new("x")
+            .id("a")
+            .trigger(Interval::seconds(1))
+            .resolve(&TaskDefaults::default(), Tz::UTC)
+            .unwrap();
+        let changed = TaskChanges::new().coalesce(false).apply(&spec).unwrap();
+        assert_eq!(changed, TaskSpec { coalesce: false, ..spec.clone() });
+        assert!(TaskChanges::new().name("new").max_instances(0).apply(&spec).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+
+use super::{Run, RunId, Source, TaskId};
+use crate::clock::{Busy, Clock};
+
+/// What task code is given: who it is, for which run time, and whether it should stop.
+#[derive(Debug, Clone)]
+pub struct TaskContext {
+    run: Arc<Run>,
+    clock: Clock,
+    busy: Option<Arc<Mutex<Option<Busy>>>>,
+}
+
+impl TaskContext {
+    /// The context of `run`. `busy` is the clock's token for this run; it is put aside while the
+    /// code waits for the clock itself.
+    pub fn new(run: Arc<Run>, clock: Clock, busy: Busy) -> Self {
+        let busy = clock.is_virtual().then(|| Arc::new(Mutex::new(Some(busy))));
+        Self { run, clock, busy }
+    }
+
+    /// The task.
+    pub fn task_id(&self) -> &TaskId {
+        &self.run.task.id
+    }
+
+    /// This run.
+    pub fn run_id(&self) -> RunId {
+        self.run.id
+    }
+
+    /// The run itself, with its task.
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    /// The run time the trigger gave, whenever the run began in fact. Use it, not the clock, to
+    /// name what a run is about ("the report of 08:00").
+    pub fn nominal(&self) -> DateTime<Utc> {
+        self.run.nominal
+    }
+
+    /// 1 for the first attempt.
+    pub fn attempt(&self) -> u32 {
+        self.run.attempt
+    }
+
+    /// Who asked for the run.
+    pub fn source(&self) -> Source {
+        self.run.source
+    }
+
+    /// The scheduler's clock: virtual in tests.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Whether the run was asked to stop. Blocking code looks here from time to time.
+    pub fn is_cancelled(&self) -> bool {
+        self.run.is_cancelled()
+    }
+
+    /// Ends when the run is asked to stop.
+    pub async fn cancelled(&self) {
+        self.run.cancelled().await;
+    }
+
+    /// A tracing span that names the task and the run.
+    pub fn span(&self) -> tracing::Span {
+        tracing::info_span!("run", task = %self.task_id(), run = %self.run_id(), attempt = self.attempt())
+    }
+
+    /// Waits with `wait`, during which a virtual clock may move on: the run is not working but
+    /// waiting for the time. `wait` brings the token for going on.
+    pub(crate) async fn rest(&self, wait: impl Future<Output = Busy>) {
+        let Some(slot) = &self.busy else {
+            wait.await;
+            return;
+        };
+        put(slot, None);
+        let resting = Resting { slot, clock: &self.clock };
+        let token = wait.await;
+        put(slot, Some(token));
+        drop(resting);
+    }
+}
+
+fn put(slot: &Mutex<Option<Busy>>, token: Option<Busy>) {
+    *slot.lock().unwrap_or_else(|e| e.into_inner()) = token;
+}
+
+/// A rest that may be given up: then the run is at work again.
+struct Resting<'a> {
+    slot: &'a Mutex<Option<Busy>>,
+    clock: &'a Clock,
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| self.clock.busy());
+    }
+}

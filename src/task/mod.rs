@@ -1,0 +1,29 @@
+//! WHAT runs: the data that is stored and sent, and the code it names.
+//!
+//! A [`Task`] is what a user writes. Committed, it becomes an immutable [`TaskSpec`] behind an
+//! `Arc` and a small [`TaskState`] that each run changes; a [`Run`] is one execution of it, which
+//! ends in one [`Outcome`].
+
+mod builder;
+mod context;
+mod error;
+mod id;
+mod info;
+mod outcome;
+mod policy;
+mod registry;
+mod run;
+mod spec;
+mod state;
+
+pub use builder::{Task, TaskChanges, TaskDefaults};
+pub use context::TaskContext;
+pub use error::TaskError;
+pub use id::{Alias, MAX_NAME_LEN, OwnerId, RunId, TaskId};
+pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
+pub use outcome::{Outcome, Refusal};
+pub use policy::MisfireGrace;
+pub use registry::{AsyncCode, BlockingCode, Code, Failure, Registry, TaskFuture, TaskReturn};
+pub use run::{Run, RunEnd, RunRecord, Source};
+pub use spec::{Handler, StoredTask, TaskSpec};
+pub use state::{Fire, TaskState};

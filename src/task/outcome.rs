@@ -1,0 +1,129 @@
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How a nominal run time ended: each has exactly one of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The code returned `Ok`.
+    Executed {
+        /// What it returned, as JSON; `null` for `()`.
+        value: Value,
+    },
+    /// The code returned an error, or its arguments could not be decoded.
+    Failed {
+        /// The error with its chain of sources, `outer: inner: root`.
+        error: String,
+    },
+    /// The code panicked.
+    Panicked {
+        /// The panic message.
+        message: String,
+    },
+    /// The run took longer than it may.
+    TimedOut {
+        /// How long it was given, in milliseconds.
+        after_ms: u64,
+    },
+    /// Somebody cancelled the run.
+    Cancelled,
+    /// The run would have started later than its misfire grace allows.
+    Missed {
+        /// How late it would have been, in milliseconds.
+        late_ms: u64,
+    },
+    /// The run was not let in.
+    Refused {
+        /// Why.
+        reason: Refusal,
+    },
+    /// Several run times were due together and a later one ran for all of them.
+    Coalesced {
+        /// The nominal time that ran.
+        into: DateTime<Utc>,
+    },
+    /// The run was cut off by the death of its executor or of the whole process.
+    Interrupted {
+        /// What cut it off.
+        reason: String,
+    },
+}
+
+/// Why a run was not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "refusal", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many instances of the task as allowed were running.
+    #[error("the task already runs {max} time(s), which is its max_instances")]
+    MaxInstances {
+        /// The limit.
+        max: u32,
+    },
+    /// No executor has the alias the task names.
+    #[error("no executor is called `{executor}`; add one under that alias or update the task")]
+    UnknownExecutor {
+        /// The alias.
+        executor: String,
+    },
+    /// The task's handler is not registered in this program.
+    #[error("no handler is registered under `{handler}`; register it and the task runs again")]
+    UnknownHandler {
+        /// The name.
+        handler: String,
+    },
+    /// The executor has failed or is shutting down.
+    #[error("executor `{executor}` takes no runs: {reason}")]
+    ExecutorUnavailable {
+        /// The alias.
+        executor: String,
+        /// What is the matter with it.
+        reason: String,
+    },
+    /// The executor's queue is full.
+    #[error("the queue of executor `{executor}` is full ({limit} runs)")]
+    QueueFull {
+        /// The alias.
+        executor: String,
+        /// How many it holds.
+        limit: usize,
+    },
+}
+
+impl Outcome {
+    /// The outcome in one word, as it is stored and shown: `executed`, `failed`, `timed_out`, …
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Executed { .. } => "executed",
+            Self::Failed { .. } => "failed",
+            Self::Panicked { .. } => "panicked",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Missed { .. } => "missed",
+            Self::Refused { .. } => "refused",
+            Self::Coalesced { .. } => "coalesced",
+            Self::Interrupted { .. } => "interrupted",
+        }
+    }
+
+    /// Whether the code ran to its end without an error.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Executed { .. })
+    }
+
+    /// What went wrong, for people; `None` when nothing did.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Executed { .. } | Self::Coalesced { .. } => None,
+            Self::Failed { error } => Some(error.clone()),
+            Self::Panicked { message } => Some(format!("panicked: {message}")),
+            Self::TimedOut { after_ms } => Some(format!("timed out after {after_ms} ms")),
+            Self::Cancelled => Some("cancelled".to_owned()),
+            Self::Missed { late_ms } => Some(format!("{late_ms} ms late, more than its misfire grace")),
+            Self::Refused { reason } => Some(reason.to_string()),
+            Self::Interrupted { reason } => Some(reason.clone()),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Alias, Code, Outcome, RunId, TaskId, TaskSpec};
+
+/// Who asked for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Source {
+    /// The trigger.
+    #[default]
+    Scheduled,
+    /// Somebody, by `run_task`.
+    Manual,
+    /// The shutdown trigger.
+    Shutdown,
+}
+
+/// One execution of a task, as it is handed to an executor.
+pub struct Run {
+    /// Its name.
+    pub id: RunId,
+    /// The task.
+    pub task: Arc<TaskSpec>,
+    /// The store the task lives in.
+    pub store: Alias,
+    /// The run time the trigger gave.
+    pub nominal: DateTime<Utc>,
+    /// The nominal time after jitter: lateness and misfire grace count from here.
+    pub due: DateTime<Utc>,
+    /// How many earlier run times this run stands for as well.
+    pub coalesced: u64,
+    /// Who asked for it.
+    pub source: Source,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// Runs even when `max_instances` of the task are running.
+    pub force: bool,
+    /// The code.
+    pub code: Code,
+    /// Where the scheduler keeps the run while it is in flight; no concern of an executor.
+    pub slot: u32,
+    cancel: CancelFlag,
+}
+
+#[derive(Default)]
+struct CancelFlag {
+    raised: AtomicBool,
+    waiting: std::sync::Mutex<Vec<Waker>>,
+}
+
+impl Run {
+    /// A scheduled first attempt, due at its nominal time.
+    pub fn new(id: RunId, task: Arc<TaskSpec>, store: Alias, nominal: DateTime<Utc>, code: Code) -> Self {
+        Self {
+            id,
+            task,
+            store,
+            nominal,
+            due: nominal,
+            coalesced: 0,
+            source: Source::Scheduled,
+            attempt: 1,
+            force: false,
+            code,
+            slot: 0,
+            cancel: CancelFlag::default(),
+        }
+    }
+
+    /// Asks the code to stop; see [`TaskContext::cancelled`](super::TaskContext::cancelled).
+    pub fn cancel(&self) {
+        self.cancel.raised.store(true, Ordering::Release);
+        let waiting = std::mem::take(&mut *self.cancel.waiting.lock().unwrap_or_else(|e| e.into_inner()));
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the run was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.raised.load(Ordering::Acquire)
+    }
+
+    /// Ends when the run is asked to stop.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| {
+            if !self.is_cancelled() {
+                let mut waiting = self.cancel.waiting.lock().unwrap_or_else(|e| e.into_inner());
+                // A run is polled many times, by few wakers.
+                if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    waiting.push(cx.waker().clone());
+                }
+            }
+            if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// The record of this run as a store keeps it, not yet ended.
+    pub fn record(&self, submitted_at: DateTime<Utc>) -> RunRecord {
+        RunRecord {
+            id: self.id,
+            task: self.task.id.clone(),
+            nominal: self.nominal,
+            coalesced: self.coalesced,
+            source: self.source,
+            attempt: self.attempt,
+            submitted_at,
+            end: None,
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("id", &self.id)
+            .field("task", &self.task.id)
+            .field("nominal", &self.nominal)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How and when a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// How.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// When it began, if it did.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When that was known.
+    pub ended_at: DateTime<Utc>,
+    /// How long the code ran, in nanoseconds of monotonic time when encoded.
+    #[serde(with = "nanos")]
+    pub duration: Duration,
+}
+
+impl RunEnd {
+    /// An end without a beginning: refused, missed, interrupted before the start.
+    pub fn unstarted(outcome: Outcome, at: DateTime<Utc>) -> Self {
+        Self { outcome, started_at: None, ended_at: at, duration: Duration::ZERO }
+    }
+
+    /// How long after `due` the run began; zero when it did not.
+    pub fn lateness(&self, due: DateTime<Utc>) -> TimeDelta {
+        self.started_at.map_or(TimeDelta::zero(), |started| started - due)
+    }
+}
+
+/// One run as a store remembers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The run.
+    pub id: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// The run time the trigger gave.
+    pub nominal: DateTime<Utc>,
+    /// How many earlier run times it stands for as well.
+    #[serde(default)]
+    pub coalesced: u64,
+    /// Who asked for it.
+    #[serde(default)]
+    pub source: Source,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// When it was handed to an executor.
+    pub submitted_at: DateTime<Utc>,
+    /// How it ended; `None` while it runs.
+    pub end: Option<RunEnd>,
+}
+
+mod nanos {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        u64::deserialize(d).map(Duration::from_nanos)
+    }
+}

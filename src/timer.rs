@@ -1,0 +1,50 @@
+//! Waiting on a [`Clock`]: the only place that sleeps.
+
+use chrono::{DateTime, Utc};
+use std::future::Future;
+use std::time::Duration;
+
+use crate::clock::{Alarm, Busy, Clock};
+
+/// The longest single sleep. A changed wall clock or a suspended machine is noticed within this
+/// time, because sleeps run on the monotonic clock and deadlines on the wall clock.
+pub const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// Waits until `at`, or for [`LONGEST_SLEEP`], whichever is sooner: look at the clock afterwards.
+///
+/// The alarm is set when this is called, not when the future is first polled.
+pub fn nap_until(clock: &Clock, at: DateTime<Utc>) -> impl Future<Output = Busy> + use<> {
+    let alarm = clock.alarm(at);
+    let clock = clock.clone();
+    async move {
+        match alarm {
+            Alarm::Sleep(duration) => {
+                actix_rt::time::sleep(duration.min(LONGEST_SLEEP)).await;
+                clock.busy()
+            }
+            Alarm::Ring(bell) => bell.await.unwrap_or_default(),
+        }
+    }
+}
+
+/// Waits until the wall clock has reached `at`.
+pub fn sleep_until(clock: &Clock, at: DateTime<Utc>) -> impl Future<Output = Busy> + use<> {
+    let clock = clock.clone();
+    let mut nap = Box::pin(nap_until(&clock, at));
+    async move {
+        loop {
+            let busy = nap.await;
+            if clock.now() >= at {
+                return busy;
+            }
+            nap = Box::pin(nap_until(&clock, at));
+        }
+    }
+}
+
+/// Waits for `duration` of the clock's time.
+pub fn sleep(clock: &Clock, duration: Duration) -> impl Future<Output = Busy> + use<> {
+    let far = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::days(3_650_000));
+    let at = clock.now().checked_add_signed(far).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    sleep_until(clock, at)
+}

@@ -1,0 +1,220 @@
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+use super::Place;
+
+/// Runs a command that must succeed and returns what it says.
+fn said(place: &Place, args: &[&str]) -> String {
+    let said = place.run(args);
+    assert_eq!((said.code, &*said.err), (0, ""), "{args:?}: {said:?}");
+    said.out
+}
+
+#[test]
+fn a_task_is_added_paused_resumed_run_and_removed() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    assert_eq!(said(&place, &["list"]), "no tasks\n");
+    let added = said(
+        &place,
+        &["add", "--id", "a", "--cron", "0 3 1 1 *", "--shell", "echo hi", "--timezone", "Europe/Lisbon"],
+    );
+    assert!(
+        added.starts_with("a added; it runs next on ") && added.contains("-01-01 03:00:00 +00:00 (in "),
+        "{added}"
+    );
+    let paused = said(&place, &["pause", "a"]);
+    assert_eq!(paused, "a paused\n");
+    let list = said(&place, &["list"]);
+    assert!(list.contains("ID") && list.contains("paused"), "{list}");
+    assert!(said(&place, &["list", "--state", "scheduled"]).contains("no tasks"));
+    assert!(said(&place, &["resume", "a"]).starts_with("a resumed; it runs next on "));
+    assert!(said(&place, &["run", "a"]).starts_with("a runs now, as run "));
+    service.line_with(&["a", "executed", "hi"]);
+    place.until(&["inspect", "a"], |answer| answer["runs"][0]["end"]["outcome"] == "executed");
+    let inspected = said(&place, &["inspect", "a"]);
+    for part in
+        ["handler        shell", "misfire grace  unlimited", "next runs", "latest runs", "executed", "hi"]
+    {
+        assert!(inspected.contains(part), "{part}:\n{inspected}");
+    }
+    assert_eq!(inspected.matches("-01-01 03:00:00").count(), 5, "{inspected}");
+    assert_eq!(said(&place, &["remove", "a"]), "a removed\n");
+    assert_eq!(said(&place, &["list"]), "no tasks\n");
+    service.stop();
+}
+
+#[test]
+fn every_answer_can_be_json() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let added = place.json(&[
+        "add",
+        "--id",
+        "a",
+        "--every",
+        "1h30m",
+        "--http",
+        "POST",
+        "http://127.0.0.1:9/",
+        "--header",
+        "X-A: b",
+        "--body",
+        "text",
+        "--timeout",
+        "2s",
+        "--name",
+        "Label",
+        "--max-instances",
+        "3",
+        "--misfire-grace",
+        "1m",
+        "--paused",
+    ]);
+    let task = &added["task"];
+    assert_eq!(task["id"], "a");
+    assert_eq!(task["name"], "Label");
+    assert_eq!(task["paused"], true);
+    assert_eq!(task["max_instances"], 3);
+    assert_eq!(task["misfire_grace"], 60_000);
+    assert_eq!(task["trigger"]["type"], "interval");
+    assert_eq!(task["args"]["headers"], json!({ "X-A": "b" }));
+    assert_eq!(place.json(&["list"])[0]["id"], "a");
+    assert_eq!(place.json(&["list", "nothing like it"]), json!([]));
+    assert_eq!(place.json(&["resume", "a"])["task"]["paused"], false);
+    assert_eq!(place.json(&["pause", "a"])["task"]["paused"], true);
+    assert!(place.json(&["run", "a"])["run"].is_string());
+    let inspected = place.json(&["inspect", "a"]);
+    assert_eq!(inspected["next"].as_array().unwrap().len(), 5);
+    assert_eq!(place.json(&["remove", "a"])["id"], "a");
+    let handler = place.json(&[
+        "add",
+        "--at",
+        "2090-01-01T00:00:00",
+        "--handler",
+        "shell",
+        "--args",
+        r#"{"command":"true"}"#,
+    ]);
+    assert_eq!(handler["task"]["id"].as_str().unwrap().len(), 36, "an id is made up");
+    service.stop();
+}
+
+#[test]
+fn what_cannot_be_done_has_a_reason_and_a_code() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let add = ["add", "--id", "a", "--every", "1h", "--shell", "sleep 600"];
+    place.json(&add);
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["pause", "nosuch"], 7, "there is no task `nosuch`"),
+        (&["inspect", "nosuch"], 7, "there is no task `nosuch`"),
+        (&["remove", "nosuch"], 7, "there is no task `nosuch`"),
+        (&["run", "nosuch"], 7, "there is no task `nosuch`"),
+        (&add, 8, "a task `a` exists already"),
+        (
+            &["add", "--id", "b", "--every", "1h", "--shell", "true", "--executor", "fast"],
+            7,
+            "no executor is called `fast`",
+        ),
+    ];
+    for (args, code, message) in cases {
+        let said = place.run(args);
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.err.contains(message) && said.out.is_empty(), "{said:?}");
+    }
+    place.until(&["inspect", "a"], |answer| answer["task"]["running"] == 1);
+    let said = place.run(&["run", "a"]);
+    assert_eq!(said.code, 8, "{said:?}");
+    assert!(said.err.contains("max_instances"), "{said:?}");
+    place.json(&["add", "--id", "a", "--every", "2h", "--shell", "true", "--replace"]);
+    drop(service);
+}
+
+#[test]
+fn without_a_service_every_command_says_so() {
+    let place = Place::new();
+    let commands: [&[&str]; 7] = [
+        &["list"],
+        &["inspect", "a"],
+        &["pause", "a"],
+        &["resume", "a"],
+        &["remove", "a"],
+        &["run", "a"],
+        &["add", "--every", "5s", "--shell", "true"],
+    ];
+    let refused = |place: &Place| {
+        for args in commands {
+            let said = place.run(args);
+            assert_eq!(said.code, 4, "{said:?}");
+            assert!(said.err.contains("no service runs on the data directory data"), "{said:?}");
+            assert!(said.err.contains("callboard serve --data data"), "{said:?}");
+        }
+    };
+    refused(&place);
+    // A dead service leaves its socket behind; that is no service, and no obstacle for the next.
+    place.serve(&[]).kill();
+    assert!(place.data().join("callboard.sock").exists());
+    refused(&place);
+    let service = place.serve(&[]);
+    assert_eq!(said(&place, &["list"]), "no tasks\n");
+    service.stop();
+    assert!(!place.data().join("callboard.sock").exists());
+}
+
+#[test]
+fn the_socket_belongs_to_its_owner() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(place.data()), 0o700);
+    assert_eq!(mode(place.data().join("callboard.sock")), 0o600);
+    service.stop();
+}
+
+#[test]
+fn whatever_is_written_to_the_socket_it_goes_on() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let socket = place.data().join("callboard.sock");
+    let ask = |bytes: &[u8]| -> Value {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        // The service may hang up before it has read all of it.
+        let _ = stream.write_all(bytes);
+        let mut line = String::new();
+        let _ = BufReader::new(stream).read_line(&mut line);
+        serde_json::from_str(&line).unwrap_or(Value::Null)
+    };
+    for nonsense in [
+        &b"hello\n"[..],
+        b"\n",
+        b"\xff\xfe\n",
+        b"[]\n",
+        b"{\"v\":1,\"do\":\"dance\"}\n",
+        b"{\"v\":99,\"do\":\"list\"}\n",
+    ] {
+        let reply = ask(nonsense);
+        assert_eq!((&reply["v"], &reply["error"]["kind"]), (&json!(1), &json!("usage")), "{reply}");
+    }
+    assert_eq!(ask(b"{\"v\":1,\"do\":\"pause\",\"id\":\"x\"}\n")["error"]["kind"], "not_found");
+    assert_eq!(ask(b"{\"v\":1,\"do\":\"pause\",\"id\":\"\"}\n")["error"]["kind"], "invalid");
+    let long = vec![b'x'; 300 * 1024];
+    let reply = ask(&long);
+    assert!(
+        reply.is_null() || reply["error"]["message"].as_str().unwrap().contains("bytes long at most"),
+        "{reply}"
+    );
+    // Many requests on one connection, and one that hangs up in the middle of a line.
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(b"{\"v\":1,\"do\":\"list\"}\n{\"v\":1,\"do\":\"list\"}\n{\"v\":1").unwrap();
+    let mut lines = BufReader::new(&stream).lines();
+    for _ in 0..2 {
+        assert_eq!(lines.next().unwrap().unwrap(), r#"{"v":1,"ok":[]}"#);
+    }
+    drop(stream);
+    assert_eq!(said(&place, &["list"]), "no tasks\n");
+    service.stop();
+}

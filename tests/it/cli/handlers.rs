@@ -1,0 +1,180 @@
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use serde_json::Value;
+
+use super::{Place, alive, eventually};
+
+/// Adds a task, runs it once, and returns the end of the run as it was recorded.
+fn run_once(place: &Place, what: &[&str]) -> Value {
+    place.json(
+        &[&["add", "--id", "a", "--replace", "--cron", "0 3 1 1 *", "--max-instances", "9"], what].concat(),
+    );
+    let run = place.json(&["run", "a"])["run"].clone();
+    let find = |answer: &Value| {
+        let runs = answer["runs"].as_array().unwrap().clone();
+        runs.into_iter().find(|record| record["id"] == run && !record["end"].is_null())
+    };
+    find(&place.until(&["inspect", "a"], |answer| find(answer).is_some())).unwrap()["end"].clone()
+}
+
+#[test]
+fn a_command_has_its_directory_its_environment_and_its_output() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    fs::create_dir(place.path().join("work")).unwrap();
+    let command = "pwd; echo $WHO $CALLBOARD_TASK; echo aside >&2; cat";
+    let end = run_once(&place, &["--shell", command, "--cwd", "work", "--env", "WHO=me"]);
+    assert_eq!(end["outcome"], "executed");
+    let out = end["value"]["stdout"].as_str().unwrap();
+    assert!(out.contains("/work\nme a\n"), "{out}");
+    assert_eq!(end["value"]["stderr"], "aside\n");
+    service.stop();
+}
+
+#[test]
+fn a_command_that_fails_says_how() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let error = |what: &[&str]| {
+        let end = run_once(&place, what);
+        assert_eq!(end["outcome"], "failed", "{end}");
+        end["error"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(error(&["--shell", "echo oh >&2; exit 7"]), "exit code 7; stderr: oh");
+    assert_eq!(error(&["--shell", "kill -9 $$"]), "killed by signal 9");
+    assert!(error(&["--shell", "no-such-command-here"]).starts_with("exit code 127; stderr: "));
+    assert!(error(&["--shell", "true", "--cwd", "nowhere"]).contains("nowhere"));
+    service.stop();
+}
+
+#[test]
+fn endless_output_is_bounded() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let end = run_once(&place, &["--shell", "head -c 5000000 /dev/zero | tr '\\0' x; echo the end"]);
+    let out = end["value"]["stdout"].as_str().unwrap();
+    assert!(
+        out.len() < 17_000 && out.ends_with("xthe end\n") && out.contains("bytes left out]"),
+        "{}",
+        out.len()
+    );
+    service.stop();
+}
+
+#[test]
+fn a_timeout_kills_the_whole_process_group() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let pids = place.path().join("pids");
+    // A child in the background, and a shell that does not listen to SIGTERM.
+    let command = format!(
+        "trap '' TERM; sleep 600 & echo $$ $! > {}; echo waiting >&2; wait; sleep 600",
+        pids.display()
+    );
+    let end = run_once(&place, &["--shell", &command, "--timeout", "300ms"]);
+    assert_eq!(end["outcome"], "failed");
+    let error = end["error"].as_str().unwrap();
+    assert!(error.contains("timeout of 300ms") && error.contains("waiting"), "{error}");
+    let pids = fs::read_to_string(pids).unwrap();
+    eventually("the process group is gone", || !pids.split_whitespace().any(alive));
+    service.stop();
+}
+
+#[test]
+fn what_a_command_leaves_in_the_background_ends_with_it() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let end = run_once(&place, &["--shell", "sleep 600 & echo $!"]);
+    let pid = end["value"]["stdout"].as_str().unwrap().to_owned();
+    eventually("the background process is gone", || !alive(&pid));
+    service.stop();
+}
+
+/// A server on a port of its own that gives each request's answer.
+fn server(answer: impl Fn(&str, &str) -> String + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let (mut head, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) < 3 {
+                    break;
+                }
+                if let Some((name, value)) = line.split_once(':')
+                    && name.eq_ignore_ascii_case("content-length")
+                {
+                    length = value.trim().parse().unwrap();
+                }
+                head += &line;
+            }
+            let mut body = vec![0; length];
+            let _ = reader.read_exact(&mut body);
+            let answer = answer(&head, &String::from_utf8_lossy(&body));
+            let _ = reader.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+fn response(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn a_request_arrives_as_described_and_its_answer_is_the_value() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let url = server(|head, body| response("200 OK", &format!("{head}{body}")));
+    let path = format!("{url}/path?q=1");
+    let end = run_once(&place, &["--http", "PUT", &path, "--header", "X-Who: me", "--body", "hello"]);
+    assert_eq!(end["outcome"], "executed", "{end}");
+    assert_eq!(end["value"]["status"], 200);
+    let echoed = end["value"]["body"].as_str().unwrap();
+    assert!(
+        echoed.starts_with("PUT /path?q=1 HTTP/1.1")
+            && echoed.contains("x-who: me")
+            && echoed.ends_with("hello"),
+        "{echoed}"
+    );
+    service.line_with(&["a", "executed", "200 PUT /path"]);
+    service.stop();
+}
+
+#[test]
+fn a_status_of_400_or_more_is_a_failed_run() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let url = server(|head, _| {
+        response(if head.contains("/gone") { "404 Not Found" } else { "500 Oops" }, "no luck")
+    });
+    let error = |url: &str, more: &[&str]| {
+        let end = run_once(&place, &[&["--http", "GET", url], more].concat());
+        assert_eq!(end["outcome"], "failed", "{end}");
+        end["error"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(error(&format!("{url}/gone"), &[]), format!("GET {url}/gone: status 404; body: no luck"));
+    let secret = url.replace("http://", "http://user:secret@") + "/x?token=secret";
+    let told = error(&secret, &[]);
+    assert!(told.contains("status 500") && !told.contains("secret"), "{told}");
+    assert!(error("http://127.0.0.1:1/", &[]).contains("GET http://127.0.0.1:1/: no answer: "));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let told = error(&format!("http://{}", silent.local_addr().unwrap()), &["--timeout", "200ms"]);
+    assert!(told.contains("no answer") && told.contains("timed out"), "{told}");
+    service.stop();
+}
+
+#[test]
+fn an_endless_body_is_cut() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let url = server(|_, _| response("200 OK", &"y".repeat(1_000_000)));
+    let end = run_once(&place, &["--http", "GET", &url]);
+    assert_eq!(end["value"]["body"].as_str().unwrap().len(), 16 * 1024);
+    service.stop();
+}

@@ -1,0 +1,66 @@
+//! The contract of the stores, on each of them.
+
+mod actor;
+mod killed;
+mod network;
+mod round_trip;
+mod sled;
+
+use callboard::store::contract::{durable, random, suite};
+use callboard::store::{MemoryStore, SledStore, StoreSource};
+use proptest::prelude::*;
+
+fn system<T>(future: impl Future<Output = T>) -> T {
+    actix_rt::System::new().block_on(future)
+}
+
+/// Fresh directories under one that is removed at the end.
+fn sled_stores(base: &std::path::Path) -> impl FnMut() -> SledStore {
+    let mut count = 0;
+    move || {
+        count += 1;
+        SledStore::open(base.join(count.to_string())).unwrap()
+    }
+}
+
+#[test]
+fn the_memory_store_keeps_the_contract() {
+    system(suite(MemoryStore::new));
+}
+
+#[test]
+fn the_sled_store_keeps_the_contract() {
+    let base = tempfile::tempdir().unwrap();
+    system(suite(sled_stores(base.path())));
+}
+
+#[test]
+fn what_sled_acknowledged_is_there_after_a_restart() {
+    let base = tempfile::tempdir().unwrap();
+    system(durable(|| SledStore::open(base.path().join("store")).unwrap()));
+}
+
+/// A store that was started by hand is a source as well.
+#[test]
+fn the_suite_runs_on_addresses() {
+    system(suite(|| MemoryStore::new().start(Box::new(()))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn the_memory_store_agrees_with_the_model(seed in any::<u64>()) {
+        system(random(MemoryStore::new, seed, 300));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn the_sled_store_agrees_with_the_model(seed in any::<u64>()) {
+        let base = tempfile::tempdir().unwrap();
+        system(random(sled_stores(base.path()), seed, 120));
+    }
+}

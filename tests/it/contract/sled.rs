@@ -1,0 +1,475 @@
+//! The sled store on directories that are not as they should be, and what it keeps.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use callboard::store::contract::{sample, start};
+use callboard::store::message::*;
+use callboard::store::{ROW_LIMIT, SledStore, StoreAddr, StoreError, StoreSource};
+use callboard::task::{Outcome, OwnerId, RunEnd, RunId, RunRecord, Source, StoredTask, TaskId, TaskState};
+use futures::channel::oneshot;
+
+use super::system;
+
+/// A store at work, and the news of its end.
+pub(super) struct Running(pub(super) StoreAddr, oneshot::Receiver<()>);
+
+impl Running {
+    pub(super) async fn open(path: &Path) -> Result<(Self, Opened), StoreError> {
+        Self::open_with(SledStore::open(path)?).await
+    }
+
+    async fn open_with(mut source: SledStore) -> Result<(Self, Opened), StoreError> {
+        let (keep, ended) = oneshot::channel::<()>();
+        let store = source.start(Box::new(keep));
+        match store.open(Open { owner: OwnerId(1), now: start() }).await {
+            Ok(opened) => Ok((Self(store, ended), opened)),
+            Err(error) => {
+                drop(store);
+                ended.await.unwrap_err();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn put(&self, id: &str) -> StoredTask {
+        let task = sample(id, start());
+        self.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
+        task
+    }
+
+    pub(super) async fn ids(&self) -> Vec<String> {
+        self.0.list(List).await.unwrap().iter().map(|task| task.spec.id.to_string()).collect()
+    }
+
+    pub(super) async fn stop(self) {
+        drop(self.0);
+        self.1.await.unwrap_err();
+    }
+}
+
+pub(super) fn id(text: &str) -> TaskId {
+    TaskId::new(text).unwrap()
+}
+
+pub(super) fn moved_on(task: &StoredTask, runs: Vec<RunRecord>) -> Change {
+    let state = TaskState { revision: task.state.revision + 1, ..task.state.clone() };
+    Change { id: task.spec.id.clone(), revision: task.state.revision, then: Then::State(state), runs }
+}
+
+pub(super) fn run(task: &str, serial: u64) -> RunRecord {
+    RunRecord {
+        id: RunId { owner: OwnerId(1), serial },
+        task: id(task),
+        nominal: start(),
+        coalesced: 0,
+        source: Source::Scheduled,
+        attempt: 1,
+        submitted_at: start(),
+        end: None,
+    }
+}
+
+/// All files under a directory with their bytes.
+fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        } else {
+            files.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+/// A directory with 300 tasks.
+async fn filled(path: &Path) {
+    let (store, _) = Running::open(path).await.unwrap();
+    for index in 0..300 {
+        store.put(&format!("{index:03}")).await;
+    }
+    store.0.close(Close).await.unwrap();
+    store.stop().await;
+}
+
+/// Damages a directory and expects a typed error that contains `reason`, and untouched files; then
+/// the restored directory works.
+fn damaged(reason: &str, damage: impl Fn(&Path)) {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("tasks");
+    system(async {
+        filled(&path).await;
+        let intact = snapshot(&path);
+        damage(&path);
+        let before = snapshot(&path);
+        for _ in 0..2 {
+            let error = Running::open(&path).await.map(|_| ()).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{reason}: {error:?}");
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains(&*path.display().to_string()), "{text}");
+            assert!(text.contains("Nothing was deleted"), "{text}");
+            assert!(snapshot(&path) == before, "{reason}: the files are as they were");
+        }
+        fs::remove_dir_all(&path).unwrap();
+        for (file, bytes) in intact {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, bytes).unwrap();
+        }
+        let (store, opened) = Running::open(&path).await.unwrap();
+        assert_eq!((store.ids().await.len(), opened.unreadable.len()), (300, 0));
+    });
+}
+
+fn truncate(path: &Path, length: impl Fn(u64) -> u64) {
+    let file = fs::OpenOptions::new().write(true).open(path.join("db")).unwrap();
+    file.set_len(length(file.metadata().unwrap().len())).unwrap();
+}
+
+#[test]
+fn an_emptied_file_is_damage() {
+    damaged("gone or cut off", |path| truncate(path, |_| 0));
+}
+
+#[test]
+fn a_truncated_file_is_damage() {
+    for part in [2, 3, 10] {
+        damaged("", |path| truncate(path, |length| length / part));
+    }
+}
+
+#[test]
+fn garbage_is_damage() {
+    damaged("gone or cut off", |path| fs::write(path.join("db"), [0xab; 1 << 20]).unwrap());
+}
+
+#[test]
+fn a_missing_file_is_damage() {
+    damaged("`db` is missing", |path| fs::remove_file(path.join("db")).unwrap());
+}
+
+#[test]
+fn a_newer_directory_is_not_opened() {
+    damaged("format 7", |path| {
+        fs::write(path.join("callboard-store.json"), r#"{"format":7,"batch":1}"#).unwrap();
+    });
+}
+
+#[test]
+fn a_newer_directory_is_known_by_its_data_too() {
+    damaged("format 7", |path| {
+        fs::remove_file(path.join("callboard-store.json")).unwrap();
+        let db = ::sled::open(path).unwrap();
+        db.insert("m", b"M\x01j{\"format\":7,\"batch\":9}").unwrap();
+    });
+}
+
+#[test]
+fn a_seal_that_does_not_decode_is_damage() {
+    damaged("callboard-store.json", |path| fs::write(path.join("callboard-store.json"), "{").unwrap());
+}
+
+#[test]
+fn changes_that_are_missing_are_noticed() {
+    damaged("changes or more are missing", |path| {
+        fs::write(path.join("callboard-store.json"), r#"{"format":1,"batch":100000}"#).unwrap();
+    });
+}
+
+#[test]
+fn overwritten_parts_never_pass_for_less_data() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("tasks");
+    system(async {
+        filled(&path).await;
+        let intact = snapshot(&path);
+        let bytes = intact[&path.join("db")].clone();
+        for place in (0..20).map(|twentieth| bytes.len() * twentieth / 20) {
+            let mut broken = bytes.clone();
+            broken.iter_mut().skip(place).take(64).for_each(|byte| *byte ^= 0xff);
+            fs::write(path.join("db"), &broken).unwrap();
+            match Running::open(&path).await {
+                // Overwritten where nothing lies, or only something newer than what is known.
+                Ok((store, opened)) => {
+                    let unreadable = opened.unreadable.len();
+                    assert!(store.ids().await.len() + unreadable == 300, "at {place}");
+                    store.stop().await;
+                }
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Damaged { .. }), "at {place}: {error:?}");
+                    assert!(fs::read(path.join("db")).unwrap() == broken, "at {place}");
+                }
+            }
+            fs::remove_dir_all(&path).unwrap();
+            for (file, bytes) in &intact {
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, bytes).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn the_data_of_another_program_is_left_alone() {
+    let base = tempfile::tempdir().unwrap();
+    let db = ::sled::open(base.path()).unwrap();
+    db.insert("somebody", "else").unwrap();
+    drop(db);
+    let error = system(async { Running::open(base.path()).await.map(|_| ()).unwrap_err() });
+    assert!(error.to_string().contains("another program"), "{error}");
+    assert_eq!(::sled::open(base.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_file_is_no_directory() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = SledStore::open(file.path()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("a directory"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_has_one_store() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (first, _) = Running::open(base.path()).await.unwrap();
+        let error = Running::open(base.path()).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
+        assert!(error.to_string().contains(&*base.path().display().to_string()), "{error}");
+        first.put("a").await;
+        first.stop().await;
+    });
+}
+
+/// The other process is this program again, running only the test `hold_a_store`.
+#[test]
+fn a_directory_has_one_process() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let base = tempfile::tempdir().unwrap();
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "contract::sled::hold_a_store", "--nocapture", "--ignored"])
+        .env("CALLBOARD_HOLD", base.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("held")));
+    system(async {
+        let error = Running::open(base.path()).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
+        drop(other.stdin.take());
+        assert!(other.wait().unwrap().success());
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        assert_eq!(store.ids().await, ["held"]);
+    });
+}
+
+#[test]
+#[ignore = "the other process of `a_directory_has_one_process`"]
+fn hold_a_store() {
+    let Some(path) = std::env::var_os("CALLBOARD_HOLD") else { return };
+    system(async {
+        let (store, _) = Running::open(Path::new(&path)).await.unwrap();
+        store.put("held").await;
+        println!("held");
+        std::io::read_to_string(std::io::stdin()).unwrap();
+    });
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_and_left_alone() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        for name in ["fine", "newer", "broken", "stateless", "orphan", "copied"] {
+            store.put(name).await;
+        }
+        store.stop().await;
+
+        let db = ::sled::open(base.path()).unwrap();
+        db.insert("snewer", b"S\x09j{}").unwrap();
+        db.insert("tbroken", b"T\x01j{\"revision\":").unwrap();
+        db.remove("tstateless").unwrap();
+        db.remove("sorphan").unwrap();
+        db.insert("scopied", db.get("sfine").unwrap().unwrap()).unwrap();
+        db.insert(b"s\xff\xfe", b"").unwrap();
+        let records =
+            || db.iter().filter(|entry| !entry.as_ref().unwrap().0.starts_with(b"m")).map(Result::unwrap);
+        let before: Vec<_> = records().collect();
+        drop(db);
+
+        let (store, opened) = Running::open(base.path()).await.unwrap();
+        let reported: Vec<_> = opened.unreadable.iter().map(|u| (u.id.as_str(), u.reason.as_str())).collect();
+        let expected = [
+            ("broken", "does not decode"),
+            ("copied", "that of another task, `fine`"),
+            ("newer", "format 9"),
+            ("orphan", "spec is missing"),
+            ("stateless", "state is missing"),
+            ("\u{fffd}\u{fffd}", "not one that a task can have"),
+        ];
+        assert_eq!(reported.len(), expected.len(), "{reported:?}");
+        for ((id, reason), (expected, because)) in reported.into_iter().zip(expected) {
+            assert!(id == expected && reason.contains(because), "{id}: {reason}");
+        }
+        assert_eq!(store.ids().await, ["fine"]);
+        assert_eq!(store.0.take_due(TakeDue { now: start(), limit: 9 }).await.unwrap().tasks.len(), 1);
+        let refused =
+            store.0.put(Put { task: sample("newer", start()), expect: Expect::Absent }).await.unwrap_err();
+        assert!(refused.to_string().contains("format 9"), "{refused}");
+        store.0.get(Get { id: id("newer") }).await.unwrap_err();
+        store.0.delete(Delete { id: id("broken"), revision: None }).await.unwrap_err();
+        let stale = moved_on(&sample("broken", start()), vec![run("broken", 1)]);
+        assert_eq!(store.0.commit(Commit { changes: vec![stale] }).await.unwrap().refused, [0]);
+        assert_eq!(store.0.remove_all(RemoveAll).await.unwrap(), 1);
+        store.stop().await;
+
+        let db = ::sled::open(base.path()).unwrap();
+        for (key, value) in before.iter().filter(|(key, _)| !key.ends_with(b"fine")) {
+            assert_eq!(db.get(key).unwrap().as_ref(), Some(value), "{key:?}");
+        }
+    });
+}
+
+/// A run record that cannot be read does its task no harm.
+#[test]
+fn a_broken_run_record_is_reported_and_its_task_goes_on() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        let task = store.put("a").await;
+        store
+            .0
+            .commit(Commit { changes: vec![moved_on(&task, vec![run("a", 1), run("a", 2)])] })
+            .await
+            .unwrap();
+        store.stop().await;
+        let key = [b"ra\0".as_slice(), &1_u64.to_be_bytes(), &2_u64.to_be_bytes()].concat();
+        let db = ::sled::open(base.path()).unwrap();
+        assert!(db.insert(&key, b"R\x01j{").unwrap().is_some());
+        drop(db);
+        let (store, opened) = Running::open(base.path()).await.unwrap();
+        assert_eq!(opened.unreadable.len(), 1);
+        assert!(opened.unreadable[0].reason.contains("run 0000000000000001-2"), "{:?}", opened.unreadable);
+        assert_eq!(store.0.runs(Runs { id: id("a"), limit: 9 }).await.unwrap(), [run("a", 1)]);
+        store.0.delete(Delete { id: id("a"), revision: None }).await.unwrap();
+        store.stop().await;
+        assert_eq!(::sled::open(base.path()).unwrap().get(&key).unwrap().unwrap(), b"R\x01j{");
+    });
+}
+
+/// A write that fails takes the store down: it acknowledges nothing until it has been opened
+/// again, which reads what is really there.
+#[test]
+fn a_failed_write_takes_the_store_down_until_it_is_opened_again() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        // Where the seal would be written.
+        let obstacle = base.path().join("callboard-store.json.new");
+        fs::create_dir(&obstacle).unwrap();
+        let (mut acknowledged, mut failure) = (0, None);
+        while failure.is_none() {
+            let task = sample(&format!("{acknowledged:04}"), start());
+            match store.0.put(Put { task, expect: Expect::Absent }).await {
+                Ok(()) => acknowledged += 1,
+                Err(error) => failure = Some(error),
+            }
+            assert!(acknowledged < 1000, "the seal is renewed from time to time");
+        }
+        assert!(failure.as_ref().is_some_and(StoreError::is_retryable), "{failure:?}");
+        assert!(store.0.list(List).await.unwrap_err().is_retryable());
+        assert!(store.0.take_due(TakeDue { now: start(), limit: 9 }).await.is_err());
+        fs::remove_dir(obstacle).unwrap();
+        store.0.open(Open { owner: OwnerId(1), now: start() }).await.unwrap();
+        // The write that failed may have happened.
+        let there = store.ids().await.len();
+        assert!(there == acknowledged || there == acknowledged + 1, "{there} of {acknowledged}");
+        store.put("later").await;
+    });
+}
+
+#[test]
+fn too_large_a_task_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        let mut task = sample("a", start());
+        let mut spec = (*task.spec).clone();
+        spec.args = "x".repeat(ROW_LIMIT).into();
+        task.spec = spec.into();
+        let error = store.0.put(Put { task, expect: Expect::Absent }).await.unwrap_err();
+        let (size, limit) = match error {
+            StoreError::TooLarge { size, limit, .. } => (size, limit),
+            other => panic!("{other:?}"),
+        };
+        assert!(size > limit && limit == ROW_LIMIT);
+        assert_eq!(store.ids().await, [""; 0]);
+    });
+}
+
+#[test]
+fn history_is_bounded_and_what_still_runs_is_kept() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let source = SledStore::open(base.path()).unwrap().history(8);
+        let (store, _) = Running::open_with(source).await.unwrap();
+        let mut task = store.put("a").await;
+        for serial in 1..=40 {
+            let change = moved_on(&task, vec![run("a", serial)]);
+            task.state.revision += 1;
+            store.0.commit(Commit { changes: vec![change] }).await.unwrap();
+            // The first never ends; the others end with much to say.
+            if serial > 1 {
+                let error = "ü".repeat(ROW_LIMIT);
+                let end = RunEnd::unstarted(Outcome::Failed { error }, start());
+                let ends = vec![(RunId { owner: OwnerId(1), serial }, id("a"), end)];
+                store.0.finish(Finish { ends }).await.unwrap();
+            }
+        }
+        let runs = store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap();
+        let serials: Vec<_> = runs.iter().map(|run| run.id.serial).collect();
+        assert!((8..=10).contains(&serials.len()), "{serials:?}");
+        assert_eq!((serials[0], serials[1], serials[serials.len() - 1]), (40, 39, 1));
+        let told = runs[0].end.as_ref().and_then(|end| end.outcome.problem()).unwrap();
+        assert!(told.starts_with("üü") && told.ends_with('…') && told.len() < 5000, "{}", told.len());
+    });
+}
+
+/// One-shot tasks with ids of their own do not fill the disk.
+#[test]
+fn the_history_of_removed_tasks_is_bounded() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let source = || SledStore::open(base.path()).unwrap().history_of_removed(100);
+        let (store, _) = Running::open_with(source()).await.unwrap();
+        let mut changes = Vec::new();
+        for index in 0..110 {
+            let name = format!("{index:05}");
+            let task = store.put(&name).await;
+            let mut change = moved_on(&task, vec![run(&name, index as u64)]);
+            change.then = Then::Remove;
+            for record in &mut change.runs {
+                record.end = Some(RunEnd::unstarted(Outcome::Cancelled, start()));
+            }
+            changes.push(change);
+        }
+        let last = changes.split_off(20);
+        store.0.commit(Commit { changes }).await.unwrap();
+        store.put("00000").await;
+        store.stop().await;
+        let (store, _) = Running::open_with(source()).await.unwrap();
+        store.0.commit(Commit { changes: last }).await.unwrap();
+        let kept = async |name: &str| store.0.runs(Runs { id: id(name), limit: 9 }).await.unwrap().len();
+        assert_eq!(kept("00000").await, 1, "it was added again");
+        assert_eq!((kept("00001").await, kept("00009").await, kept("00010").await), (0, 0, 1));
+        assert_eq!(kept("00109").await, 1);
+    });
+}

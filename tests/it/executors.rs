@@ -1,0 +1,223 @@
+//! Every executor through the one suite, and what each has for itself.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use actix::System;
+use callboard::clock::Clock;
+use callboard::executor::contract::{Limits, Stage, suite, task};
+use callboard::executor::message::Drained;
+use callboard::executor::{
+    AsyncExecutor, CustomExecutor, DebugExecutor, ExecutorSource, Job, Runner, ThreadPool,
+};
+use callboard::task::{Code, Outcome, Refusal, TaskContext};
+use callboard::testing::VirtualClock;
+use tokio::sync::Semaphore;
+
+fn on_stage(test: impl Future<Output = ()>) {
+    System::new().block_on(test);
+}
+
+#[test]
+fn the_async_executor_keeps_the_contract() {
+    on_stage(suite(AsyncExecutor::new, Limits::default()));
+}
+
+#[test]
+fn several_arbiters_keep_the_contract() {
+    on_stage(suite(|| AsyncExecutor::new().arbiters(3), Limits::default()));
+}
+
+#[test]
+fn the_current_arbiter_keeps_the_contract() {
+    on_stage(suite(|| AsyncExecutor::new().on_current(), Limits::default()));
+}
+
+#[test]
+fn a_limit_keeps_the_contract() {
+    on_stage(suite(|| AsyncExecutor::new().limit(2), Limits::default()));
+}
+
+#[test]
+fn the_thread_pool_keeps_the_contract() {
+    on_stage(suite(|| ThreadPool::new(2), Limits::default()));
+}
+
+#[test]
+fn the_debug_executor_keeps_the_contract() {
+    on_stage(suite(DebugExecutor::new, Limits { inline: true }));
+}
+
+/// The smallest runner there can be: a thread for each run.
+struct ThreadEach;
+
+impl Runner for ThreadEach {
+    fn kind(&self) -> &'static str {
+        "thread each"
+    }
+
+    fn start(&mut self, job: Job) {
+        std::thread::spawn(|| {
+            let Some(started) = job.begin() else { return };
+            System::new().block_on(started.drive());
+        });
+    }
+}
+
+#[test]
+fn a_custom_runner_keeps_the_contract() {
+    on_stage(suite(|| CustomExecutor::new(|| ThreadEach).on_own_arbiter(), Limits::default()));
+}
+
+/// Takes jobs and forgets them.
+struct Careless;
+
+impl Runner for Careless {
+    fn kind(&self) -> &'static str {
+        "careless"
+    }
+
+    fn start(&mut self, job: Job) {
+        drop(job);
+    }
+}
+
+fn ok() -> Code {
+    Code::from_async(|_: TaskContext, ()| async {})
+}
+
+fn waiting(gate: &Arc<Semaphore>) -> Code {
+    let gate = gate.clone();
+    Code::from_async(move |_: TaskContext, ()| {
+        let gate = gate.clone();
+        async move { gate.acquire().await.unwrap().forget() }
+    })
+}
+
+async fn stage(mut source: impl ExecutorSource) -> Stage {
+    Stage::new(&mut source, VirtualClock::starting_at("2026-01-01T00:00:00Z").clock()).await
+}
+
+#[test]
+fn a_job_that_is_dropped_has_an_end_all_the_same() {
+    on_stage(async {
+        let mut stage = stage(CustomExecutor::new(|| Careless)).await;
+        for _ in 0..3 {
+            let run = stage.run(&task("lost", |task| task), &ok());
+            stage.submit([run]).await;
+            let (_, end) = stage.end().await;
+            assert!(matches!(end.outcome, Outcome::Interrupted { .. }));
+        }
+        stage.is_empty().await;
+    });
+}
+
+#[test]
+fn what_waits_for_a_place_is_cancelled_or_interrupted_without_running() {
+    fn check<S: ExecutorSource>(source: S) {
+        on_stage(async {
+            let mut stage = stage(source).await;
+            let gate = Arc::new(Semaphore::new(0));
+            let task = task("t", |task| task.max_instances(9));
+            let runs: Vec<_> = (0..4).map(|_| stage.run(&task, &waiting(&gate))).collect();
+            let ids: Vec<_> = runs.iter().map(|run| run.id).collect();
+            stage.submit(runs).await;
+            assert!(stage.cancel(ids[2]).await);
+            let (run, end) = stage.end().await;
+            assert_eq!((run.id, end.outcome, end.started_at), (ids[2], Outcome::Cancelled, None));
+            gate.add_permits(1);
+            let (run, end) = stage.end().await;
+            assert!(run.id == ids[0] && end.outcome.is_success());
+            assert_eq!(stage.drain(Duration::ZERO).await, Drained { interrupted: 2 });
+            stage.is_empty().await;
+        });
+    }
+    check(AsyncExecutor::new().limit(1));
+    check(ThreadPool::new(1));
+}
+
+#[test]
+fn a_full_pool_says_so() {
+    on_stage(async {
+        let mut stage = stage(ThreadPool::new(1).queue(2)).await;
+        let gate = Arc::new(Semaphore::new(0));
+        let task = task("t", |task| task.max_instances(9));
+        let runs: Vec<_> = (0..5).map(|_| stage.run(&task, &waiting(&gate))).collect();
+        stage.submit(runs).await;
+        for _ in 0..2 {
+            let full = Refusal::QueueFull { executor: "default".to_owned(), limit: 2 };
+            assert_eq!(stage.end().await.1.outcome, Outcome::Refused { reason: full });
+        }
+        gate.add_permits(3);
+        for _ in 0..3 {
+            assert!(stage.end().await.1.outcome.is_success());
+        }
+        stage.is_empty().await;
+    });
+}
+
+#[test]
+fn a_pool_has_no_more_threads_than_it_may_and_keeps_them_through_panics() {
+    on_stage(async {
+        let mut stage = stage(ThreadPool::new(2)).await;
+        let task = task("t", |task| task.max_instances(1000));
+        let (names, seen) = mpsc::channel();
+        let code = Code::from_blocking(move |_: TaskContext, ()| {
+            names.send(std::thread::current().id()).unwrap();
+            assert!(std::thread::panicking(), "on purpose");
+        });
+        let runs: Vec<_> = (0..200).map(|_| stage.run(&task, &code)).collect();
+        stage.submit(runs).await;
+        for _ in 0..200 {
+            assert!(matches!(stage.end().await.1.outcome, Outcome::Panicked { .. }));
+        }
+        let threads: std::collections::HashSet<_> = seen.try_iter().collect();
+        assert!(threads.len() <= 2, "{threads:?}");
+    });
+}
+
+#[test]
+fn the_debug_executor_has_finished_when_the_submission_is_answered() {
+    on_stage(async {
+        let stage = &mut stage(DebugExecutor::new()).await;
+        let (log, seen) = mpsc::channel();
+        let code = {
+            Code::from_async(move |context: TaskContext, ()| {
+                log.send(context.run_id().serial).unwrap();
+                async {}
+            })
+        };
+        let tasks: Vec<_> = (0..5).map(|n| task(&n.to_string(), |task| task)).collect();
+        let runs: Vec<_> = tasks.iter().map(|task| stage.run(task, &code)).collect();
+        stage.submit(runs).await;
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    });
+}
+
+#[test]
+fn a_task_that_ends_its_arbiter_loses_its_own_runs_only() {
+    on_stage(async {
+        let mut stage = Stage::new(&mut AsyncExecutor::new().arbiters(2), Clock::system()).await;
+        let task = task("t", |task| task.max_instances(100));
+        // The first share goes to the actor's own arbiter, the second to the other.
+        let gate = Arc::new(Semaphore::new(0));
+        let vandal = Code::from_async(|_: TaskContext, ()| {
+            actix::Arbiter::current().stop();
+            std::future::pending::<()>()
+        });
+        let runs = [stage.run(&task, &waiting(&gate)), stage.run(&task, &vandal)];
+        let vandal = runs[1].id;
+        stage.submit(runs).await;
+        let (run, end) = stage.end().await;
+        assert!(run.id == vandal && matches!(end.outcome, Outcome::Interrupted { .. }), "{end:?}");
+        gate.add_permits(1);
+        assert!(stage.end().await.1.outcome.is_success());
+        for _ in 0..4 {
+            let run = stage.run(&task, &ok());
+            stage.submit([run]).await;
+            let (_, end) = stage.end().await;
+            assert!(end.outcome.is_success(), "{end:?}");
+        }
+    });
+}

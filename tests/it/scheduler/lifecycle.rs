@@ -1,0 +1,168 @@
+//! Start, stop, pause; stores and executors that come and go.
+
+use callboard::Error;
+use callboard::scheduler::SchedulerState;
+use callboard::task::ScheduleState;
+
+use super::*;
+
+async fn stopped() -> (Handle, VirtualClock, Ran) {
+    let time = VirtualClock::starting_at(START);
+    let ran = Ran::default();
+    let handle = Scheduler::builder().clock(time.clock()).registry(ran.registry()).build().unwrap();
+    (handle, time, ran)
+}
+
+#[actix::test]
+async fn tasks_added_before_the_start_wait_for_it() {
+    let (scheduler, time, ran) = stopped().await;
+    scheduler.add(every(10).id("a")).await.unwrap();
+    scheduler.add(every(10).id("b")).await.unwrap();
+    scheduler.add(every(10).id("c")).await.unwrap();
+    assert!(matches!(scheduler.add(every(9).id("a")).await, Err(Error::TaskExists(_))));
+    assert!(scheduler.add(Task::new("nobody").trigger(Interval::seconds(1))).await.is_err());
+    let info = scheduler.update_task("a", TaskChanges::new().name("first")).await.unwrap();
+    assert_eq!((info.spec.label(), info.schedule_state), ("first", ScheduleState::Pending));
+    scheduler.pause_task("b").await.unwrap();
+    scheduler.delete_task("c").await.unwrap();
+    assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap().len(), 2);
+    assert_eq!(scheduler.status().await.unwrap().pending, 2);
+    time.advance(secs(60)).await;
+    assert_eq!(ran.count("a"), 0);
+
+    scheduler.start().await.unwrap();
+    time.advance(secs(10)).await;
+    assert_eq!(ran.of("a"), [at(60), at(70)]);
+    assert_eq!(scheduler.task("a").await.unwrap().spec.label(), "first");
+    assert_eq!(scheduler.task("b").await.unwrap().schedule_state, ScheduleState::Paused);
+    assert_eq!(scheduler.status().await.unwrap().pending, 0);
+}
+
+#[actix::test]
+async fn starts_nest_and_shutdown_works_from_every_state() {
+    let (scheduler, time, ran) = stopped().await;
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    scheduler.add(every(10).id("a")).await.unwrap();
+    scheduler.start().await.unwrap();
+    scheduler.start().await.unwrap();
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    assert!(scheduler.status().await.unwrap().is_running(), "only the outermost shutdown acts");
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Stopped);
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    let ran_so_far = ran.count("a");
+    time.advance(secs(100)).await;
+    assert_eq!(ran.count("a"), ran_so_far);
+
+    // It can be started again, with the tasks its store kept.
+    scheduler.start_paused().await.unwrap();
+    assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Paused);
+    scheduler.start().await.unwrap();
+    scheduler.shutdown(Shutdown::now().force()).await.unwrap();
+    assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Stopped);
+    let guard = scheduler.scope(Shutdown::now()).await.unwrap();
+    time.advance(secs(10)).await;
+    assert!(ran.count("a") > ran_so_far);
+    drop(guard);
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Stopped);
+}
+
+#[actix::test]
+async fn shutdown_lets_runs_end_and_then_cuts_them_off() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::RUN_ENDED | EventMask::SCHEDULER_SHUTDOWN).await.unwrap();
+    scheduler.add(Task::new("nap").args(5).id("short").trigger(Date::at(at(0)))).await.unwrap();
+    scheduler.add(Task::new("hang").id("long").trigger(Date::at(at(0)))).await.unwrap();
+    time.advance(secs(1)).await;
+    let turning = time.clone();
+    let (stopped, ()) = futures::join!(scheduler.shutdown(Shutdown::wait(secs(20))), async move {
+        turning.advance(secs(60)).await;
+    });
+    stopped.unwrap();
+    time.settle().await;
+    let told = heard(&mut events);
+    let words: Vec<_> =
+        told.iter().filter_map(|e| Some((e.task_id()?.as_str(), e.report()?.end.outcome.word()))).collect();
+    assert_eq!(words, [("short", "executed"), ("long", "interrupted")]);
+    assert!(matches!(told.last(), Some(Event::SchedulerShutdown)));
+}
+
+#[actix::test]
+async fn a_task_may_shut_the_scheduler_down() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let handle = scheduler.clone();
+    let task = Task::from_fn(move |_: TaskContext, ()| {
+        let handle = handle.clone();
+        async move { handle.shutdown(Shutdown::now()).await }
+    });
+    let mut events = scheduler.events(EventMask::SCHEDULER_SHUTDOWN).await.unwrap();
+    scheduler.add(task.trigger(Date::at(at(5)))).await.unwrap();
+    let turning = time.clone();
+    let told =
+        futures::join!(futures::StreamExt::next(&mut events), async move { turning.advance(secs(20)).await });
+    assert!(matches!(told.0, Some(Event::SchedulerShutdown)));
+}
+
+#[actix::test]
+async fn shutdown_triggers_run_at_the_shutdown() {
+    let (scheduler, time, ran) = board(|b| b).await;
+    scheduler
+        .add(Task::new("note").id("sweep").trigger(callboard::trigger::Trigger::Shutdown))
+        .await
+        .unwrap();
+    time.advance(secs(1000)).await;
+    assert_eq!(ran.count("sweep"), 0);
+    assert_eq!(scheduler.task("sweep").await.unwrap().schedule_state, ScheduleState::Scheduled);
+    scheduler.shutdown(Shutdown::wait(secs(5))).await.unwrap();
+    assert_eq!(ran.of("sweep"), [at(1000)]);
+}
+
+#[actix::test]
+async fn stores_and_executors_come_and_go_while_it_runs() {
+    let (scheduler, time, ran) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add_store("spare", MemoryStore::new()).await.unwrap();
+    assert!(scheduler.add_store("spare", MemoryStore::new()).await.unwrap_err().is_conflict());
+    let recorded = Ran::default();
+    scheduler.add_executor("recorder", RecorderSource::new(&recorded)).await.unwrap();
+    assert!(scheduler.add_executor("recorder", AsyncExecutor::new()).await.unwrap_err().is_conflict());
+    scheduler.add(every(10).id("a").store("spare").executor("recorder")).await.unwrap();
+    time.advance(secs(15)).await;
+    assert_eq!(recorded.of("a"), [at(0), at(10)], "an executor of the user's own runs it");
+    assert_eq!(ran.count("a"), 0);
+
+    // Without its executor each run is refused, and says why; the schedule goes on.
+    scheduler.remove_executor("recorder", secs(1)).await.unwrap();
+    time.advance(secs(10)).await;
+    let told = heard(&mut events);
+    let refused = told.iter().filter(|event| matches!(event, Event::TaskRefused(_))).count();
+    assert_eq!(refused, 1, "{told:?}");
+    assert_eq!(scheduler.task("a").await.unwrap().next_run_time(), Some(at(30)));
+
+    scheduler.remove_store("spare").await.unwrap();
+    assert!(scheduler.task("a").await.unwrap_err().is_not_found());
+    assert!(scheduler.remove_store("spare").await.unwrap_err().is_not_found());
+    assert!(scheduler.remove_executor("recorder", secs(1)).await.unwrap_err().is_not_found());
+    time.advance(secs(100)).await;
+    let status = scheduler.status().await.unwrap();
+    assert_eq!((status.stores.len(), status.executors.len()), (1, 1));
+    assert_eq!(status.uptime_ms, Some(125_000));
+}
+
+#[test]
+fn it_runs_on_a_thread_of_its_own_without_an_actix_system() {
+    let ran = Ran::default();
+    let scheduler = Scheduler::builder().registry(ran.registry()).start_isolated().unwrap();
+    let other = Scheduler::builder().registry(ran.registry()).start_isolated().unwrap();
+    futures::executor::block_on(async {
+        use futures::StreamExt;
+        let mut events = scheduler.events(EventMask::TASK_EXECUTED).await.unwrap();
+        scheduler.add(every(3600).id("a")).await.unwrap();
+        assert!(events.next().await.is_some());
+        assert!(other.task("a").await.is_err(), "two schedulers in one process share nothing");
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+        other.shutdown(Shutdown::now()).await.unwrap();
+    });
+    assert_eq!(ran.count("a"), 1);
+}
