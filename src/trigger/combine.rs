@@ -74,7 +74,7 @@ pub struct Or {
 /// where they are periodic (minutes and seconds of the week, the remainders of intervals);
 /// otherwise the search ends at a horizon of 500 years, which is more than one cycle of the
 /// calendar. A search of more than two million steps is given up with a
-/// [`SearchError`](super::SearchError).
+/// [`SearchError`].
 ///
 /// ```
 /// use callboard::trigger::{And, Context, Cron, IntoTrigger};
@@ -97,7 +97,9 @@ pub struct And {
 impl Or {
     /// A union that begins with this part.
     pub fn of(part: impl IntoTrigger) -> OrBuilder {
-        OrBuilder { parts: Parts::default().with(part) }
+        OrBuilder {
+            parts: Parts::default().with(part),
+        }
     }
 
     /// The parts.
@@ -106,14 +108,18 @@ impl Or {
     }
 
     pub(super) fn new(triggers: Vec<Trigger>) -> Result<Self, TriggerError> {
-        Ok(Or { triggers: some("or", triggers)? })
+        Ok(Or {
+            triggers: some("or", triggers)?,
+        })
     }
 
     pub(super) fn map(
         &self,
         change: &dyn Fn(&Trigger) -> Result<Trigger, TriggerError>,
     ) -> Result<Self, TriggerError> {
-        Ok(Or { triggers: self.triggers.iter().map(change).collect::<Result<_, _>>()? })
+        Ok(Or {
+            triggers: self.triggers.iter().map(change).collect::<Result<_, _>>()?,
+        })
     }
 
     pub(super) fn next(
@@ -137,7 +143,10 @@ impl Or {
 impl And {
     /// An intersection that begins with this part.
     pub fn of(part: impl IntoTrigger) -> AndBuilder {
-        AndBuilder { parts: Parts::default().with(part), tolerance: Duration::ZERO }
+        AndBuilder {
+            parts: Parts::default().with(part),
+            tolerance: Duration::ZERO,
+        }
     }
 
     /// The parts.
@@ -151,7 +160,10 @@ impl And {
     }
 
     pub(super) fn new(triggers: Vec<Trigger>, tolerance: Duration) -> Result<Self, TriggerError> {
-        Ok(And { triggers: some("and", triggers)?, tolerance })
+        Ok(And {
+            triggers: some("and", triggers)?,
+            tolerance,
+        })
     }
 
     pub(super) fn map(
@@ -159,7 +171,10 @@ impl And {
         change: &dyn Fn(&Trigger) -> Result<Trigger, TriggerError>,
     ) -> Result<Self, TriggerError> {
         let triggers = self.triggers.iter().map(change).collect::<Result<_, _>>()?;
-        Ok(And { triggers, tolerance: self.tolerance })
+        Ok(And {
+            triggers,
+            tolerance: self.tolerance,
+        })
     }
 
     pub(super) fn next(
@@ -169,7 +184,9 @@ impl And {
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let tolerance = TimeDelta::from_std(self.tolerance).unwrap_or(TimeDelta::MAX);
-        let horizon = from.checked_add_signed(HORIZON).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let horizon = from
+            .checked_add_signed(HORIZON)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut at = from;
         let mut lattice = None;
         for step in 0u32.. {
@@ -218,7 +235,10 @@ impl And {
 
 fn some(name: &str, triggers: Vec<Trigger>) -> Result<Box<[Trigger]>, TriggerError> {
     match triggers.is_empty() {
-        true => Err(TriggerError::invalid(name, "it has no parts; give it at least one trigger")),
+        true => Err(TriggerError::invalid(
+            name,
+            "it has no parts; give it at least one trigger",
+        )),
         false => Ok(triggers.into()),
     }
 }

@@ -32,8 +32,9 @@ use super::{Context, SearchError, SearchErrorKind, TriggerError};
 /// impl CustomTrigger for Minutes {
 ///     fn next(&self, params: &Value, from: DateTime<Utc>, _cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, String> {
 ///         let step = 60 * params["step"].as_i64().ok_or("step is missing")?;
-///         let behind = (step - from.timestamp().rem_euclid(step)) % step;
-///         Ok(from.checked_add_signed(TimeDelta::seconds(behind)))
+///         // `from` may lie between two seconds.
+///         let from = from.timestamp() + i64::from(from.timestamp_subsec_nanos() > 0);
+///         Ok(DateTime::from_timestamp(from + (-from).rem_euclid(step), 0))
 ///     }
 /// }
 ///
@@ -93,7 +94,11 @@ impl PartialEq for Custom {
 impl Custom {
     /// A custom trigger by name, yet to be resolved.
     pub fn new(name: impl Into<String>, params: Value) -> Self {
-        Self { name: name.into().into(), params, found: None }
+        Self {
+            name: name.into().into(),
+            params,
+            found: None,
+        }
     }
 
     /// The same with its implementation at hand.
@@ -113,12 +118,21 @@ impl Custom {
     }
 
     pub(super) fn checked(self) -> Result<Self, TriggerError> {
-        if self.name.is_empty() || self.name.contains(|c: char| c.is_whitespace() || "(){};\"".contains(c)) {
-            let reason = format!("`{}` is not a name; use letters, digits, `_`, `-`, `.` and `:`", self.name);
+        if self.name.is_empty()
+            || self
+                .name
+                .contains(|c: char| c.is_whitespace() || "(){};\"".contains(c))
+        {
+            let reason = format!(
+                "`{}` is not a name; use letters, digits, `_`, `-`, `.` and `:`",
+                self.name
+            );
             return Err(TriggerError::invalid("custom", reason));
         }
         if let Some(found) = &self.found {
-            found.check(&self.params).map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
+            found
+                .check(&self.params)
+                .map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
         }
         Ok(self)
     }
@@ -134,22 +148,28 @@ impl Custom {
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let Some(found) = &self.found else {
             let reason = format!("the custom trigger `{}` has not been resolved", self.name);
-            return Err(SearchError { kind: SearchErrorKind::Unresolved, reason });
+            return Err(SearchError {
+                kind: SearchErrorKind::Unresolved,
+                reason,
+            });
         };
         let custom = |reason: String| SearchError {
             kind: SearchErrorKind::Custom,
             reason: format!("the custom trigger `{}`: {reason}", self.name),
         };
         match found.next(&self.params, from, cx).map_err(custom)? {
-            Some(early) if early < from => {
-                Err(custom(format!("it answered {early}, which is before {from}")))
-            }
+            Some(early) if early < from => Err(custom(format!(
+                "it answered {early}, which is before {from}"
+            ))),
             answer => Ok(answer),
         }
     }
 
     pub(super) fn describe(&self) -> String {
-        let own = self.found.as_ref().and_then(|found| found.describe(&self.params));
+        let own = self
+            .found
+            .as_ref()
+            .and_then(|found| found.describe(&self.params));
         own.unwrap_or_else(|| match &self.params {
             Value::Null => format!("custom trigger `{}`", self.name),
             params => format!("custom trigger `{}` with {params}", self.name),

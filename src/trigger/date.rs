@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::limits::zone_name;
+use super::moment::named;
 use super::{Context, Moment};
 
 /// Once, at an instant.
@@ -28,16 +29,28 @@ use super::{Context, Moment};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Date {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "named::run_at"
+    )]
     run_at: Option<Moment>,
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "zone_name",
+        rename = "timezone"
+    )]
     zone: Option<Tz>,
 }
 
 impl Date {
     /// At `run_at`: an instant, or a naive time.
     pub fn at(run_at: impl Into<Moment>) -> Self {
-        Self { run_at: Some(run_at.into()), zone: None }
+        Self {
+            run_at: Some(run_at.into()),
+            zone: None,
+        }
     }
 
     /// At the moment the trigger is set.
@@ -57,7 +70,8 @@ impl Date {
     }
 
     pub(super) fn instant(&self, cx: &Context<'_>) -> DateTime<Utc> {
-        self.run_at.map_or(cx.anchor, |at| at.instant(self.zone(cx)))
+        self.run_at
+            .map_or(cx.anchor, |at| at.instant(self.zone(cx)))
     }
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {

@@ -28,8 +28,14 @@ struct Footprint {
 }
 
 impl Footprint {
-    const NOTHING: Footprint = Footprint { minutes: [0; WORDS], seconds: 0 };
-    const EVERYTHING: Footprint = Footprint { minutes: [u64::MAX; WORDS], seconds: SECONDS };
+    const NOTHING: Footprint = Footprint {
+        minutes: [0; WORDS],
+        seconds: 0,
+    };
+    const EVERYTHING: Footprint = Footprint {
+        minutes: [u64::MAX; WORDS],
+        seconds: SECONDS,
+    };
 
     fn mark(&mut self, minute: i64) {
         let minute = minute.rem_euclid(MINUTES) as usize;
@@ -48,19 +54,19 @@ impl Footprint {
         self.seconds |= 1 << (second % 60);
     }
 
-    /// Everything up to `tolerance` away as well; simply everything when that is hours.
-    fn widened(&self, tolerance: TimeDelta) -> Footprint {
-        let minutes = tolerance.num_minutes().saturating_add(1);
+    /// Whether two can be within `tolerance` seconds of each other. Hours are not looked into.
+    fn near(&self, other: &Footprint, tolerance: i64) -> bool {
+        let same_second = self.seconds == other.seconds && self.seconds.count_ones() == 1;
+        let minutes = if same_second {
+            tolerance / 60
+        } else {
+            tolerance.saturating_add(59) / 60
+        };
         if minutes > 120 {
-            return Footprint::EVERYTHING;
+            return !self.is_empty() && !other.is_empty();
         }
-        let mut wide = Footprint { seconds: SECONDS, ..*self };
-        for minute in (0..MINUTES).filter(|minute| self.has(*minute)) {
-            for near in -minutes..=minutes {
-                wide.mark(minute + near);
-            }
-        }
-        wide
+        let near = |minute: i64| (-minutes..=minutes).any(|away| other.has(minute + away));
+        (0..MINUTES).any(|minute| self.has(minute) && near(minute))
     }
 
     fn is_empty(&self) -> bool {
@@ -93,12 +99,22 @@ impl Footprint {
                 }
             }
             Trigger::Cron(cron) => marks.pattern(cron.pattern(), cron.limits(), from, cx),
-            Trigger::Crontab(crontab) => marks.pattern(crontab.pattern(), crontab.limits(), from, cx),
+            Trigger::Crontab(crontab) => {
+                marks.pattern(crontab.pattern(), crontab.limits(), from, cx)
+            }
             Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), from, cx),
             Trigger::CalendarInterval(interval) => {
-                let time = interval.time();
+                let (time, zone) = (interval.time(), interval.zone(cx));
                 let times = (0..7).map(|day| day * 1440 + time / 60);
-                marks.walls(times, 1 << (time % 60), interval.zone(cx), interval.gap(), from);
+                marks.walls(times, 1 << (time % 60), zone, from);
+                if interval.gap() == Gap::FireAfter {
+                    marks.gap_ends(zone, from, |missing, back, _| {
+                        let wall = missing.div_euclid(DAY) * DAY + time;
+                        [wall, wall + DAY]
+                            .into_iter()
+                            .any(|wall| (missing..back).contains(&wall))
+                    });
+                }
             }
             Trigger::Or(or) => {
                 for part in or.triggers() {
@@ -118,7 +134,13 @@ impl Footprint {
         marks
     }
 
-    fn pattern(&mut self, pattern: &Pattern, limits: &Limits, from: DateTime<Utc>, cx: &Context<'_>) {
+    fn pattern(
+        &mut self,
+        pattern: &Pattern,
+        limits: &Limits,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) {
         let sets = pattern.resolved(cx.key);
         let mut weekdays = sets.weekdays | sets.last_of;
         for (weekday, nth) in sets.nth.iter().enumerate() {
@@ -129,9 +151,29 @@ impl Footprint {
         }
         let times = (0..MINUTES).filter(|minute| {
             let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
-            weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
+            weekdays >> day & 1 == 1
+                && sets.hours >> hour & 1 == 1
+                && sets.minutes >> minute & 1 == 1
         });
-        self.walls(times, sets.seconds, limits.zone(cx), pattern.gap, from);
+        let zone = limits.zone(cx);
+        self.walls(times, sets.seconds, zone, from);
+        if pattern.gap == Gap::FireAfter {
+            self.gap_ends(zone, from, |_, _, end| {
+                pattern.next(end, Zone::of(zone), cx.key) == Some(end)
+            });
+        }
+    }
+
+    /// The ends of the gaps to come at which `runs` says there is a run, told the first wall time
+    /// that is missing, the first after the gap, and the instant.
+    fn gap_ends(&mut self, tz: Tz, from: DateTime<Utc>, runs: impl Fn(i64, i64, i64) -> bool) {
+        let zone = Zone::of(tz);
+        for pair in zone.segments()[zone.at(ceil_seconds(from)).saturating_sub(1)..].windows(2) {
+            let (missing, back, end) = (pair[0].wall_end, pair[1].wall_start, pair[0].end);
+            if missing < back && runs(missing, back, end) {
+                self.instant(end);
+            }
+        }
     }
 
     /// Minutes of the week on the wall clock of a zone, by every offset it has from now on.
@@ -140,19 +182,14 @@ impl Footprint {
         minutes: impl Iterator<Item = i64> + Clone,
         seconds: u64,
         tz: Tz,
-        gap: Gap,
         from: DateTime<Utc>,
     ) {
         let zone = Zone::of(tz);
         let mut offsets: Vec<i64> = Vec::new();
         let first = zone.at(ceil_seconds(from));
-        for k in first..zone.segments().len() {
-            let segment = zone.segment(k);
+        for segment in &zone.segments()[first..] {
             if !offsets.contains(&segment.offset) {
                 offsets.push(segment.offset);
-            }
-            if gap == Gap::FireAfter && k > 0 && zone.segment(k - 1).wall_end < segment.wall_start {
-                self.instant(zone.segment(k - 1).end);
             }
         }
         for offset in offsets {
@@ -172,7 +209,10 @@ impl BitOr for Footprint {
     type Output = Footprint;
 
     fn bitor(mut self, other: Footprint) -> Footprint {
-        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a |= b);
+        self.minutes
+            .iter_mut()
+            .zip(other.minutes)
+            .for_each(|(a, b)| *a |= b);
         self.seconds |= other.seconds;
         self
     }
@@ -182,7 +222,10 @@ impl BitAnd for Footprint {
     type Output = Footprint;
 
     fn bitand(mut self, other: Footprint) -> Footprint {
-        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a &= b);
+        self.minutes
+            .iter_mut()
+            .zip(other.minutes)
+            .for_each(|(a, b)| *a &= b);
         self.seconds &= other.seconds;
         self
     }
@@ -195,12 +238,25 @@ pub(super) fn can_meet(
     from: DateTime<Utc>,
     cx: &Context<'_>,
 ) -> bool {
-    let mut common = Footprint::EVERYTHING;
-    for trigger in triggers {
-        let footprint = Footprint::of(trigger, from, cx);
-        common = common & if tolerance.is_zero() { footprint } else { footprint.widened(tolerance) };
+    let footprints: Vec<Footprint> = triggers
+        .iter()
+        .map(|trigger| Footprint::of(trigger, from, cx))
+        .collect();
+    if tolerance.is_zero() {
+        return !footprints
+            .iter()
+            .fold(Footprint::EVERYTHING, |all, one| all & *one)
+            .is_empty();
     }
-    !common.is_empty()
+    // Fractions of a second count as a whole one.
+    let seconds = tolerance
+        .num_seconds()
+        .saturating_add(i64::from(tolerance.subsec_nanos() > 0));
+    let pairs = footprints
+        .iter()
+        .enumerate()
+        .flat_map(|(n, a)| footprints[n + 1..].iter().map(move |b| (a, b)));
+    pairs.into_iter().all(|(a, b)| a.near(b, seconds))
 }
 
 /// Two intervals that have no moment in common.
@@ -227,7 +283,10 @@ impl Lattice {
 
 /// The common moments of the intervals among the triggers, by the Chinese remainder theorem.
 /// `None` when there are none to combine, or the numbers grow too large.
-pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<Lattice>, NeverMeet> {
+pub(super) fn lattice(
+    triggers: &[Trigger],
+    cx: &Context<'_>,
+) -> Result<Option<Lattice>, NeverMeet> {
     let mut all: Option<Lattice> = None;
     for trigger in triggers {
         let Trigger::Interval(interval) = trigger else {
@@ -249,7 +308,9 @@ pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<L
         if apart % common != 0 {
             return Err(NeverMeet);
         }
-        let turns = (apart / common).checked_mul(inverse).map(|turns| turns.rem_euclid(one.step / common));
+        let turns = (apart / common)
+            .checked_mul(inverse)
+            .map(|turns| turns.rem_euclid(one.step / common));
         let start = turns
             .and_then(|turns| turns.checked_mul(both.step))
             .and_then(|offset| both.start.checked_add(offset));
@@ -304,10 +365,21 @@ pub(super) fn covers(outer: &Trigger, inner: &Trigger, cx: &Context<'_>) -> bool
     let (sets, every_year, limits, gap, fold) = outer;
     let unbounded = every_year && limits.start_at.is_none() && limits.end_at.is_none();
     let whole_day = |sets: &Sets| {
-        sets.days == Sets::MIDNIGHT.days && sets.weekdays == 0x7f && sets.weeks == Sets::MIDNIGHT.weeks
+        sets.days == Sets::MIDNIGHT.days
+            && sets.weekdays == 0x7f
+            && sets.weeks == Sets::MIDNIGHT.weeks
     };
-    let same_days = Sets { seconds: 0, minutes: 0, hours: 0, ..sets }
-        == Sets { seconds: 0, minutes: 0, hours: 0, ..inner.0 };
+    let same_days = Sets {
+        seconds: 0,
+        minutes: 0,
+        hours: 0,
+        ..sets
+    } == Sets {
+        seconds: 0,
+        minutes: 0,
+        hours: 0,
+        ..inner.0
+    };
     let days = same_days || (whole_day(&sets) && sets.months & inner.0.months == inner.0.months);
     let times = sets.seconds & inner.0.seconds == inner.0.seconds
         && sets.minutes & inner.0.minutes == inner.0.minutes

@@ -54,8 +54,11 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
         Value::String(text) => text.parse().map_err(|error| format!("{error}"))?,
         json => Trigger::deserialize(json).map_err(|error| error.to_string())?,
     };
-    let zone =
-        question.timezone.as_deref().map_or(Ok(Tz::UTC), zone_named).map_err(|error| error.to_string())?;
+    let zone = question
+        .timezone
+        .as_deref()
+        .map_or(Ok(Tz::UTC), zone_named)
+        .map_err(|error| error.to_string())?;
     let from = match &question.after {
         Some(after) => DateTime::parse_from_rfc3339(after)
             .map_err(|error| format!("after: {error}"))?
@@ -66,7 +69,11 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
         Value::String(id) => id.clone(),
         id => id.to_string(),
     };
-    let cx = Context { zone, anchor: from, key: &key };
+    let cx = Context {
+        zone,
+        anchor: from,
+        key: &key,
+    };
     let (count, zone) = (question.count.unwrap_or(1).min(MOST), trigger.zone(&cx));
     let mut got = Vec::new();
     let mut next = trigger.next(from, &cx);
@@ -85,10 +92,16 @@ pub(crate) fn rfc3339(at: DateTime<Utc>, zone: Tz) -> String {
     let local = at.with_timezone(&zone);
     let offset = local.offset().fix().local_minus_utc();
     if offset % 60 == 0 {
-        return local.fixed_offset().to_rfc3339_opts(SecondsFormat::AutoSi, false);
+        return local
+            .fixed_offset()
+            .to_rfc3339_opts(SecondsFormat::AutoSi, false);
     }
     let naive = zone.offset_from_utc_datetime(&at.naive_utc()).fix();
-    let (sign, offset) = if offset < 0 { ('-', -offset) } else { ('+', offset) };
+    let (sign, offset) = if offset < 0 {
+        ('-', -offset)
+    } else {
+        ('+', offset)
+    };
     let wall = at.with_timezone(&naive).naive_local();
     format!(
         "{}{sign}{:02}:{:02}:{:02}",

@@ -5,6 +5,7 @@ mod combine;
 mod cron;
 mod custom;
 mod date;
+mod describe;
 mod error;
 mod except;
 mod footprint;
@@ -14,6 +15,7 @@ mod jsonl;
 mod limits;
 mod moment;
 mod text;
+mod warn;
 mod zone;
 
 use std::fmt;
@@ -37,6 +39,8 @@ pub use except::{Except, ExceptBuilder, ExceptDate, ExceptRange};
 pub use interval::Interval;
 pub use jsonl::answer;
 pub use moment::Moment;
+pub use warn::{Warning, WarningKind};
+use zone::ceil_seconds;
 pub use zone::{Fold, Gap};
 
 /// What a trigger is told about the task it belongs to.
@@ -86,7 +90,11 @@ impl Trigger {
     ///
     /// # Errors
     /// [`SearchError`] when the search gave up; never to be taken for "finished".
-    pub fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
+    pub fn next(
+        &self,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
         self.seek(from, cx, &mut Budget::new())
     }
 
@@ -101,9 +109,17 @@ impl Trigger {
         match self {
             Trigger::Date(date) => Ok(date.next(from, cx)),
             Trigger::Interval(interval) => Ok(interval.next(from, cx)),
-            Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), from, cx)),
-            Trigger::Crontab(crontab) => Ok(crontab.pattern().run(crontab.limits(), from, cx)),
-            Trigger::Quartz(quartz) => Ok(quartz.pattern().run(quartz.limits(), from, cx)),
+            Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), ceil_seconds(from), cx)),
+            Trigger::Crontab(crontab) => {
+                Ok(crontab
+                    .pattern()
+                    .run(crontab.limits(), ceil_seconds(from), cx))
+            }
+            Trigger::Quartz(quartz) => {
+                Ok(quartz
+                    .pattern()
+                    .run(quartz.limits(), ceil_seconds(from), cx))
+            }
             Trigger::CalendarInterval(interval) => Ok(interval.next(from, cx)),
             Trigger::And(and) => and.next(from, cx, budget),
             Trigger::Or(or) => or.next(from, cx, budget),
@@ -117,11 +133,24 @@ impl Trigger {
     ///
     /// # Errors
     /// As for [`Trigger::next`].
-    pub fn after(&self, time: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
-        match time.checked_add_signed(TimeDelta::nanoseconds(1)) {
-            Some(later) => self.next(later, cx),
-            None => Ok(None),
-        }
+    pub fn after(
+        &self,
+        time: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+        // Patterns run at whole seconds, which spares them the arithmetic.
+        let (pattern, limits) = match self {
+            Trigger::Cron(cron) => (cron.pattern(), cron.limits()),
+            Trigger::Crontab(crontab) => (crontab.pattern(), crontab.limits()),
+            Trigger::Quartz(quartz) => (quartz.pattern(), quartz.limits()),
+            _ => {
+                return match time.checked_add_signed(TimeDelta::nanoseconds(1)) {
+                    Some(later) => self.next(later, cx),
+                    None => Ok(None),
+                };
+            }
+        };
+        Ok(pattern.run(limits, time.timestamp() + 1, cx))
     }
 
     /// The run times from `from` on, one by one.
@@ -138,7 +167,11 @@ impl Trigger {
     /// # Ok::<(), callboard::trigger::TriggerError>(())
     /// ```
     pub fn times<'a>(&'a self, from: DateTime<Utc>, cx: &Context<'a>) -> Times<'a> {
-        Times { trigger: self, cx: *cx, from: Some(from) }
+        Times {
+            trigger: self,
+            cx: *cx,
+            from: Some(from),
+        }
     }
 
     /// When the run of `nominal` is due: the nominal time plus the trigger's jitter for this task.
@@ -167,11 +200,17 @@ impl Trigger {
         let top = u64::try_from(most.num_milliseconds()).unwrap_or(0);
         let picked = jitter::pick(cx.key, nominal.timestamp_millis(), top);
         let delay = i64::try_from(picked).unwrap_or(0);
-        nominal.checked_add_signed(TimeDelta::milliseconds(delay)).unwrap_or(nominal)
+        nominal
+            .checked_add_signed(TimeDelta::milliseconds(delay))
+            .unwrap_or(nominal)
     }
 
     /// The jitter that applies to a run, and the end it must not pass.
-    fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
+    fn spread(
+        &self,
+        nominal: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) -> (Duration, Option<DateTime<Utc>>) {
         let of = |limits: &Limits| (limits.jitter, limits.end(limits.zone(cx)));
         let runs = |trigger: &&Trigger| trigger.next(nominal, cx) == Ok(Some(nominal));
         match self {
@@ -182,7 +221,11 @@ impl Trigger {
             Trigger::CalendarInterval(interval) => (interval.jitter(), interval.last_moment(cx)),
             // Of the parts that run now the one that waits least.
             Trigger::Or(or) => {
-                let parts = or.triggers().iter().filter(runs).map(|part| part.spread(nominal, cx));
+                let parts = or
+                    .triggers()
+                    .iter()
+                    .filter(runs)
+                    .map(|part| part.spread(nominal, cx));
                 parts.min_by_key(|(jitter, _)| *jitter).unwrap_or_default()
             }
             // All parts agree on the run, so the strictest one decides.
@@ -259,9 +302,13 @@ impl Trigger {
         let resolve = |part: &Trigger| part.resolve(lookup);
         match self {
             Trigger::Custom(custom) => {
-                let unknown = || TriggerError::UnknownCustom { name: custom.name().into() };
+                let unknown = || TriggerError::UnknownCustom {
+                    name: custom.name().into(),
+                };
                 let found = lookup(custom.name()).ok_or_else(unknown)?;
-                Ok(Trigger::Custom(Arc::new(Custom::clone(custom).with(found).checked()?)))
+                Ok(Trigger::Custom(Arc::new(
+                    Custom::clone(custom).with(found).checked()?,
+                )))
             }
             Trigger::Or(or) => Ok(Trigger::Or(Arc::new(or.map(&resolve)?))),
             Trigger::And(and) => Ok(Trigger::And(Arc::new(and.map(&resolve)?))),
@@ -276,16 +323,41 @@ impl Trigger {
     /// [`TriggerError::NeverFires`] with the reason.
     pub fn check(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<(), TriggerError> {
         match self.next(from, cx)? {
-            None if !self.on_shutdown() => {
-                Err(TriggerError::NeverFires { reason: "no run time lies ahead".into() })
-            }
+            None if !self.on_shutdown() => Err(TriggerError::NeverFires {
+                reason: warn::never(self, from, cx),
+            }),
             _ => Ok(()),
         }
     }
 
-    /// Plain English.
-    pub fn describe(&self, _cx: &Context<'_>) -> String {
-        self.to_string()
+    /// Plain English, with the zone: `at 08:30 on Monday to Friday, Europe/Lisbon`.
+    ///
+    /// ```
+    /// use callboard::trigger::{Context, Trigger};
+    ///
+    /// let trigger: Trigger = "30 8 * * mon-fri".parse()?;
+    /// let cx = Context { zone: chrono_tz::Europe::Lisbon, anchor: chrono::DateTime::UNIX_EPOCH, key: "task" };
+    /// assert_eq!(trigger.describe(&cx), "at 08:30 on Monday to Friday, Europe/Lisbon");
+    /// # Ok::<(), callboard::trigger::TriggerError>(())
+    /// ```
+    pub fn describe(&self, cx: &Context<'_>) -> String {
+        describe::trigger(self, cx)
+    }
+
+    /// What its author may not have meant, as seen from the [anchor](Context::anchor).
+    ///
+    /// ```
+    /// use callboard::trigger::{Context, Trigger};
+    ///
+    /// let trigger: Trigger = "30 2 * * *".parse()?;
+    /// let anchor = "2027-01-01T00:00:00Z".parse().unwrap();
+    /// let cx = Context { zone: chrono_tz::Europe::Berlin, anchor, key: "task" };
+    /// let warnings = trigger.warnings(&cx);
+    /// assert_eq!(warnings[0].to_string(), "02:30 does not exist on 2027-03-28 in Europe/Berlin: the run is at 03:00 that day");
+    /// # Ok::<(), callboard::trigger::TriggerError>(())
+    /// ```
+    pub fn warnings(&self, cx: &Context<'_>) -> Vec<Warning> {
+        warn::of(self, cx)
     }
 }
 
@@ -310,7 +382,9 @@ impl fmt::Display for Trigger {
 
 fn common_zone(parts: &[Trigger], cx: &Context<'_>) -> Tz {
     match parts.split_first() {
-        Some((first, rest)) if rest.iter().all(|part| part.zone(cx) == first.zone(cx)) => first.zone(cx),
+        Some((first, rest)) if rest.iter().all(|part| part.zone(cx) == first.zone(cx)) => {
+            first.zone(cx)
+        }
         _ => cx.zone,
     }
 }

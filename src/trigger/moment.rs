@@ -54,7 +54,11 @@ impl<Z: TimeZone> From<DateTime<Z>> for Moment {
     fn from(at: DateTime<Z>) -> Self {
         let offset = at.offset().fix();
         // Text has offsets in whole minutes: a local mean time is kept as UTC.
-        let offset = if offset.local_minus_utc() % 60 == 0 { offset } else { Utc.fix() };
+        let offset = if offset.local_minus_utc() % 60 == 0 {
+            offset
+        } else {
+            Utc.fix()
+        };
         Moment::Exact(at.with_timezone(&offset))
     }
 }
@@ -91,7 +95,12 @@ impl FromStr for Moment {
         if let Ok(at) = DateTime::parse_from_rfc3339(text) {
             return Ok(Moment::Exact(at));
         }
-        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
+        for format in [
+            "%Y-%m-%dT%H:%M:%S%.f",
+            "%Y-%m-%d %H:%M:%S%.f",
+            "%Y-%m-%dT%H:%M",
+            "%Y-%m-%d %H:%M",
+        ] {
             if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
                 return Ok(Moment::Naive(naive));
             }
@@ -119,5 +128,43 @@ impl TryFrom<String> for Moment {
 impl From<Moment> for String {
     fn from(moment: Moment) -> String {
         moment.to_string()
+    }
+}
+
+/// Deserializers that name the member in their errors.
+pub(crate) mod named {
+    use chrono::NaiveDate;
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    use super::Moment;
+
+    macro_rules! named {
+        ($($name:ident: $type:ty, $parse:expr;)*) => {$(
+            pub(crate) fn $name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
+                let text = Option::<String>::deserialize(deserializer)?;
+                let parse = |text: String| $parse(&text).map_err(|why| D::Error::custom(format!("{}: {why}", stringify!($name))));
+                text.map(parse).transpose()
+            }
+        )*};
+    }
+
+    fn moment(text: &str) -> Result<Moment, String> {
+        text.parse().map_err(|error| match error {
+            crate::trigger::TriggerError::Invalid { reason, .. } => reason,
+            other => other.to_string(),
+        })
+    }
+
+    fn date(text: &str) -> Result<NaiveDate, String> {
+        NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d")
+            .map_err(|_| format!("`{text}` is no date of the calendar; write 2026-05-01"))
+    }
+
+    named! {
+        run_at: Moment, moment;
+        start_at: Moment, moment;
+        end_at: Moment, moment;
+        start_date: NaiveDate, date;
+        end_date: NaiveDate, date;
     }
 }

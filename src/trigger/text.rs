@@ -11,8 +11,8 @@ use super::cron::{CronBuilder, Crontab, Quartz};
 use super::limits::{Limits, zone_named};
 use super::zone::{Fold, Gap};
 use super::{
-    And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger, TriggerError,
-    calendar,
+    And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger,
+    TriggerError, calendar,
 };
 
 const UNITS: [(&str, u64); 9] = [
@@ -34,7 +34,12 @@ pub(crate) fn duration(length: Duration) -> String {
     for (unit, nanos) in UNITS {
         let nanos = u128::from(nanos);
         if unit != "min" && rest >= nanos {
-            let _ = write!(text, "{}{}{unit}", if text.is_empty() { "" } else { " " }, rest / nanos);
+            let _ = write!(
+                text,
+                "{}{}{unit}",
+                if text.is_empty() { "" } else { " " },
+                rest / nanos
+            );
             rest %= nanos;
         }
     }
@@ -46,7 +51,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, TriggerError> {
     let wrong = || {
         TriggerError::invalid(
             "length",
-            format!("`{text}` is not a length of time; write for instance 90s, 15m, 1h 30m, 2d, 1w"),
+            format!(
+                "`{text}` is not a length of time; write for instance 90s, 15m, 1h 30m, 2d, 1w"
+            ),
         )
     };
     let mut total = Duration::ZERO;
@@ -58,16 +65,31 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, TriggerError> {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, after) = rest.split_at(digits);
         let after = after.trim_start();
-        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let letters = after.len()
+            - after
+                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
+                .len();
         let (unit, after) = after.split_at(letters);
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        let unit = if unit.is_empty() && after.is_empty() { "s" } else { unit };
-        let nanos = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?.1;
+        let unit = if unit.is_empty() && after.is_empty() {
+            "s"
+        } else {
+            unit
+        };
+        let nanos = UNITS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+            .ok_or_else(wrong)?
+            .1;
         let part = match nanos {
-            1_000_000_000.. => number.checked_mul(nanos / 1_000_000_000).map(Duration::from_secs),
+            1_000_000_000.. => number
+                .checked_mul(nanos / 1_000_000_000)
+                .map(Duration::from_secs),
             _ => number.checked_mul(nanos).map(Duration::from_nanos),
         };
-        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        total = part
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
         rest = after.trim_start();
     }
     Ok(total)
@@ -79,75 +101,62 @@ const OPTIONS: [&str; 6] = ["in", "from", "until", "jitter", "gap", "fold"];
 /// Splits `pattern in Zone from … until … jitter … gap … fold …`.
 pub(crate) fn split_limits(text: &str) -> Result<(&str, Limits), TriggerError> {
     let mut limits = Limits::default();
-    let mut end = text.len();
-    // From the back: each option runs to the next one.
+    let Some((mut at, mut word)) = option(text, 0) else {
+        return Ok((text.trim(), limits));
+    };
+    let head = text[..at].trim();
     loop {
-        let head = &text[..end];
-        let Some((at, word)) = last_option(head) else {
-            return Ok((head.trim(), limits));
-        };
-        let value = head[at + word.len()..].trim();
-        let twice = || TriggerError::invalid(word, "it is given twice");
-        match word {
+        let next = option(text, at + word.len());
+        let value = text[at + word.len()..next.map_or(text.len(), |(at, _)| at)].trim();
+        let new = match word {
             "in" => limits.zone.replace(zone_named(value)?).is_none(),
             "from" => limits.start_at.replace(value.parse()?).is_none(),
             "until" => limits.end_at.replace(value.parse()?).is_none(),
-            "jitter" => {
-                let set = limits.jitter.is_zero();
-                limits.jitter = parse_duration(value)?;
-                set
-            }
-            "gap" => {
-                let gap = match value {
-                    "fire_after" => Gap::FireAfter,
-                    "skip" => Gap::Skip,
-                    _ => {
-                        return Err(TriggerError::invalid(
-                            "gap",
-                            format!("`{value}` is not known; write fire_after or skip"),
-                        ));
-                    }
-                };
-                limits.gap.replace(gap).is_none()
-            }
-            _ => {
-                let fold = match value {
-                    "first" => Fold::First,
-                    "second" => Fold::Second,
-                    "both" => Fold::Both,
-                    _ => {
-                        return Err(TriggerError::invalid(
-                            "fold",
-                            format!("`{value}` is not known; write first, second or both"),
-                        ));
-                    }
-                };
-                limits.fold.replace(fold).is_none()
-            }
+            "jitter" => std::mem::replace(&mut limits.jitter, parse_duration(value)?).is_zero(),
+            "gap" => limits.gap.replace(gap(value)?).is_none(),
+            _ => limits.fold.replace(fold(value)?).is_none(),
+        };
+        if !new {
+            return Err(TriggerError::invalid(word, "it is given twice"));
         }
-        .then_some(())
-        .ok_or_else(twice)?;
-        end = at;
+        match next {
+            Some(next) => (at, word) = next,
+            None => return Ok((head, limits)),
+        }
     }
 }
 
-/// The last option word that stands alone and is not the first word.
-fn last_option(text: &str) -> Option<(usize, &'static str)> {
-    let bytes = text.as_bytes();
-    let mut best: Option<(usize, &'static str)> = None;
-    for word in OPTIONS {
-        for (at, _) in text.rmatch_indices(word) {
-            let before = at > 0 && bytes[at - 1].is_ascii_whitespace();
-            let after = bytes.get(at + word.len()).is_none_or(u8::is_ascii_whitespace);
-            if before && after {
-                if best.is_none_or(|(other, _)| other < at) {
-                    best = Some((at, word));
-                }
-                break;
-            }
-        }
+fn gap(value: &str) -> Result<Gap, TriggerError> {
+    match value {
+        "fire_after" => Ok(Gap::FireAfter),
+        "skip" => Ok(Gap::Skip),
+        _ => Err(TriggerError::invalid(
+            "gap",
+            format!("`{value}` is not known; write fire_after or skip"),
+        )),
     }
-    best
+}
+
+fn fold(value: &str) -> Result<Fold, TriggerError> {
+    match value {
+        "first" => Ok(Fold::First),
+        "second" => Ok(Fold::Second),
+        "both" => Ok(Fold::Both),
+        _ => Err(TriggerError::invalid(
+            "fold",
+            format!("`{value}` is not known; write first, second or both"),
+        )),
+    }
+}
+
+/// The first option word at or after a place, standing alone and not as the first word.
+fn option(text: &str, from: usize) -> Option<(usize, &'static str)> {
+    let mut words = text[from..].split_ascii_whitespace();
+    words.find_map(|word| {
+        let at = word.as_ptr() as usize - text.as_ptr() as usize;
+        let known = OPTIONS.iter().find(|option| **option == word)?;
+        (at > 0).then_some((at, *known))
+    })
 }
 
 /// How deep triggers may be nested in text.
@@ -187,21 +196,32 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
             .map_err(|error| TriggerError::invalid("trigger", error.to_string()));
     }
     if depth > DEPTH {
-        return Err(TriggerError::invalid("trigger", format!("it is nested deeper than {DEPTH} levels")));
+        return Err(TriggerError::invalid(
+            "trigger",
+            format!("it is nested deeper than {DEPTH} levels"),
+        ));
     }
-    let word = text.split(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
+    let word = text
+        .split(|c: char| c.is_whitespace() || c == '(')
+        .next()
+        .unwrap_or_default();
     let rest = text[word.len()..].trim();
     match word {
         "" => {
             let forms = "a crontab line, `every 15m`, `once at 2026-05-01T12:00:00`, `cron hour=8`, or JSON";
-            Err(TriggerError::invalid("trigger", format!("it is empty; write {forms}")))
+            Err(TriggerError::invalid(
+                "trigger",
+                format!("it is empty; write {forms}"),
+            ))
         }
         "shutdown" if rest.is_empty() => Ok(Trigger::Shutdown),
         "once" => once(rest),
         "every" => {
             let (head, limits) = split_limits(text)?;
             let length = head.strip_prefix("every").unwrap_or(head);
-            Interval::every(parse_duration(length)?).with_limits(limits).into_trigger()
+            Interval::every(parse_duration(length)?)
+                .with_limits(limits)
+                .into_trigger()
         }
         "calendar" => {
             let (head, limits) = split_limits(text)?;
@@ -209,11 +229,15 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
         }
         "cron" => {
             let (head, limits) = split_limits(text)?;
-            cron_fields(head.strip_prefix("cron").unwrap_or(head))?.with_limits(limits).into_trigger()
+            cron_fields(head.strip_prefix("cron").unwrap_or(head))?
+                .with_limits(limits)
+                .into_trigger()
         }
         "quartz" => {
             let (line, limits) = split_limits(text)?;
-            Quartz::builder(line.strip_prefix("quartz").unwrap_or(line)).with_limits(limits).into_trigger()
+            Quartz::builder(line.strip_prefix("quartz").unwrap_or(line))
+                .with_limits(limits)
+                .into_trigger()
         }
         "custom" => custom(rest),
         "or" | "and" | "except" => combined(word, rest, depth),
@@ -228,9 +252,8 @@ fn custom(rest: &str) -> Result<Trigger, TriggerError> {
     let (name, params) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let params = match params.trim() {
         "" => serde_json::Value::Null,
-        json => {
-            serde_json::from_str(json).map_err(|error| TriggerError::invalid("params", error.to_string()))?
-        }
+        json => serde_json::from_str(json)
+            .map_err(|error| TriggerError::invalid("params", error.to_string()))?,
     };
     Custom::new(name, params).into_trigger()
 }
@@ -238,11 +261,17 @@ fn custom(rest: &str) -> Result<Trigger, TriggerError> {
 /// `or(a; b)`, `and(a; b) within 5s`, `except(a; 2026-12-25; …)`
 fn combined(word: &str, rest: &str, depth: usize) -> Result<Trigger, TriggerError> {
     let (parts, after) = parts(rest).ok_or_else(|| {
-        TriggerError::invalid(word, format!("its parts are written {word}(a; b; …), with `;` between"))
+        TriggerError::invalid(
+            word,
+            format!("its parts are written {word}(a; b; …), with `;` between"),
+        )
     })?;
     let trigger = |part: &str| parse(part, depth + 1);
     if word != "and" && !after.is_empty() {
-        return Err(TriggerError::invalid(word, format!("`{after}` after the parts is not understood")));
+        return Err(TriggerError::invalid(
+            word,
+            format!("`{after}` after the parts is not understood"),
+        ));
     }
     match word {
         "or" => Or::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?)?.into_trigger(),
@@ -257,7 +286,11 @@ fn combined(word: &str, rest: &str, depth: usize) -> Result<Trigger, TriggerErro
                     ));
                 }
             };
-            And::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?, tolerance)?.into_trigger()
+            And::new(
+                parts.into_iter().map(trigger).collect::<Result<_, _>>()?,
+                tolerance,
+            )?
+            .into_trigger()
         }
         _ => {
             let mut parts = parts.into_iter();
@@ -312,7 +345,10 @@ pub(crate) fn parse_time(text: &str) -> Result<NaiveTime, TriggerError> {
         .ok()
         .filter(|time| time.nanosecond() == 0)
         .ok_or_else(|| {
-            TriggerError::invalid("time", format!("`{text}` is not a time of day; write 17:00 or 17:00:30"))
+            TriggerError::invalid(
+                "time",
+                format!("`{text}` is not a time of day; write 17:00 or 17:00:30"),
+            )
         })
 }
 
@@ -327,7 +363,10 @@ fn once(rest: &str) -> Result<Trigger, TriggerError> {
         Some(moment) => Date::at(moment.trim().parse::<super::Moment>()?),
         None if at.is_empty() => Date::now(),
         None => {
-            return Err(TriggerError::invalid("once", format!("`{at}`: after `once` comes `at` and a time")));
+            return Err(TriggerError::invalid(
+                "once",
+                format!("`{at}`: after `once` comes `at` and a time"),
+            ));
         }
     };
     let date = match zone {

@@ -81,8 +81,7 @@ const WIDEST: i64 = 16 * 3600;
 // Far outside anything asked for, near enough that adding an offset cannot overflow.
 const NEVER: i64 = i64::MAX / 4;
 
-const UNSET: OnceLock<Zone> = OnceLock::new();
-static ZONES: [OnceLock<Zone>; TZ_VARIANTS.len()] = [UNSET; TZ_VARIANTS.len()];
+static ZONES: [OnceLock<Zone>; TZ_VARIANTS.len()] = [const { OnceLock::new() }; TZ_VARIANTS.len()];
 
 impl Zone {
     /// The table of `tz`, built at the first call.
@@ -93,7 +92,10 @@ impl Zone {
     fn probe(tz: Tz) -> Zone {
         let offset = |at: i64| -> i64 {
             let at = DateTime::from_timestamp(at, 0).unwrap_or_default();
-            tz.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc().into()
+            tz.offset_from_utc_datetime(&at.naive_utc())
+                .fix()
+                .local_minus_utc()
+                .into()
         };
         let mut segments = Vec::new();
         let (mut at, mut current) = (FIRST, offset(FIRST));
@@ -109,7 +111,11 @@ impl Zone {
             let (mut before, mut after) = (at, next);
             while after - before > 1 {
                 let middle = before + (after - before) / 2;
-                if offset(middle) == current { before = middle } else { after = middle }
+                if offset(middle) == current {
+                    before = middle
+                } else {
+                    after = middle
+                }
             }
             segments.push(Segment {
                 end: after,
@@ -122,7 +128,13 @@ impl Zone {
             (at, current) = (after, offset(after));
             wall_start = after + current;
         }
-        segments.push(Segment { end: NEVER, offset: current, wall_start, wall_end: NEVER, seen });
+        segments.push(Segment {
+            end: NEVER,
+            offset: current,
+            wall_start,
+            wall_end: NEVER,
+            seen,
+        });
         let mut k = 0;
         let index = match segments.len() {
             1 => Vec::new(),
@@ -135,7 +147,10 @@ impl Zone {
                 })
                 .collect(),
         };
-        Zone { segments: segments.into(), index: index.into() }
+        Zone {
+            segments: segments.into(),
+            index: index.into(),
+        }
     }
 
     /// The number of the segment in force at an instant.
@@ -185,13 +200,19 @@ impl Zone {
             k -= 1;
         }
         // In a gap: the segment that begins at its end.
-        if self.segments[k].wall_end <= wall { k + 1 } else { k }
+        if self.segments[k].wall_end <= wall {
+            k + 1
+        } else {
+            k
+        }
     }
 
     /// Whether the whole civil date of a wall time inside the gap before segment `k` lies in it.
     pub(crate) fn date_skipped(&self, k: usize, wall: i64) -> bool {
         let midnight = wall.div_euclid(DAY) * DAY;
-        k > 0 && self.segments[k - 1].wall_end <= midnight && midnight + DAY <= self.segments[k].wall_start
+        k > 0
+            && self.segments[k - 1].wall_end <= midnight
+            && midnight + DAY <= self.segments[k].wall_start
     }
 
     /// When the clock shows `wall`: none, one or two instants, by the given rules.
@@ -203,7 +224,10 @@ impl Zone {
             return [kept.then(|| start - self.segments[first].offset), None];
         }
         let last = self.last_at_wall(wall);
-        let (a, b) = (wall - self.segments[first].offset, wall - self.segments[last].offset);
+        let (a, b) = (
+            wall - self.segments[first].offset,
+            wall - self.segments[last].offset,
+        );
         match fold {
             Fold::First => [Some(a), None],
             Fold::Second => [Some(b), None],

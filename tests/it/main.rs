@@ -8,3 +8,4 @@ mod layers;
 mod readme;
 mod scheduler;
 mod supervision;
+mod triggers;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use super::field::{Dialect, Field, Kind};
-use super::search::{Pattern, Sets};
-use super::{limit_setters, policy};
+use super::field::{Collected, Dialect, Fault, Field, Kind, is_open};
+use super::search::Pattern;
+use super::{limit_setters, policy, tidy};
 use crate::trigger::limits::Limits;
 use crate::trigger::{Fold, Gap, Moment, TriggerError};
 
@@ -66,8 +66,11 @@ impl Crontab {
 
     /// A line to which a zone, bounds or options are added.
     pub fn builder(expression: impl AsRef<str>) -> CrontabBuilder {
-        let words: Vec<&str> = expression.as_ref().split_whitespace().collect();
-        CrontabBuilder { expression: words.join(" "), both_days: false, limits: Limits::default() }
+        CrontabBuilder {
+            expression: tidy(expression.as_ref()),
+            both_days: false,
+            limits: Limits::default(),
+        }
     }
 
     /// The line, its blanks tidied.
@@ -83,9 +86,15 @@ impl Crontab {
         &self.pattern
     }
 
-    /// The fields, from the second on.
+    /// The fields the line has.
     pub(crate) fn fields(&self) -> Vec<Field> {
-        parse(&self.given.expression).map(|(fields, _)| fields).unwrap_or_default()
+        let mut fields = Vec::new();
+        // The line was read once before, so there is no error to meet.
+        let _ = each_field(&self.given.expression, &mut |kind, text| {
+            fields.push(Field::parse(kind, Dialect::Crontab, text)?);
+            Ok(())
+        });
+        fields
     }
 }
 
@@ -126,40 +135,39 @@ impl CrontabBuilder {
     /// # Errors
     /// As for [`Crontab::parse`].
     pub fn build(mut self) -> Result<Crontab, TriggerError> {
-        let mut words: Vec<&str> = self.expression.split_whitespace().collect();
-        let weekday = match words.len() {
-            5 => Some(4),
-            6 | 7 => Some(5),
-            _ => None,
-        };
-        let plus;
-        if let Some(at) = weekday
-            && self.both_days
-            && !words[at].starts_with('+')
-        {
-            plus = format!("+{}", words[at]);
-            words[at] = &plus;
+        self.expression = tidy(&self.expression);
+        if self.both_days {
+            self.expression = with_plus(&self.expression);
+            self.both_days = false;
         }
-        self.expression = words.join(" ");
-        self.both_days = false;
-
-        let (fields, both) = parse(&self.expression)?;
-        let mut sets = Sets::MIDNIGHT;
-        let (mut years, mut hashed) = (Vec::new(), Vec::new());
-        let mut follows = false;
-        let mut restricted = !both;
-        for field in &fields {
-            field.apply(&mut sets, &mut years, &mut hashed);
-            match field.kind {
-                Kind::Hour | Kind::Minute | Kind::Second => follows |= field.has_star(),
-                Kind::Day | Kind::DayOfWeek => restricted &= !field.open,
-                _ => {}
+        let mut collected = Collected::new();
+        let mut restricted = true;
+        let both = each_field(&self.expression, &mut |kind, text| {
+            if matches!(kind, Kind::Day | Kind::DayOfWeek) {
+                restricted &= !is_open(text);
             }
-        }
-        sets.either = restricted;
-        let (gap, fold) = policy(follows, &self.limits);
-        Ok(Crontab { pattern: Pattern::new(sets, years, hashed, gap, fold), given: self })
+            collected.field(kind, Dialect::Crontab, text)
+        })?;
+        collected.sets.either = restricted && !both;
+        let (gap, fold) = policy(collected.follows, &self.limits);
+        Ok(Crontab {
+            pattern: Pattern::new(collected, gap, fold),
+            given: self,
+        })
     }
+}
+
+/// The line with a `+` before its weekday.
+fn with_plus(line: &str) -> String {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    let at = if words.len() == 5 { 4 } else { 5 };
+    let plus = words
+        .get(at)
+        .map(|weekday| format!("+{}", weekday.trim_start_matches('+')));
+    if let (Some(plus), 5..=7) = (&plus, words.len()) {
+        words[at] = plus;
+    }
+    words.join(" ")
 }
 
 impl TryFrom<CrontabBuilder> for Crontab {
@@ -186,24 +194,40 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
-const ORDER: [Kind; 7] =
-    [Kind::Second, Kind::Minute, Kind::Hour, Kind::Day, Kind::Month, Kind::DayOfWeek, Kind::Year];
+const ORDER: [Kind; 7] = [
+    Kind::Second,
+    Kind::Minute,
+    Kind::Hour,
+    Kind::Day,
+    Kind::Month,
+    Kind::DayOfWeek,
+    Kind::Year,
+];
 
-/// The fields of a line, and whether `+` asks for both day fields.
-fn parse(expression: &str) -> Result<(Vec<Field>, bool), TriggerError> {
-    let line = expression.trim();
-    let line = match NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(line)) {
-        Some((_, line)) => line,
-        None if line.starts_with('@') => {
+/// Hands over each field the line has, and says whether `+` asks for both day fields.
+fn each_field(
+    expression: &str,
+    each: &mut dyn FnMut(Kind, &str) -> Result<(), Fault>,
+) -> Result<bool, TriggerError> {
+    let mut line = expression;
+    if line.starts_with('@') {
+        let Some((_, same)) = NICKNAMES
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(line))
+        else {
             let names = NICKNAMES.map(|(name, _)| name).join(", ");
             return Err(TriggerError::invalid(
                 "crontab",
                 format!("`{line}` is not known; the nicknames are {names}"),
             ));
-        }
-        None => line,
+        };
+        line = same;
+    }
+    let count = if line.is_empty() {
+        0
+    } else {
+        line.split(' ').count()
     };
-    let count = line.split_whitespace().count();
     let kinds = match count {
         5 => &ORDER[1..6],
         6 => &ORDER[..6],
@@ -216,16 +240,7 @@ fn parse(expression: &str) -> Result<(Vec<Field>, bool), TriggerError> {
         }
     };
     let mut both = false;
-    let mut fields = Vec::with_capacity(7);
-    if count == 5 {
-        fields.push(Field {
-            kind: Kind::Second,
-            dialect: Dialect::Crontab,
-            items: vec![super::field::Item::One(0)],
-            open: false,
-        });
-    }
-    for (text, kind) in line.split_whitespace().zip(kinds) {
+    for (text, kind) in line.split(' ').zip(kinds) {
         let mut place = text.as_ptr() as usize - line.as_ptr() as usize;
         let mut text = text;
         if *kind == Kind::DayOfWeek
@@ -234,10 +249,13 @@ fn parse(expression: &str) -> Result<(Vec<Field>, bool), TriggerError> {
             (text, both) = (rest, true);
             place += 1;
         }
-        fields.push(Field::parse(*kind, Dialect::Crontab, text).map_err(|fault| {
+        each(*kind, text).map_err(|fault| {
             let at = line[..place].chars().count() + fault.offset + 1;
-            TriggerError::invalid(kind.name(), format!("{} (at character {at} of `{line}`)", fault.reason))
-        })?);
+            TriggerError::invalid(
+                kind.name(),
+                format!("{} (at character {at} of `{line}`)", fault.reason),
+            )
+        })?;
     }
-    Ok((fields, both))
+    Ok(both)
 }

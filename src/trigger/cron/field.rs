@@ -9,8 +9,9 @@ use super::search::{Hashed, Sets, YearRange};
 pub(crate) const FIRST_YEAR: u16 = 1970;
 pub(crate) const LAST_YEAR: u16 = 9999;
 
-const MONTHS: [&str; 12] =
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] = [
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
 const FROM_MONDAY: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const FROM_SUNDAY: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const POSITIONS: [&str; 5] = ["1st", "2nd", "3rd", "4th", "5th"];
@@ -86,7 +87,9 @@ impl Kind {
         match (self, dialect) {
             (Kind::Year, _) => "1970-9999",
             (Kind::Month, _) => "1-12 or jan-dec",
-            (Kind::Day, Dialect::Fields) => "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`",
+            (Kind::Day, Dialect::Fields) => {
+                "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`"
+            }
             (Kind::Day, Dialect::Crontab) => "1-31, L, L-3, LW, 15W, ? and H",
             (Kind::Week, _) => "1-53",
             (Kind::DayOfWeek, Dialect::Fields) => "0-6 (0 is Monday) or mon-sun",
@@ -109,7 +112,7 @@ pub(crate) enum Item {
     /// `a`
     One(u32),
     /// `a-b`, `a-b/n`; `a/n` has the field's end as `to`.
-    Range { from: u32, to: u32, step: u32, open: bool },
+    Range { from: u32, to: u32, step: u32 },
     /// `last`, `L`, `L-3`: days before the last day of the month.
     FromLast(u32),
     /// `LW`: the last day of the month that is Monday to Friday.
@@ -124,14 +127,11 @@ pub(crate) enum Item {
     Hash { from: u32, to: u32, step: u32 },
 }
 
-/// A field, parsed.
+/// A field, parsed, for those who look at how it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) kind: Kind,
-    pub(crate) dialect: Dialect,
     pub(crate) items: Vec<Item>,
-    /// The text starts with `*` or is `?`: for the day fields of a crontab, unrestricted.
-    pub(crate) open: bool,
 }
 
 /// What is wrong with an item, and where it stands in the field.
@@ -141,106 +141,163 @@ pub(crate) struct Fault {
     pub(crate) reason: String,
 }
 
-impl Field {
-    pub(crate) fn parse(kind: Kind, dialect: Dialect, text: &str) -> Result<Field, Fault> {
-        let mut items = Vec::new();
-        let mut offset = 0;
-        for part in text.split(',') {
-            let item = if dialect == Dialect::Fields { part.trim() } else { part };
-            let at = offset + (part.len() - part.trim_start().len());
-            let parsed = parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
-            if parsed == Item::Any && part.len() != text.len() {
-                return Err(Fault { offset: at, reason: "`?` stands alone in its field".into() });
-            }
-            items.push(parsed);
-            offset += part.len() + 1;
+/// Parses the items of a field one by one, so that building a pattern needs no list of them.
+pub(crate) fn items(
+    kind: Kind,
+    dialect: Dialect,
+    text: &str,
+    each: &mut dyn FnMut(Item),
+) -> Result<(), Fault> {
+    let mut offset = 0;
+    for part in text.split(',') {
+        let item = if dialect == Dialect::Fields {
+            part.trim()
+        } else {
+            part
+        };
+        let at = offset + (part.len() - part.trim_start().len());
+        let parsed =
+            parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
+        if parsed == Item::Any && part.len() != text.len() {
+            return Err(Fault {
+                offset: at,
+                reason: "`?` stands alone in its field".into(),
+            });
         }
-        Ok(Field { kind, dialect, items, open: text.trim_start().starts_with(['*', '?']) })
+        each(parsed);
+        offset += part.len() + 1;
     }
+    Ok(())
+}
 
-    /// A `*` stands in one of the items: the pattern follows real time.
-    pub(crate) fn has_star(&self) -> bool {
-        self.items.iter().any(|item| matches!(item, Item::Star { .. }))
-    }
+/// Whether a crontab's day field counts as unrestricted: it starts with `*` or is `?`.
+pub(crate) fn is_open(text: &str) -> bool {
+    text.starts_with(['*', '?'])
+}
 
-    /// The field says nothing: `*` or `?`.
-    pub(crate) fn is_any(&self) -> bool {
-        matches!(self.items[..], [Item::Star { step: 1 } | Item::Any])
-    }
-
-    /// The numbers of the field that do not depend on the month or the task, as written (a
-    /// crontab's Sunday may be 0 or 7).
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
-        let (min, max) = self.kind.range(self.dialect);
+impl Item {
+    /// The numbers from `from` to `to` by `step` that the item names, as written (a crontab's
+    /// Sunday may be 0 or 7); `None` when they depend on the month or the task.
+    pub(crate) fn span(self, kind: Kind, dialect: Dialect) -> Option<(u32, u32, u32)> {
+        let (min, max) = kind.range(dialect);
         // `*` as weekday means each day once, so that `*/2` does not count Sunday twice.
-        let max = if self.kind == Kind::DayOfWeek { 6 } else { max };
-        self.items.iter().flat_map(move |item| {
-            let (from, to, step) = match *item {
-                Item::Star { step } => (min, max, step),
-                Item::Any => (min, max, 1),
-                Item::One(n) => (n, n, 1),
-                Item::Range { from, to, step, .. } => (from, to, step),
-                _ => (1, 0, 1),
-            };
-            (from..=to).step_by(step as usize)
-        })
-    }
-
-    fn bits(&self) -> u64 {
-        self.numbers().fold(0, |bits, n| bits | 1 << n)
-    }
-
-    /// Adds the field to the sets the search works on.
-    pub(crate) fn apply(&self, sets: &mut Sets, years: &mut Vec<YearRange>, hashed: &mut Vec<Hashed>) {
-        match self.kind {
-            Kind::Year if self.is_any() => {}
-            Kind::Year => years.extend(self.items.iter().filter_map(|item| {
-                let (from, to, step) = match *item {
-                    Item::Star { step } => (FIRST_YEAR.into(), LAST_YEAR.into(), step),
-                    Item::One(n) => (n, n, 1),
-                    Item::Range { from, to, step, .. } => (from, to, step),
-                    _ => return None,
-                };
-                Some(YearRange { from: from as u16, to: to as u16, step: step.min(LAST_YEAR.into()) as u16 })
-            })),
-            Kind::Month => sets.months = self.bits() as u16,
-            Kind::Day => sets.days = self.bits() as u32,
-            Kind::Week => sets.weeks = self.bits(),
-            Kind::DayOfWeek if self.dialect == Dialect::Crontab => {
-                // From Sunday = 0 or 7 to Monday = 0.
-                let bits = self.bits() as u8;
-                sets.weekdays = (bits >> 1) & 0x7f | (bits & 1) << 6;
-            }
-            Kind::DayOfWeek => sets.weekdays = self.bits() as u8,
-            Kind::Hour => sets.hours = self.bits() as u32,
-            Kind::Minute => sets.minutes = self.bits(),
-            Kind::Second => sets.seconds = self.bits(),
+        let max = if kind == Kind::DayOfWeek { 6 } else { max };
+        match self {
+            Item::Star { step } => Some((min, max, step)),
+            Item::Any => Some((min, max, 1)),
+            Item::One(n) => Some((n, n, 1)),
+            Item::Range { from, to, step } => Some((from, to, step)),
+            _ => None,
         }
-        for item in &self.items {
-            match *item {
-                Item::FromLast(days) => sets.from_last |= 1 << days,
-                Item::LastWorkday => sets.last_workday = true,
-                Item::Nearest(day) => sets.nearest |= 1 << day,
-                Item::Nth { weekday, nth } => match self.kind {
-                    // As a day of the month it is one of the days, as a weekday one of the weekdays.
-                    Kind::Day => sets.day_nth[weekday as usize] |= 1 << nth,
-                    _ => sets.nth[weekday as usize] |= 1 << nth,
-                },
-                Item::LastOf { weekday } => match self.kind {
-                    Kind::Day => sets.day_last_of |= 1 << weekday,
-                    _ => sets.last_of |= 1 << weekday,
-                },
-                Item::Hash { from, to, step } => {
-                    hashed.push(Hashed {
-                        kind: self.kind,
-                        from: from as u8,
-                        to: to as u8,
-                        step: step.min(255) as u8,
+    }
+}
+
+/// What building a pattern collects.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) sets: Sets,
+    pub(crate) years: Vec<YearRange>,
+    pub(crate) hashed: Vec<Hashed>,
+    /// A `*` stands in a time field: the pattern follows real time.
+    pub(crate) follows: bool,
+}
+
+impl Collected {
+    /// Nothing yet; fields that are not added stay as they are in [`Sets::MIDNIGHT`].
+    pub(crate) fn new() -> Self {
+        Self {
+            sets: Sets::MIDNIGHT,
+            years: Vec::new(),
+            hashed: Vec::new(),
+            follows: false,
+        }
+    }
+
+    /// Adds a field.
+    pub(crate) fn field(&mut self, kind: Kind, dialect: Dialect, text: &str) -> Result<(), Fault> {
+        if text == "*" {
+            // As most fields are.
+            match kind {
+                Kind::Hour => self.sets.hours = 0xff_ffff,
+                Kind::Minute => self.sets.minutes = EVERY_MINUTE,
+                Kind::Second => self.sets.seconds = EVERY_MINUTE,
+                _ => return Ok(()),
+            }
+            self.follows = true;
+            return Ok(());
+        }
+        let mut bits = 0u64;
+        let time = matches!(kind, Kind::Hour | Kind::Minute | Kind::Second);
+        items(kind, dialect, text, &mut |item| {
+            match item.span(kind, dialect) {
+                Some((from, to, step)) if kind == Kind::Year => {
+                    let step = step.min(LAST_YEAR.into()) as u16;
+                    self.years.push(YearRange {
+                        from: from as u16,
+                        to: to as u16,
+                        step,
                     });
                 }
-                Item::Star { .. } | Item::Any | Item::One(_) | Item::Range { .. } => {}
+                Some((from, to, 1)) => bits |= (u64::MAX >> (63 - to)) & (u64::MAX << from),
+                Some((from, to, step)) => (from..=to)
+                    .step_by(step as usize)
+                    .for_each(|n| bits |= 1 << n),
+                None => self.special(kind, item),
             }
+            self.follows |= time && matches!(item, Item::Star { .. });
+        })?;
+        let sets = &mut self.sets;
+        match kind {
+            Kind::Year => {}
+            Kind::Month => sets.months = bits as u16,
+            Kind::Day => sets.days = bits as u32,
+            Kind::Week => sets.weeks = bits,
+            // From Sunday = 0 or 7 to Monday = 0.
+            Kind::DayOfWeek if dialect == Dialect::Crontab => {
+                sets.weekdays = (bits >> 1 & 0x7f | (bits & 1) << 6) as u8;
+            }
+            Kind::DayOfWeek => sets.weekdays = bits as u8,
+            Kind::Hour => sets.hours = bits as u32,
+            Kind::Minute => sets.minutes = bits,
+            Kind::Second => sets.seconds = bits,
         }
+        Ok(())
+    }
+
+    fn special(&mut self, kind: Kind, item: Item) {
+        let sets = &mut self.sets;
+        match item {
+            Item::FromLast(days) => sets.from_last |= 1 << days,
+            Item::LastWorkday => sets.last_workday = true,
+            Item::Nearest(day) => sets.nearest |= 1 << day,
+            // As a day of the month it is one of the days, as a weekday one of the weekdays.
+            Item::Nth { weekday, nth } if kind == Kind::Day => {
+                sets.day_nth[weekday as usize] |= 1 << nth
+            }
+            Item::Nth { weekday, nth } => sets.nth[weekday as usize] |= 1 << nth,
+            Item::LastOf { weekday } if kind == Kind::Day => sets.day_last_of |= 1 << weekday,
+            Item::LastOf { weekday } => sets.last_of |= 1 << weekday,
+            Item::Hash { from, to, step } => {
+                let step = step.min(255) as u8;
+                self.hashed.push(Hashed {
+                    kind,
+                    from: from as u8,
+                    to: to as u8,
+                    step,
+                });
+            }
+            Item::Star { .. } | Item::Any | Item::One(_) | Item::Range { .. } => {}
+        }
+    }
+}
+
+const EVERY_MINUTE: u64 = (1 << 60) - 1;
+
+impl Field {
+    pub(crate) fn parse(kind: Kind, dialect: Dialect, text: &str) -> Result<Field, Fault> {
+        let mut list = Vec::new();
+        items(kind, dialect, text, &mut |item| list.push(item))?;
+        Ok(Field { kind, items: list })
     }
 }
 
@@ -265,14 +322,18 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
             Some(0) => return Err(format!("the step of `{text}` is 0; it has to be 1 or more")),
             Some(step) => (base, Some(step)),
             None => {
-                return Err(format!("the step `{step}` of `{text}` is not a whole number"));
+                return Err(format!(
+                    "the step `{step}` of `{text}` is not a whole number"
+                ));
             }
         },
     };
     if base == "*" {
         let step = step.unwrap_or(1);
         if dialect == Dialect::Fields && step > max - min {
-            return Err(format!("the step {step} is larger than the range {min}-{max}"));
+            return Err(format!(
+                "the step {step} is larger than the range {min}-{max}"
+            ));
         }
         return Ok(Item::Star { step });
     }
@@ -280,29 +341,32 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
         Some((from, to)) => (from, Some(to)),
         None => (base, None),
     };
+    let item = text;
     let value = |text: &str| -> Result<u32, String> {
-        let named = kind.names(dialect).iter().position(|name| name.eq_ignore_ascii_case(text));
-        let value = match named {
-            Some(index) => Some(index as u32 + if kind == Kind::Month { 1 } else { 0 }),
-            None => number(text),
-        };
+        let value = number(text).or_else(|| {
+            let named = kind
+                .names(dialect)
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(text));
+            named.map(|index| index as u32 + u32::from(kind == Kind::Month))
+        });
         match value {
             Some(value) if (min..=max).contains(&value) => Ok(value),
-            _ => Err(format!(
-                "`{text}` is not valid; allowed are {allowed}, *, lists, ranges a-b and steps /n"
-            )),
+            _ => {
+                let what = if text.is_empty() { item } else { text };
+                Err(format!(
+                    "`{what}` is not valid; allowed are {allowed}, *, lists, ranges a-b and steps /n"
+                ))
+            }
         }
     };
     let first = value(from)?;
-    let (last, open) = match to {
+    let last = match to {
         None if step.is_none() => return Ok(Item::One(first)),
-        None => (max, true),
-        Some(to) => {
-            let last = value(to)?;
-            // A range may end in Sunday: SUN counts as 7 there, unless it also starts with it.
-            let sunday = dialect == Dialect::Crontab && to.eq_ignore_ascii_case("sun") && first > 0;
-            (if sunday { 7 } else { last }, false)
-        }
+        None => max,
+        // A range may end in Sunday: SUN counts as 7 there, unless the range also starts with it.
+        Some(to) if max == 7 && first > 0 && to.eq_ignore_ascii_case("sun") => 7,
+        Some(to) => value(to)?,
     };
     if last < first {
         return Err(format!(
@@ -311,73 +375,98 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
     }
     let step = step.unwrap_or(1);
     if dialect == Dialect::Fields && text.contains('/') && step > last - first {
-        return Err(format!("the step {step} is larger than the range {first}-{last}"));
+        return Err(format!(
+            "the step {step} is larger than the range {first}-{last}"
+        ));
     }
-    Ok(Item::Range { from: first, to: last, step, open })
+    Ok(Item::Range {
+        from: first,
+        to: last,
+        step,
+    })
 }
 
 /// `last`, `last fri`, `3rd fri`
 fn position(text: &str) -> Result<Option<Item>, String> {
     let mut words = text.split_ascii_whitespace();
     let first = words.next().unwrap_or_default().to_ascii_lowercase();
-    let nth = POSITIONS.iter().position(|p| *p == first).map(|index| index as u32 + 1);
+    let nth = POSITIONS
+        .iter()
+        .position(|p| *p == first)
+        .map(|index| index as u32 + 1);
     if nth.is_none() && first != "last" {
         return Ok(None);
     }
     let Some(name) = words.next() else {
         return match nth {
             None => Ok(Some(Item::FromLast(0))),
-            Some(_) => Err(format!("`{text}` needs a weekday after it, for instance `{text} fri`")),
+            Some(_) => Err(format!(
+                "`{text}` needs a weekday after it, for instance `{text} fri`"
+            )),
         };
     };
-    let weekday = FROM_MONDAY.iter().position(|day| day.eq_ignore_ascii_case(name));
+    let weekday = FROM_MONDAY
+        .iter()
+        .position(|day| day.eq_ignore_ascii_case(name));
     match (weekday, words.next()) {
         (Some(weekday), None) => {
             let weekday = weekday as u32;
-            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| Item::Nth { weekday, nth })))
+            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| {
+                Item::Nth { weekday, nth }
+            })))
         }
-        _ => Err(format!("`{text}`: after `{first}` comes one weekday, mon to sun")),
+        _ => Err(format!(
+            "`{text}`: after `{first}` comes one weekday, mon to sun"
+        )),
     }
 }
 
 /// `?`, `L`, `L-3`, `LW`, `15W`, `5L`, `mon#2`, `fri#L`, `H`, `H(0-29)`, `H/15`
 fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
-    let upper = text.to_ascii_uppercase();
-    if let Some(rest) = upper.strip_prefix('H') {
+    if let Some(rest) = text.strip_prefix(['H', 'h']) {
         return hash(kind, text, rest).map(Some);
     }
     match kind {
-        Kind::Day | Kind::DayOfWeek if upper == "?" => Ok(Some(Item::Any)),
-        Kind::Day if upper == "L" => Ok(Some(Item::FromLast(0))),
-        Kind::Day if upper == "LW" => Ok(Some(Item::LastWorkday)),
-        Kind::Day if upper.starts_with("L-") => match number(&upper[2..]) {
-            Some(days @ 0..=30) => Ok(Some(Item::FromLast(days))),
-            _ => Err(format!("`{text}`: after `L-` comes a number of days, 1-30")),
-        },
-        Kind::Day => match upper.strip_suffix('W') {
-            None => Ok(None),
-            Some(day) => match number(day) {
-                Some(day @ 1..=31) => Ok(Some(Item::Nearest(day))),
-                _ => Err(format!("`{text}`: before `W` stands a single day, 1-31, or `L`")),
-            },
-        },
+        Kind::Day | Kind::DayOfWeek if text == "?" => Ok(Some(Item::Any)),
+        Kind::Day if text.eq_ignore_ascii_case("L") => Ok(Some(Item::FromLast(0))),
+        Kind::Day if text.eq_ignore_ascii_case("LW") => Ok(Some(Item::LastWorkday)),
+        Kind::Day => {
+            let from_last = text.strip_prefix("L-").or_else(|| text.strip_prefix("l-"));
+            match (from_last, text.strip_suffix(['W', 'w'])) {
+                (Some(days), _) => match number(days) {
+                    Some(days @ 0..=30) => Ok(Some(Item::FromLast(days))),
+                    _ => Err(format!("`{text}`: after `L-` comes a number of days, 1-30")),
+                },
+                (None, Some(day)) => match number(day) {
+                    Some(day @ 1..=31) => Ok(Some(Item::Nearest(day))),
+                    _ => Err(format!(
+                        "`{text}`: before `W` stands a single day, 1-31, or `L`"
+                    )),
+                },
+                (None, None) => Ok(None),
+            }
+        }
         Kind::DayOfWeek => {
-            let (day, nth) = match (upper.split_once('#'), upper.strip_suffix('L')) {
+            let (day, nth) = match (text.split_once('#'), text.strip_suffix(['L', 'l'])) {
                 (Some((day, nth)), _) => (day, nth),
                 (None, Some(day)) => (day, "L"),
                 (None, None) => return Ok(None),
             };
-            let named = FROM_SUNDAY.iter().position(|name| name.eq_ignore_ascii_case(day));
+            let named = FROM_SUNDAY
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(day));
             let weekday = match named.map(|index| index as u32).or_else(|| number(day)) {
                 // From Sunday = 0 or 7 to Monday = 0.
                 Some(day @ 0..=7) => (day + 6) % 7,
                 _ => {
-                    return Err(format!("`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"));
+                    return Err(format!(
+                        "`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"
+                    ));
                 }
             };
-            match (nth, number(nth)) {
-                ("L", _) => Ok(Some(Item::LastOf { weekday })),
-                (_, Some(nth @ 1..=5)) => Ok(Some(Item::Nth { weekday, nth })),
+            match number(nth) {
+                _ if nth.eq_ignore_ascii_case("L") => Ok(Some(Item::LastOf { weekday })),
+                Some(nth @ 1..=5) => Ok(Some(Item::Nth { weekday, nth })),
                 _ => Err(format!("`{text}`: after `#` comes 1-5 or L")),
             }
         }
@@ -395,18 +484,33 @@ fn hash(kind: Kind, text: &str, rest: &str) -> Result<Item, String> {
     };
     let wrong = || format!("`{text}`: H is written H, H/n, H(a-b) or H(a-b)/n");
     let (range, step) = match rest.split_once('/') {
-        Some((range, step)) => (range, number(step).filter(|step| *step > 0).ok_or_else(wrong)?),
+        Some((range, step)) => (
+            range,
+            number(step).filter(|step| *step > 0).ok_or_else(wrong)?,
+        ),
         None => (rest, 0),
     };
     if range.is_empty() {
-        return Ok(Item::Hash { from: min, to: max, step });
+        return Ok(Item::Hash {
+            from: min,
+            to: max,
+            step,
+        });
     }
-    let inner = range.strip_prefix('(').and_then(|range| range.strip_suffix(')')).ok_or_else(wrong)?;
+    let inner = range
+        .strip_prefix('(')
+        .and_then(|range| range.strip_suffix(')'))
+        .ok_or_else(wrong)?;
     let (from, to) = inner.split_once('-').ok_or_else(wrong)?;
-    let (from, to) = (number(from).ok_or_else(wrong)?, number(to).ok_or_else(wrong)?);
+    let (from, to) = (
+        number(from).ok_or_else(wrong)?,
+        number(to).ok_or_else(wrong)?,
+    );
     let (min, max) = kind.range(Dialect::Crontab);
     if from < min || to > max || from > to {
-        return Err(format!("`{text}`: the range of H runs upwards within {min}-{max}"));
+        return Err(format!(
+            "`{text}`: the range of H runs upwards within {min}-{max}"
+        ));
     }
     Ok(Item::Hash { from, to, step })
 }

@@ -13,8 +13,8 @@ use chrono_tz::Tz;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use self::field::{Dialect, Field, Kind};
-use self::search::{LAST_WALL, Pattern, Sets};
+use self::field::{Collected, Dialect, Field, Kind};
+use self::search::{LAST_WALL, Pattern};
 use super::limits::Limits;
 use super::zone::{Fold, Gap, Zone, ceil_seconds};
 use super::{Context, Moment, TriggerError};
@@ -23,21 +23,20 @@ pub use crontab::{Crontab, CrontabBuilder};
 pub use quartz::{Quartz, QuartzBuilder};
 
 impl Pattern {
-    /// The first run at or after `from` within the limits.
+    /// The first run within the limits at or after an instant, given in whole seconds.
     #[inline]
     pub(crate) fn run(
         &self,
         limits: &Limits,
-        from: DateTime<Utc>,
+        from: i64,
         cx: &Context<'_>,
     ) -> Option<DateTime<Utc>> {
         let tz = limits.zone(cx);
         let from = match limits.start_at {
-            Some(start) => from.max(start.instant(tz)),
+            Some(start) => from.max(ceil_seconds(start.instant(tz))),
             None => from,
         };
-        let found = self.next(ceil_seconds(from), Zone::of(tz), cx.key)?;
-        let found = DateTime::from_timestamp(found, 0)?;
+        let found = DateTime::from_timestamp(self.next(from, Zone::of(tz), cx.key)?, 0)?;
         match limits.end_at {
             Some(end) if found > end.instant(tz) => None,
             _ => Some(found),
@@ -50,10 +49,26 @@ impl Pattern {
     }
 }
 
+/// One blank between words and none around them.
+fn tidy(line: &str) -> String {
+    let mut tidy = String::with_capacity(line.len());
+    for word in line.split_whitespace() {
+        if !tidy.is_empty() {
+            tidy.push(' ');
+        }
+        tidy.push_str(word);
+    }
+    tidy
+}
+
 /// The kind of a pattern decides how clock changes are treated: a `*` in one of the time fields
 /// makes it follow real time. An option given by the user goes before the kind.
 fn policy(follows: bool, limits: &Limits) -> (Gap, Fold) {
-    let (gap, fold) = if follows { (Gap::Skip, Fold::Both) } else { (Gap::FireAfter, Fold::First) };
+    let (gap, fold) = if follows {
+        (Gap::Skip, Fold::Both)
+    } else {
+        (Gap::FireAfter, Fold::First)
+    };
     (limits.gap.unwrap_or(gap), limits.fold.unwrap_or(fold))
 }
 
@@ -176,7 +191,9 @@ impl Cron {
 
     /// The fields with omitted ones filled in.
     pub(crate) fn fields(&self) -> Vec<Field> {
-        self.given.fields().unwrap_or_default()
+        let resolved = self.given.resolved().ok();
+        let parse = |(kind, text)| Field::parse(kind, Dialect::Fields, text).ok();
+        resolved.into_iter().flatten().filter_map(parse).collect()
     }
 }
 
@@ -301,15 +318,25 @@ impl CronBuilder {
     /// # Errors
     /// [`TriggerError::Invalid`] names the field, what is wrong with it and what is allowed.
     pub fn build(self) -> Result<Cron, TriggerError> {
-        let mut sets = Sets::MIDNIGHT;
-        let mut years = Vec::new();
-        let mut follows = false;
-        for field in self.fields()? {
-            field.apply(&mut sets, &mut years, &mut Vec::new());
-            follows |= matches!(field.kind, Kind::Hour | Kind::Minute | Kind::Second) && field.has_star();
+        let mut collected = Collected::new();
+        for (kind, text) in self.resolved()? {
+            collected
+                .field(kind, Dialect::Fields, text)
+                .map_err(|fault| {
+                    let at = fault.offset + 1;
+                    let place = if at > 1 {
+                        format!(" (at character {at} of `{text}`)")
+                    } else {
+                        String::new()
+                    };
+                    TriggerError::invalid(kind.name(), format!("{}{place}", fault.reason))
+                })?;
         }
-        let (gap, fold) = policy(follows, &self.limits);
-        Ok(Cron { pattern: Pattern::new(sets, years, Vec::new(), gap, fold), given: self })
+        let (gap, fold) = policy(collected.follows, &self.limits);
+        Ok(Cron {
+            pattern: Pattern::new(collected, gap, fold),
+            given: self,
+        })
     }
 
     fn values(&self) -> [Option<&FieldValue>; 8] {
@@ -346,7 +373,8 @@ impl CronBuilder {
         self
     }
 
-    fn fields(&self) -> Result<Vec<Field>, TriggerError> {
+    /// The text of each field, omitted ones filled in.
+    fn resolved(&self) -> Result<[(Kind, &str); 8], TriggerError> {
         let values = self.values();
         let Some(last) = values.iter().rposition(Option::is_some) else {
             let names = Kind::ALL.map(Kind::name).join(", ");
@@ -355,7 +383,8 @@ impl CronBuilder {
                 format!("no field is given; give at least one of {names}"),
             ));
         };
-        let field = |(index, kind): (usize, Kind)| {
+        let mut index = 0;
+        Ok(Kind::ALL.map(|kind| {
             let text = match (values[index], kind) {
                 (Some(FieldValue(text)), _) => text,
                 (None, Kind::Week | Kind::DayOfWeek) => "*",
@@ -363,16 +392,9 @@ impl CronBuilder {
                 (None, _) if index > last => "0",
                 (None, _) => "*",
             };
-            Field::parse(kind, Dialect::Fields, text).map_err(|fault| {
-                let place = if fault.offset > 0 {
-                    format!(" (at character {} of `{text}`)", fault.offset + 1)
-                } else {
-                    String::new()
-                };
-                TriggerError::invalid(kind.name(), format!("{}{place}", fault.reason))
-            })
-        };
-        Kind::ALL.into_iter().enumerate().map(field).collect()
+            index += 1;
+            (kind, text)
+        }))
     }
 }
 

@@ -8,8 +8,9 @@ use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 use serde::{Deserialize, Serialize};
 
-use super::search::{Pattern, Sets, YearRange};
-use super::{limit_setters, policy};
+use super::field::Collected;
+use super::search::{Pattern, YearRange};
+use super::{limit_setters, policy, tidy};
 use crate::trigger::limits::Limits;
 use crate::trigger::{Fold, Gap, Moment, TriggerError};
 
@@ -51,8 +52,10 @@ impl Quartz {
 
     /// A line to which a zone, bounds or options are added.
     pub fn builder(expression: impl AsRef<str>) -> QuartzBuilder {
-        let words: Vec<&str> = expression.as_ref().split_whitespace().collect();
-        QuartzBuilder { expression: words.join(" "), limits: Limits::default() }
+        QuartzBuilder {
+            expression: tidy(expression.as_ref()),
+            limits: Limits::default(),
+        }
     }
 
     /// The line, its blanks tidied.
@@ -98,8 +101,7 @@ impl QuartzBuilder {
     /// # Errors
     /// As for [`Quartz::parse`].
     pub fn build(mut self) -> Result<Quartz, TriggerError> {
-        let words: Vec<&str> = self.expression.split_whitespace().collect();
-        self.expression = words.join(" ");
+        self.expression = tidy(&self.expression);
         let fields = self.expression.split(' ').count();
         if !self.expression.starts_with('@') && !(6..=7).contains(&fields) {
             let reason = format!(
@@ -108,12 +110,17 @@ impl QuartzBuilder {
             );
             return Err(TriggerError::invalid("quartz", reason));
         }
-        let schedule = Schedule::from_str(&self.expression)
-            .map_err(|error| TriggerError::invalid("quartz", format!("`{}`: {error}", self.expression)))?;
-        let bits =
-            |unit: &dyn Fn(u32) -> bool| (0..64).filter(|n| unit(*n)).fold(0u64, |bits, n| bits | 1 << n);
+        let schedule = Schedule::from_str(&self.expression).map_err(|error| {
+            TriggerError::invalid("quartz", format!("`{}`: {error}", self.expression))
+        })?;
+        let bits = |unit: &dyn Fn(u32) -> bool| {
+            (0..64)
+                .filter(|n| unit(*n))
+                .fold(0u64, |bits, n| bits | 1 << n)
+        };
         let weekdays = bits(&|n| schedule.days_of_week().includes(n)) as u32;
-        let mut sets = Sets::MIDNIGHT;
+        let mut collected = Collected::new();
+        let sets = &mut collected.sets;
         sets.seconds = bits(&|n| schedule.seconds().includes(n));
         sets.minutes = bits(&|n| schedule.minutes().includes(n));
         sets.hours = bits(&|n| schedule.hours().includes(n)) as u32;
@@ -121,18 +128,30 @@ impl QuartzBuilder {
         sets.months = bits(&|n| schedule.months().includes(n)) as u16;
         // From Sunday = 1 to Monday = 0.
         sets.weekdays = (weekdays >> 2 & 0x3f | (weekdays >> 1 & 1) << 6) as u8;
-        let years = match schedule.years().is_all() {
+        collected.years = match schedule.years().is_all() {
             true => Vec::new(),
             false => schedule
                 .years()
                 .iter()
-                .map(|year| YearRange { from: year as u16, to: year as u16, step: 1 })
+                .map(|year| YearRange {
+                    from: year as u16,
+                    to: year as u16,
+                    step: 1,
+                })
                 .collect(),
         };
         let hourly = self.expression.eq_ignore_ascii_case("@hourly");
-        let follows = hourly || self.expression.split(' ').take(3).any(|field| field.contains('*'));
+        let follows = hourly
+            || self
+                .expression
+                .split(' ')
+                .take(3)
+                .any(|field| field.contains('*'));
         let (gap, fold) = policy(follows, &self.limits);
-        Ok(Quartz { pattern: Pattern::new(sets, years, Vec::new(), gap, fold), given: self })
+        Ok(Quartz {
+            pattern: Pattern::new(collected, gap, fold),
+            given: self,
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 use crate::trigger::jitter;
 use crate::trigger::zone::{DAY, Fold, Gap, Zone};
 
-use super::field::{FIRST_YEAR, Kind, LAST_YEAR};
+use super::field::{Collected, FIRST_YEAR, Kind, LAST_YEAR};
 
 /// The last second of the year 9999, as wall seconds: no pattern matches later.
 pub(crate) const LAST_WALL: i64 = 253_402_300_799;
@@ -90,12 +90,10 @@ struct Ready {
     first_time: i64,
     first_minute: u32,
     first_second: u32,
-    /// For each weekday a month may begin with, the days that fall on one of the weekdays.
-    by_first: [u32; 7],
-    /// The same for the positions written as days.
-    days_by_first: [u32; 7],
-    /// Some day depends on the length of the month.
-    special: bool,
+    /// Only 29 February can match: most years need no look.
+    leap_only: bool,
+    /// The days that match in a month of 28 + n days that begins on a weekday: bits 1 to 31.
+    days: [[u32; 7]; 4],
 }
 
 impl Sets {
@@ -119,48 +117,93 @@ impl Sets {
     };
 
     fn ready(self) -> Ready {
-        let special = self.from_last != 0
-            || self.last_workday
-            || self.nearest != 0
-            || self.last_of != 0
-            || self.day_last_of != 0
-            || self.weeks != EVERY_WEEK;
-        let plain = self.months == EVERY_MONTH
-            && self.days == EVERY_DAY
-            && !self.either
-            && !special
-            && self.nth == [0; 7];
-        let shape = match plain {
-            true if self.weekdays == 0x7f => Shape::EveryDay,
-            true if self.weekdays != 0 => Shape::Weekdays,
-            _ => Shape::Months,
-        };
-        let spread = |weekdays: u8, nth: &[u8; 7]| {
-            let mut by_first = [0u32; 7];
-            for (first, days) in by_first.iter_mut().enumerate() {
-                for day in 1..=31u32 {
-                    let weekday = (first as u32 + day - 1) % 7;
-                    let which = (day - 1) / 7 + 1;
-                    if weekdays >> weekday & 1 == 1 || nth[weekday as usize] >> which & 1 == 1 {
-                        *days |= 1 << day;
-                    }
-                }
-            }
-            by_first
-        };
-        let (hour, minute, second) =
-            (self.hours.trailing_zeros(), self.minutes.trailing_zeros(), self.seconds.trailing_zeros());
-        Ready {
+        let mut ready = Ready {
             sets: self,
-            shape,
-            first_time: time(hour, minute, second),
-            first_minute: minute,
-            first_second: second,
-            by_first: spread(self.weekdays, &self.nth),
-            days_by_first: spread(0, &self.day_nth),
-            special,
+            shape: Shape::EveryDay,
+            first_time: 0,
+            first_minute: 0,
+            first_second: 0,
+            leap_only: false,
+            days: [[0; 7]; 4],
+        };
+        ready.set_time(self.hours, self.minutes, self.seconds);
+        let every_day = (self.days == EVERY_DAY) & (self.weekdays == 0x7f);
+        let plain = self.months == EVERY_MONTH
+            && self.weeks == EVERY_WEEK
+            && !self.either
+            && self.days == EVERY_DAY;
+        if every_day && plain {
+            ready.days = [28, 29, 30, 31].map(|length| [u32::MAX >> (31 - length) & EVERY_DAY; 7]);
+            return ready;
+        }
+        ready.shape = match plain && self.nth == [0; 7] && self.last_of == 0 && self.weekdays != 0 {
+            true => Shape::Weekdays,
+            false => Shape::Months,
+        };
+        for first in 0..7 {
+            let weekdays = spread(self.weekdays, &self.nth, first);
+            let days = self.days | spread(0, &self.day_nth, first);
+            for length in 28..=31 {
+                let days = days | self.special_days(first, length);
+                let weekdays = weekdays | last_of(self.last_of, first, length);
+                let both = if self.either {
+                    days | weekdays
+                } else {
+                    days & weekdays
+                };
+                ready.days[length as usize - 28][first as usize] =
+                    both & (u32::MAX >> (31 - length)) & EVERY_DAY;
+            }
+        }
+        ready.leap_only = self.months == 1 << 2 && ready.days[0] == [0; 7];
+        ready
+    }
+
+    fn special_days(&self, first_weekday: u32, length: u32) -> u32 {
+        let mut days = last_of(self.day_last_of, first_weekday, length);
+        // Bit n is the day `length - n`.
+        days |= self.from_last.reverse_bits() >> (31 - length);
+        let weekday = |day: u32| (first_weekday + day - 1) % 7;
+        if self.last_workday {
+            days |= 1 << (length - weekday(length).saturating_sub(4));
+        }
+        let mut nearest = self.nearest;
+        while nearest != 0 {
+            let day = nearest.trailing_zeros();
+            nearest &= nearest - 1;
+            if day > length {
+                continue;
+            }
+            // Saturday goes to Friday and Sunday to Monday, unless that leaves the month.
+            days |= 1
+                << match weekday(day) {
+                    5 if day == 1 => 3,
+                    5 => day - 1,
+                    6 if day == length => day - 2,
+                    6 => day + 1,
+                    _ => day,
+                };
+        }
+        days
+    }
+}
+
+/// The days of a month that fall on one of the weekdays, or are the nth of their weekday.
+fn spread(weekdays: u8, nth: &[u8; 7], first_weekday: u32) -> u32 {
+    const EVERY_WEEK: u32 = 1 << 1 | 1 << 8 | 1 << 15 | 1 << 22 | 1 << 29;
+    let mut days = 0;
+    if weekdays != 0 || *nth != [0; 7] {
+        for weekday in 0..7u32 {
+            let first = (weekday + 7 - first_weekday) % 7;
+            if weekdays >> weekday & 1 == 1 {
+                days |= EVERY_WEEK << first;
+            }
+            for n in (1..=5).filter(|n| nth[weekday as usize] >> n & 1 == 1) {
+                days |= 1u32.checked_shl(1 + first + 7 * (n - 1)).unwrap_or(0);
+            }
         }
     }
+    days
 }
 
 #[inline]
@@ -169,6 +212,13 @@ fn time(hour: u32, minute: u32, second: u32) -> i64 {
 }
 
 impl Ready {
+    fn set_time(&mut self, hours: u32, minutes: u64, seconds: u64) {
+        (self.sets.hours, self.sets.minutes, self.sets.seconds) = (hours, minutes, seconds);
+        (self.first_minute, self.first_second) =
+            (minutes.trailing_zeros(), seconds.trailing_zeros());
+        self.first_time = time(hours.trailing_zeros(), self.first_minute, self.first_second);
+    }
+
     /// The first time of day at or after `second` (of the day).
     #[inline]
     fn time_from(&self, second: u32) -> Option<i64> {
@@ -186,54 +236,17 @@ impl Ready {
             }
         }
         let hours = self.sets.hours >> (h + 1);
-        (hours != 0).then(|| time(h + 1 + hours.trailing_zeros(), self.first_minute, self.first_second))
-    }
-
-    /// The days of a month that match, as bits 1 to 31.
-    #[inline]
-    fn month(&self, year: i64, month: u32, first_weekday: u32, length: u32) -> u32 {
-        let sets = &self.sets;
-        let mut days = sets.days | self.days_by_first[first_weekday as usize];
-        let mut weekdays = self.by_first[first_weekday as usize];
-        if self.special {
-            days |= self.special_days(first_weekday, length);
-            weekdays |= last_of(sets.last_of, first_weekday, length);
-        }
-        let days = if sets.either { days | weekdays } else { days & weekdays } & (u32::MAX >> (31 - length));
-        if sets.weeks == EVERY_WEEK { days } else { self.in_weeks(days, year, month, first_weekday) }
-    }
-
-    fn special_days(&self, first_weekday: u32, length: u32) -> u32 {
-        let mut days = last_of(self.sets.day_last_of, first_weekday, length);
-        // Bit n is the day `length - n`.
-        days |= self.sets.from_last.reverse_bits() >> (31 - length);
-        let weekday = |day: u32| (first_weekday + day - 1) % 7;
-        if self.sets.last_workday {
-            days |= 1 << (length - weekday(length).saturating_sub(4));
-        }
-        let mut nearest = self.sets.nearest;
-        while nearest != 0 {
-            let day = nearest.trailing_zeros();
-            nearest &= nearest - 1;
-            if day > length {
-                continue;
-            }
-            // Saturday goes to Friday and Sunday to Monday, unless that leaves the month.
-            days |= 1
-                << match weekday(day) {
-                    5 if day == 1 => 3,
-                    5 => day - 1,
-                    6 if day == length => day - 2,
-                    6 => day + 1,
-                    _ => day,
-                };
-        }
-        days & EVERY_DAY
+        (hours != 0).then(|| {
+            time(
+                h + 1 + hours.trailing_zeros(),
+                self.first_minute,
+                self.first_second,
+            )
+        })
     }
 
     /// Keeps the days that lie in one of the ISO weeks.
-    fn in_weeks(&self, days: u32, year: i64, month: u32, first_weekday: u32) -> u32 {
-        let before = i64::from(DAYS_BEFORE[month as usize - 1]) + i64::from(month > 2 && leap(year));
+    fn in_weeks(&self, days: u32, year: i64, before: i64, first_weekday: u32) -> u32 {
         let mut left = days;
         let mut kept = 0;
         while left != 0 {
@@ -257,14 +270,24 @@ fn last_of(weekdays: u8, first_weekday: u32, length: u32) -> u32 {
         .fold(0, |bits, day| bits | 1 << day)
 }
 
-const DAYS_BEFORE: [u16; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+/// For a common and a leap year, by month from 1: the days in it, and those before it.
+const LENGTH: [[u8; 13]; 2] = [
+    [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31],
+    [0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31],
+];
+const DAYS_BEFORE: [[u16; 13]; 2] = [
+    [0, 0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334],
+    [0, 0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335],
+];
 
+#[inline]
 pub(crate) fn leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+    year & 3 == 0 && (year % 100 != 0 || year & 15 == 0)
 }
 
+#[inline]
 pub(crate) fn month_length(year: i64, month: u32) -> u32 {
-    if month == 2 { 28 + u32::from(leap(year)) } else { 30 + ((month + (month >> 3)) & 1) }
+    LENGTH[usize::from(leap(year))][month as usize].into()
 }
 
 /// ISO 8601: week 1 is the one with the year's first Thursday. `day` counts from 1.
@@ -272,8 +295,13 @@ fn iso_week(year: i64, day: i64, weekday: u32) -> u32 {
     let week = (day - i64::from(weekday) + 9) / 7;
     // The weekday of 31 December tells whether a year has 53 weeks.
     let weeks = |year: i64| {
-        let p = |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
-        if p(year) == 4 || p(year - 1) == 3 { 53 } else { 52 }
+        let p =
+            |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
+        if p(year) == 4 || p(year - 1) == 3 {
+            53
+        } else {
+            52
+        }
     };
     match week {
         0 => weeks(year - 1),
@@ -282,50 +310,56 @@ fn iso_week(year: i64, day: i64, weekday: u32) -> u32 {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01 (Neri and Schneider's way: one
-/// multiplication in place of each division by a year's or a month's length).
+// Days and years are shifted by a whole number of 400-year eras, so that the arithmetic is on
+// unsigned numbers, for which the compiler knows how to divide by a constant quickly.
+const ERAS: i64 = 28;
+const SHIFT_DAYS: i64 = ERAS * 146_097 + 719_468;
+const SHIFT_YEARS: i64 = ERAS * 400;
+
+/// Year, month and day of a day counted from 1970-01-01, for the years -11 000 to 20 000.
+///
+/// The way of Cassio Neri and Lorenz Schneider ("Euclidean affine functions and their application
+/// to calendar algorithms"), with years that begin in March.
 #[inline]
 pub(crate) fn civil(day: i64) -> (i64, u32, u32) {
-    let z = day + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097) as u32;
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (i64::from(yoe) + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
+    let days = 4 * (day + SHIFT_DAYS) as u32 + 3;
+    let (century, rest) = (days / 146_097, days % 146_097);
+    let scaled = 2_939_745 * u64::from(rest | 3);
+    let (year_of, day_of) = ((scaled >> 32) as u32, (scaled as u32) / 2_939_745 / 4);
+    let month = 2_141 * day_of + 197_913;
+    let (month, day) = (month >> 16, (month & 0xffff) / 2_141);
+    let next = day_of >= 306;
+    let year = i64::from(100 * century + year_of + u32::from(next)) - SHIFT_YEARS;
+    (year, if next { month - 12 } else { month }, day + 1)
 }
 
-/// Days from 1970-01-01 to a date.
+/// Days from 1970-01-01 to a date of the years -11 000 to 20 000.
 #[inline]
 pub(crate) fn day_number(year: i64, month: u32, day: u32) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let yoe = year.rem_euclid(400);
-    let mp = if month > 2 { month - 3 } else { month + 9 };
-    let doy = i64::from((153 * mp + 2) / 5 + day - 1);
-    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+    let early = u32::from(month <= 2);
+    let year = (year + SHIFT_YEARS) as u32 - early;
+    let month = month + 12 * early;
+    let century = year / 100;
+    let days = 1461 * year / 4 - century + century / 4 + (979 * month - 2919) / 32 + day - 1;
+    i64::from(days) - SHIFT_DAYS
 }
 
 /// Monday = 0. 1970-01-01 was a Thursday.
 #[inline]
 pub(crate) fn weekday(day: i64) -> u32 {
-    (day + 3).rem_euclid(7) as u32
+    const WEEKS: i64 = 7_000_000;
+    ((day + WEEKS + 3) as u32) % 7
 }
 
 impl Pattern {
-    pub(crate) fn new(
-        sets: Sets,
-        years: Vec<YearRange>,
-        hashed: Vec<Hashed>,
-        gap: Gap,
-        fold: Fold,
-    ) -> Pattern {
-        Pattern { sets: sets.ready(), years: years.into(), hashed: hashed.into(), gap, fold }
-    }
-
-    pub(crate) fn sets(&self) -> &Sets {
-        &self.sets.sets
+    pub(crate) fn new(collected: Collected, gap: Gap, fold: Fold) -> Pattern {
+        Pattern {
+            sets: collected.sets.ready(),
+            years: collected.years.into(),
+            hashed: collected.hashed.into(),
+            gap,
+            fold,
+        }
     }
 
     pub(crate) fn years(&self) -> &[YearRange] {
@@ -361,6 +395,21 @@ impl Pattern {
         sets
     }
 
+    /// Everything worked out for a task. `H` seldom stands in a day field, and the rest is quick.
+    fn ready_for(&self, key: &str) -> Ready {
+        let sets = self.resolved(key);
+        if self
+            .hashed
+            .iter()
+            .any(|hashed| matches!(hashed.kind, Kind::Day | Kind::DayOfWeek | Kind::Month))
+        {
+            return sets.ready();
+        }
+        let mut ready = self.sets;
+        ready.set_time(sets.hours, sets.minutes, sets.seconds);
+        ready
+    }
+
     /// The first year at or after `year` the pattern allows.
     #[inline]
     fn year_from(&self, year: i64) -> Option<i64> {
@@ -368,8 +417,16 @@ impl Pattern {
             return (year <= LAST_YEAR.into()).then_some(year);
         }
         let from = |range: &YearRange| {
-            let (from, to, step) = (i64::from(range.from), i64::from(range.to), i64::from(range.step));
-            let next = if year <= from { from } else { from + (year - from + step - 1) / step * step };
+            let (from, to, step) = (
+                i64::from(range.from),
+                i64::from(range.to),
+                i64::from(range.step),
+            );
+            let next = if year <= from {
+                from
+            } else {
+                from + (year - from + step - 1) / step * step
+            };
             (next <= to).then_some(next)
         };
         self.years.iter().filter_map(from).min()
@@ -383,7 +440,7 @@ impl Pattern {
                 Shape::EveryDay => return Some(day),
                 Shape::Weekdays => {
                     let today = weekday(day);
-                    let twice = u32::from(sets.sets.weekdays) | u32::from(sets.sets.weekdays) << 7;
+                    let twice = u32::from(sets.sets.weekdays) * 0x81;
                     return Some(day + i64::from((twice >> today).trailing_zeros()));
                 }
                 Shape::Months => {}
@@ -392,29 +449,41 @@ impl Pattern {
         self.day_by_months(sets, day)
     }
 
+    #[inline]
     fn day_by_months(&self, sets: &Ready, day: i64) -> Option<i64> {
-        let months = u32::from(sets.sets.months);
-        let (year, mut month, today) = civil(day);
-        let mut keep = u32::MAX << today;
+        let (year, month, today) = civil(day);
         let mut at = self.year_from(year)?;
-        if at != year {
-            (month, keep) = (1, u32::MAX);
+        let (mut months, mut keep) = (u32::from(sets.sets.months), u32::MAX);
+        if at == year {
+            // The months that are over are out, and of this one the days that are.
+            months &= u32::MAX << month;
+            keep = if months >> month & 1 == 1 {
+                u32::MAX << today
+            } else {
+                u32::MAX
+            };
         }
         for _ in 0..=CYCLE {
-            while months >> month != 0 {
-                let skip = (months >> month).trailing_zeros();
-                if skip > 0 {
-                    (month, keep) = (month + skip, u32::MAX);
+            if months != 0 && (!sets.leap_only || leap(at)) {
+                let january = day_number(at, 1, 1);
+                let leap = usize::from(leap(at));
+                while months != 0 {
+                    let month = months.trailing_zeros() as usize;
+                    let first = january + i64::from(DAYS_BEFORE[leap][month]);
+                    let first_weekday = weekday(first);
+                    let mut days =
+                        sets.days[LENGTH[leap][month] as usize - 28][first_weekday as usize] & keep;
+                    if sets.sets.weeks != EVERY_WEEK {
+                        days = sets.in_weeks(days, at, first - january, first_weekday);
+                    }
+                    if days != 0 {
+                        return Some(first + i64::from(days.trailing_zeros()) - 1);
+                    }
+                    (months, keep) = (months & (months - 1), u32::MAX);
                 }
-                let first = day_number(at, month, 1);
-                let days = sets.month(at, month, weekday(first), month_length(at, month)) & keep;
-                if days != 0 {
-                    return Some(first + i64::from(days.trailing_zeros()) - 1);
-                }
-                (month, keep) = (month + 1, u32::MAX);
             }
             at = self.year_from(at + 1)?;
-            (month, keep) = (1, u32::MAX);
+            (months, keep) = (u32::from(sets.sets.months), u32::MAX);
         }
         None
     }
@@ -437,7 +506,7 @@ impl Pattern {
     pub(crate) fn wall(&self, wall: i64, key: &str) -> Option<i64> {
         match self.hashed.is_empty() {
             true => self.wall_from(&self.sets, wall),
-            false => self.wall_from(&self.resolved(key).ready(), wall),
+            false => self.wall_from(&self.ready_for(key), wall),
         }
     }
 
@@ -446,12 +515,16 @@ impl Pattern {
     pub(crate) fn next(&self, from: i64, zone: &Zone, key: &str) -> Option<i64> {
         // Years a pattern cannot mean; also keeps the arithmetic below from overflowing.
         if !(-LAST_WALL..=LAST_WALL + 2 * DAY).contains(&from) {
-            return if from > 0 { None } else { self.next(-LAST_WALL, zone, key) };
+            return if from > 0 {
+                None
+            } else {
+                self.next(-LAST_WALL, zone, key)
+            };
         }
         if self.hashed.is_empty() {
             self.lay(&self.sets, from, zone)
         } else {
-            self.lay(&self.resolved(key).ready(), from, zone)
+            self.lay(&self.ready_for(key), from, zone)
         }
     }
 
@@ -487,7 +560,11 @@ impl Pattern {
             if found >= segment.wall_start && found < segment.wall_end && first {
                 return Some(found - segment.offset);
             }
-            let j = if first { zone.first_at_wall(found) } else { zone.last_at_wall(found) };
+            let j = if first {
+                zone.first_at_wall(found)
+            } else {
+                zone.last_at_wall(found)
+            };
             let there = zone.segment(j);
             if found >= there.wall_start {
                 return Some(found - there.offset);
