@@ -1,7 +1,8 @@
 //! WHAT HAPPENED: one value a fact, sent to whoever asked for its kind.
 //!
-//! Only the scheduler publishes, so the events of one task reach every listener in order: added,
-//! submitted, ended, removed.
+//! Only the scheduler publishes, so the events of one task reach every listener in the same order:
+//! added before anything else, and a run's submission before its end. A task whose schedule has
+//! ended is removed when its last run is submitted, before that run's end.
 
 mod actor;
 mod mask;

@@ -149,8 +149,13 @@ impl Scheduler {
         let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
         let checked = self.store_addr(&store).and_then(|addr| {
-            let spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
+            let mut spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
             self.check_spec(&spec, &store)?;
+            if let TaskHandler::Named(name) = &mut spec.handler
+                && let Some(shared) = self.settings.registry.shared_name(name)
+            {
+                *name = shared;
+            }
             Ok((addr, spec))
         });
         let (addr, spec) = match checked {

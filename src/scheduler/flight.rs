@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::channel::oneshot;
 
-use crate::task::{Alias, Refusal, Run, RunId, TaskId};
+use crate::task::{Alias, Refusal, Run, TaskId};
 
 /// Whoever reports the end of a run first removes it from here, so each run ends once: a late
 /// report of a run that was already written off finds nothing.
@@ -52,11 +52,6 @@ impl Flight {
         Some(passenger.refused)
     }
 
-    /// The run of this id.
-    pub(super) fn find(&self, id: RunId) -> Option<&Arc<Run>> {
-        self.iter().find(|run| run.id == id)
-    }
-
     /// The runs on an executor.
     pub(super) fn on_executor(&self, executor: &Alias) -> Vec<Arc<Run>> {
         self.iter().filter(|run| run.task.executor == *executor).cloned().collect()
@@ -78,7 +73,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::task::{Code, OwnerId, Task, TaskContext, TaskDefaults};
+    use crate::task::{Code, OwnerId, RunId, Task, TaskContext, TaskDefaults};
     use crate::trigger::Interval;
 
     #[test]

@@ -182,7 +182,7 @@ where
 /// ```
 #[derive(Default, Clone)]
 pub struct Registry {
-    code: HashMap<String, Code>,
+    code: HashMap<Arc<str>, Code>,
     problem: Option<TaskError>,
 }
 
@@ -218,10 +218,10 @@ impl Registry {
     /// the scheduler's builder calls.
     pub fn register_code(mut self, name: impl Into<String>, code: Code) -> Self {
         let name = name.into();
-        if self.code.contains_key(&name) {
+        if self.code.contains_key(name.as_str()) {
             self.problem.get_or_insert(TaskError::DuplicateHandler(name));
         } else {
-            self.code.insert(name, code);
+            self.code.insert(name.into(), code);
         }
         self
     }
@@ -244,9 +244,14 @@ impl Registry {
         })
     }
 
+    /// The registry's own copy of a name, for tasks to share.
+    pub(crate) fn shared_name(&self, name: &str) -> Option<Arc<str>> {
+        self.code.get_key_value(name).map(|(name, _)| name.clone())
+    }
+
     /// All names, in order.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.code.keys().map(String::as_str).collect();
+        let mut names: Vec<_> = self.code.keys().map(|name| &**name).collect();
         names.sort_unstable();
         names
     }

@@ -1,6 +1,7 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod killed;
 mod network;
 mod round_trip;
 mod sled;
