@@ -37,8 +37,7 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     result
 }
 
-const QUIET: &str =
-    "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
+const QUIET: &str = "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
      callboard::scheduler::lifecycle=off,rustls_platform_verifier=off";
 
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
@@ -142,6 +141,8 @@ impl Service {
                 changes.over.push(task.id().to_string());
                 continue;
             }
+            let warnings = task.trigger().warnings(&cx);
+            changes.warnings.extend(warnings.iter().map(|warning| format!("task {}: {warning}", task.id())));
             handle.add(task.task()).await.map_err(|error| {
                 let failure = Failure::from(error);
                 let problem = task.problem(failure.message);
@@ -154,11 +155,12 @@ impl Service {
     }
 
     fn say(&mut self, dir: &Path, socket: &Path, changes: &Changes) {
-        let Changes { tasks, kept, removed, over } = changes;
+        let Changes { tasks, kept, removed, over, warnings } = changes;
         let version = env!("CARGO_PKG_VERSION");
         self.show.json(&json!({
             "event": "service_started", "version": version, "data": dir, "socket": socket,
             "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "over": over,
+            "warnings": warnings,
         }));
         let show = &mut self.show;
         show.text(format!(
@@ -172,6 +174,7 @@ impl Service {
         if !over.is_empty() {
             show.text(format!("not added, because their time is over: {}", over.join(", ")));
         }
+        warnings.iter().for_each(|warning| show.text(format!("warning: {warning}")));
         show.text("running; Ctrl-C ends it".to_owned());
     }
 
@@ -242,4 +245,5 @@ struct Changes {
     kept: usize,
     removed: Vec<String>,
     over: Vec<String>,
+    warnings: Vec<String>,
 }

@@ -165,7 +165,7 @@ impl Scheduler {
                 }
                 cargo.ended.push((index, run, end));
             }
-            for planned in plan.runs {
+            for planned in plan.runs() {
                 let run = self.board(&task.spec, store, |run| {
                     run.nominal = planned.fire.nominal;
                     run.due = planned.fire.due;

@@ -354,7 +354,8 @@ impl CalendarInterval {
             None => zone.wall(cx.anchor.timestamp()).div_euclid(DAY),
         };
         let from = ceil_seconds(from);
-        if from > LAST_WALL + DAY {
+        // An anchor or a question outside of the calendar.
+        if from > LAST_WALL + DAY || !(-LAST_WALL..=LAST_WALL).contains(&(start * DAY)) {
             return None;
         }
         let (gap, fold) = (self.gap(), self.given.fold.unwrap_or(Fold::First));

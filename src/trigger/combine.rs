@@ -17,7 +17,7 @@ use super::{Context, IntoTrigger, SearchError, Trigger, TriggerError, text};
 pub(super) const HORIZON: TimeDelta = TimeDelta::days(500 * 366);
 
 /// How many steps one search may take, whatever is nested in what.
-pub(super) const STEPS: u32 = 2_000_000;
+pub(super) const STEPS: u32 = 1_000_000;
 
 /// After this many steps without an answer it is worth while to look whether there can be one.
 pub(super) const PATIENCE: u32 = 64;
@@ -73,7 +73,7 @@ pub struct Or {
 /// The search leaps from part to part. Parts that can never meet are found out by arithmetic
 /// where they are periodic (minutes and seconds of the week, the remainders of intervals);
 /// otherwise the search ends at a horizon of 500 years, which is more than one cycle of the
-/// calendar. A search of more than two million steps is given up with a
+/// calendar. A search of more than a million steps is given up with a
 /// [`SearchError`].
 ///
 /// ```

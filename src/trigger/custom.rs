@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cron::search::LAST_WALL;
 use super::{Context, SearchError, SearchErrorKind, TriggerError};
 
 /// A trigger written by the user.
@@ -161,7 +162,8 @@ impl Custom {
             Some(early) if early < from => Err(custom(format!(
                 "it answered {early}, which is before {from}"
             ))),
-            answer => Ok(answer),
+            // Beyond the year 9999 nothing can be written down.
+            answer => Ok(answer.filter(|run| run.timestamp() <= LAST_WALL)),
         }
     }
 

@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
+use super::moment::without_leap_second;
 use super::{Context, Moment, TriggerError, text};
 
 const NANOS: i128 = 1_000_000_000;
@@ -125,11 +126,13 @@ impl Interval {
     pub(super) fn start(&self, cx: &Context<'_>) -> DateTime<Utc> {
         self.limits
             .start_at
-            .map_or(cx.anchor, |start| start.instant(self.limits.zone(cx)))
+            .map_or(without_leap_second(cx.anchor), |start| {
+                start.instant(self.limits.zone(cx))
+            })
     }
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        let start = self.start(cx);
+        let (start, from) = (self.start(cx), without_leap_second(from));
         let found = if from <= start {
             start
         } else if let (0, 0, Some(step @ 1..)) = (

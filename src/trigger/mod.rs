@@ -1,4 +1,20 @@
 //! WHEN a task runs. Pure: no actor, no I/O, no clock, no randomness.
+//!
+//! A [`Trigger`] is a value. It is built in code ([`Cron::builder`], [`Interval::minutes`], …), read
+//! from text (`"30 8 * * mon-fri".parse()`) or from JSON (serde, tagged by `type`), and asked for
+//! the first run at or after an instant: [`Trigger::next`]. The rules, with worked dates, are in
+//! the guide (`src/guide/time.md`).
+//!
+//! | module | what |
+//! |---|---|
+//! | `zone` | wall time and real time: gaps, folds, the table of each zone |
+//! | `cron` | patterns: one field, crontab, Quartz, and the search |
+//! | `date` `interval` `calendar` | the plain triggers |
+//! | `combine` `except` `custom` | triggers made of others, or by users |
+//! | `footprint` | arithmetic: whether triggers can ever meet |
+//! | `jitter` | numbers derived from a task's id |
+//! | `text` `jsonl` | text, and questions as JSON lines |
+//! | `describe` `warn` | plain English, and what may surprise |
 
 mod calendar;
 mod combine;
@@ -246,8 +262,8 @@ impl Trigger {
         }
     }
 
-    /// The zone the trigger thinks in: its own, else the scheduler's. Of a combination the one
-    /// that all parts share, else the scheduler's.
+    /// The zone the trigger thinks in: its own, else the scheduler's. An `and` or `or` has none of
+    /// its own, an `except` has that of its base.
     pub fn zone(&self, cx: &Context<'_>) -> Tz {
         match self {
             Trigger::Date(date) => date.zone(cx),
@@ -256,10 +272,8 @@ impl Trigger {
             Trigger::Crontab(crontab) => crontab.limits().zone(cx),
             Trigger::Quartz(quartz) => quartz.limits().zone(cx),
             Trigger::CalendarInterval(interval) => interval.zone(cx),
-            Trigger::And(and) => common_zone(and.triggers(), cx),
-            Trigger::Or(or) => common_zone(or.triggers(), cx),
             Trigger::Except(except) => except.trigger().zone(cx),
-            Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
+            Trigger::And(_) | Trigger::Or(_) | Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
         }
     }
 
@@ -377,15 +391,6 @@ impl fmt::Display for Trigger {
             Trigger::Custom(custom) => custom.fmt(f),
             Trigger::Shutdown => f.write_str("shutdown"),
         }
-    }
-}
-
-fn common_zone(parts: &[Trigger], cx: &Context<'_>) -> Tz {
-    match parts.split_first() {
-        Some((first, rest)) if rest.iter().all(|part| part.zone(cx) == first.zone(cx)) => {
-            first.zone(cx)
-        }
-        _ => cx.zone,
     }
 }
 

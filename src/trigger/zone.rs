@@ -247,3 +247,28 @@ impl Zone {
 pub(crate) fn ceil_seconds(at: DateTime<Utc>) -> i64 {
     at.timestamp() + i64::from(at.timestamp_subsec_nanos() > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probing day by day would miss an offset that came and went between two probes; none does.
+    #[test]
+    fn tables_say_what_chrono_tz_says() {
+        // A step that shares no factor with a day, so that all hours are met.
+        const STEP: usize = 360_007;
+        for tz in TZ_VARIANTS {
+            let zone = Zone::of(tz);
+            for at in (FIRST..LAST + 1000 * DAY).step_by(STEP) {
+                let naive = DateTime::from_timestamp(at, 0)
+                    .unwrap_or_default()
+                    .naive_utc();
+                let offset = i64::from(tz.offset_from_utc_datetime(&naive).fix().local_minus_utc());
+                assert_eq!(zone.wall(at), at + offset, "{tz} at {naive}");
+            }
+            for segment in zone.segments() {
+                assert!(segment.offset.abs() < WIDEST, "{tz}");
+            }
+        }
+    }
+}

@@ -113,18 +113,21 @@ fn a_task_that_leaves_the_file_goes_and_others_stay() {
     place.json(&["add", "--id", "mine", "--every", "1h", "--shell", "true"]);
     service.stop();
     place.config(
-        "[task.rare]\ncron = '0 5 1 1 *'\nshell = 'true'\n[task.past]\nat = 2020-01-01\nshell = 'true'\n",
+        "[task.rare]\ncron = '0 5 1 1 *'\nshell = 'true'\n[task.past]\nat = 2020-01-01\nshell = 'true'\n\
+         [task.odd]\ncron = '30 2 * * *'\ntimezone = 'Europe/Berlin'\nshell = 'true'\n",
     );
     let service = place.spawn(&[]);
     let removed = service.line("removed, because they left the configuration");
     assert!(removed.contains("fails") && removed.contains("tick") && !removed.contains("mine"), "{removed}");
     service.line("not added, because their time is over: past");
+    service.line("warning: task odd: 02:30 does not exist");
     service.line("running");
     let ids: Vec<_> =
         place.json(&["list", "--sort", "id"]).as_array().unwrap().iter().map(|t| t["id"].clone()).collect();
-    assert_eq!(ids, ["mine", "rare"]);
+    assert_eq!(ids, ["mine", "odd", "rare"]);
     let rare = place.json(&["inspect", "rare"]);
     assert!(rare["next"][0].as_str().unwrap().contains("-01-01T05:00:00"), "the new trigger counts: {rare}");
+    assert!(place.run(&["remove", "rare"]).out.contains("unless you take it out of the configuration"));
     service.stop();
 }
 

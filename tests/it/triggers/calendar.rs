@@ -432,3 +432,47 @@ fn the_year_9999_is_reached_and_nothing_beyond() {
         }
     }
 }
+
+#[test]
+fn times_outside_of_the_calendar_do_no_harm() {
+    use chrono::DateTime;
+
+    let edges = [
+        DateTime::<Utc>::MIN_UTC,
+        DateTime::<Utc>::MAX_UTC,
+        at("0001-01-01T00:00:00Z"),
+        at("9999-12-31T23:59:59Z"),
+    ];
+    let texts = [
+        "* * * * *",
+        "30 2 * * *",
+        "0 0 29 2 *",
+        "cron week=53",
+        "every 1s",
+        "every 1w 1ns",
+        "calendar 1d",
+        "calendar 1mo 1d",
+        "once",
+        "and(every 7s; every 1m)",
+        "or(@daily; every 90s)",
+        "except(@daily; 12-25; 2026-01-01..2026-01-05)",
+        "quartz 0 0 0 1 1 ?",
+    ];
+    for text in texts {
+        let trigger = super::parse(text);
+        for zone in [Tz::UTC, Tz::Pacific__Apia, Tz::America__New_York] {
+            for anchor in edges {
+                for from in edges {
+                    let cx = context(zone, anchor);
+                    let next = trigger.next(from, &cx).unwrap();
+                    assert!(next.is_none_or(|next| next >= from), "{text} from {from}");
+                    let _ = trigger.after(from, &cx);
+                    trigger.due(from, &cx);
+                    trigger.describe(&cx);
+                    trigger.warnings(&cx);
+                    let _ = trigger.check(from, &cx);
+                }
+            }
+        }
+    }
+}

@@ -60,7 +60,7 @@ fn found(trigger: &Trigger, cx: &Context<'_>) -> Vec<i64> {
 fn combinations_are_what_set_arithmetic_says() {
     let mut dice = Dice(7);
     let cx = context(Tz::Europe__Berlin, seconds(START));
-    for _ in 0..60 {
+    for _ in 0..30 {
         let parts = [part(&mut dice), part(&mut dice), part(&mut dice)];
         let [a, b, c] = parts.each_ref().map(|part| brute(part, &cx));
         let any: Vec<i64> = {
@@ -131,6 +131,8 @@ fn parts_that_can_never_meet_are_found_out_soon() {
         "and(every 1h from 2026-01-01; cron minute=30)",
         "and(cron minute=10 in Asia/Kolkata; cron minute=10 in UTC)",
         "and(cron minute=10; cron minute=40) within 5m",
+        "and(cron minute=10 in Australia/Lord_Howe; cron minute=40 in Australia/Lord_Howe)",
+        "and(cron hour=9 minute=10 in America/New_York; cron hour=14 minute=40 in Europe/Lisbon)",
         "and(calendar 1mo at 09:00 from 2026-01-15; 0 9 16 * *)",
         "and(calendar 1w at 09:00 from 2026-01-05; 0 9 * * 2)",
         "and(* * * * *; 0 0 30 2 *)",

@@ -205,6 +205,18 @@ fn moments_are_read_with_and_without_an_offset() {
         berlin("2026-05-01T12:00:00.25Z"),
         "2026-05-01T12:00:00.250+00:00"
     );
+    // A leap second is the next second.
+    assert_eq!(berlin("2016-12-31T23:59:60Z"), "2017-01-01T00:00:00+00:00");
+    assert_eq!(berlin("2026-05-01T12:00:60"), "2026-05-01T10:01:00+00:00");
+    assert_eq!(
+        runs(
+            "every 5h from 2026-01-01T00:00:60",
+            Tz::UTC,
+            "2016-12-31T23:59:60Z",
+            1
+        ),
+        ["2026-01-01T00:01:00+00:00"]
+    );
     // Inside a gap its end, inside a fold the first pass.
     assert_eq!(berlin("2026-03-29T02:30:00"), "2026-03-29T01:00:00+00:00");
     assert_eq!(berlin("2026-10-25T02:30:00"), "2026-10-25T00:30:00+00:00");
