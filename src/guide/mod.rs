@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`architecture`] | Which actors are there, who sends what to whom, and where is the code? |
 //! | [`semantics`] | What is promised, what happens in each kind of trouble, and what is still open? |
+//! | [`time`] | When does a trigger fire, exactly: zones, gaps and folds, jitter? |
 //! | [`lifecycle`] | What happens to a run, step by step? Which states do runs, tasks and schedulers have? |
 //! | [`events`] | Which events are there, when do they come, and what do they carry? |
 //! | [`operating`] | How is a scheduler set up, watched, embedded, shut down and tested? |
@@ -17,6 +18,9 @@ pub mod architecture {}
 
 #[doc = include_str!("semantics.md")]
 pub mod semantics {}
+
+#[doc = include_str!("time.md")]
+pub mod time {}
 
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}
