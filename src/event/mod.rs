@@ -221,14 +221,17 @@ impl Serialize for RunReport {
         struct View<'a> {
             #[serde(flatten)]
             run: RunView<'a>,
-            late_ms: i64,
+            /// A missed run says it itself.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            late_ms: Option<i64>,
             duration_ms: f64,
             #[serde(flatten)]
             end: &'a RunEnd,
         }
         View {
             run: (&*self.run).into(),
-            late_ms: self.lateness().num_milliseconds(),
+            late_ms: (!matches!(self.end.outcome, crate::task::Outcome::Missed { .. }))
+                .then(|| self.lateness().num_milliseconds()),
             duration_ms: self.duration().as_secs_f64() * 1e3,
             end: &self.end,
         }

@@ -27,6 +27,8 @@ mod plan;
 mod session;
 mod stage;
 mod tick;
+mod turn;
+mod usher;
 mod wake;
 
 use std::time::Duration;

@@ -78,7 +78,7 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
         ..state.clone()
     };
     let (then, stalled) = match due.next {
-        Ok(None) => (Then::Remove, None),
+        Ok(None) if !spec.trigger.on_shutdown() => (Then::Remove, None),
         Ok(next) => {
             after.next = next;
             (Then::State(after), None)

@@ -36,6 +36,8 @@ pub(super) fn within<T>(
 /// The stores a message may concern, to be asked in order.
 pub(super) struct Session {
     pub stores: Vec<(Alias, StoreAddr)>,
+    /// The trouble with a store that cannot be asked.
+    pub down: Option<Error>,
     pub settings: Arc<Settings>,
 }
 
@@ -73,7 +75,7 @@ pub(super) struct Changed {
 impl Session {
     /// The task, and where it is. A store that does not answer matters only when no other has it.
     pub(super) async fn find(&self, id: &TaskId) -> Result<(Alias, StoreAddr, StoredTask), Error> {
-        let mut trouble = None;
+        let mut trouble = self.down.clone();
         for (alias, addr) in &self.stores {
             match within(&self.settings, addr.get(Get { id: id.clone() })).await {
                 Ok(Some(task)) => return Ok((alias.clone(), addr.clone(), task)),

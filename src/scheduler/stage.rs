@@ -76,6 +76,12 @@ impl StoreSlot {
         }
     }
 
+    /// The error of a store that cannot be asked.
+    pub(super) fn down(&self, alias: &Alias) -> Error {
+        let reason = self.problem.clone().unwrap_or_else(|| "it is not open yet".to_owned());
+        Error::Store { store: alias.clone(), source: StoreError::unavailable(reason) }
+    }
+
     /// Whether a tick may begin.
     pub(super) fn is_ready(&self) -> bool {
         self.addr.is_some() && !self.ticking && self.problem.is_none()
@@ -162,10 +168,7 @@ impl Scheduler {
     /// The address of an open store.
     pub(super) fn store_addr(&self, alias: &Alias) -> Result<StoreAddr, Error> {
         let slot = self.estate.stores.get(alias).ok_or_else(|| self.unknown_store(alias))?;
-        slot.addr.clone().ok_or_else(|| {
-            let reason = slot.problem.clone().unwrap_or_else(|| "it is not open yet".to_owned());
-            Error::Store { store: alias.clone(), source: StoreError::unavailable(reason) }
-        })
+        slot.addr.clone().ok_or_else(|| slot.down(alias))
     }
 
     fn next_generation(&mut self) -> u64 {
@@ -186,7 +189,7 @@ impl Scheduler {
         match slot.keeper.take() {
             Some(Keeper::Source(mut source, policy)) if source.supervised() => {
                 let factory = move |keep| source.start(keep);
-                let notices = ctx.address().recipient();
+                let notices = self.usher.clone().recipient();
                 let guardian = Guardian::new(alias.as_str(), policy, clock, factory, notices).start();
                 slot.keeper = Some(Keeper::Guardian(guardian));
             }
@@ -196,8 +199,12 @@ impl Scheduler {
                 self.store_started(alias, addr, ctx);
             }
             Some(Keeper::Guardian(guardian)) => {
-                guardian.do_send(Restore);
-                slot.keeper = Some(Keeper::Guardian(guardian));
+                slot.keeper = Some(Keeper::Guardian(guardian.clone()));
+                match slot.child.clone() {
+                    // A start that was cut off has left it alive.
+                    Some(addr) => self.store_started(alias, addr, ctx),
+                    None => guardian.do_send(Restore),
+                }
             }
             Some(Keeper::Owner(addr)) => {
                 slot.keeper = Some(Keeper::Owner(addr.clone()));
@@ -268,8 +275,10 @@ impl Scheduler {
             self.tell(Event::RecordUnreadable { store: alias.clone(), id: record.id, cause: record.reason });
         }
         self.report_interrupted(alias, opened.interrupted);
-        self.flush_ends(alias, busy, ctx);
+        self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
+        // A virtual clock stands still until the alarm is set.
+        drop(busy);
     }
 
     fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {
@@ -359,7 +368,7 @@ impl Scheduler {
         match slot.keeper.take() {
             Some(Keeper::Source(mut source, policy)) if source.supervised() => {
                 let factory = move |keep| source.start(keep);
-                let notices = ctx.address().recipient();
+                let notices = self.usher.clone().recipient();
                 let guardian = Guardian::new(alias.as_str(), policy, clock, factory, notices).start();
                 slot.keeper = Some(Keeper::Guardian(guardian));
             }
@@ -381,8 +390,11 @@ impl Scheduler {
     }
 
     fn executor_started(&mut self, alias: &Alias, addr: ExecutorAddr, ctx: &mut Context<Self>) {
-        let attach =
-            Attach { alias: alias.clone(), clock: self.clock().clone(), notices: ctx.address().recipient() };
+        let attach = Attach {
+            alias: alias.clone(),
+            clock: self.clock().clone(),
+            notices: self.usher.clone().recipient(),
+        };
         ctx.spawn(wrap_future(addr.attach(attach)).map(|_, _, _| ()));
         if let Some(slot) = self.estate.executors.get_mut(alias) {
             slot.addr = Some(addr);
@@ -439,7 +451,7 @@ impl Scheduler {
             }
         }
         // The bus has not said yet what is wanted.
-        self.publish(vec![Event::SchedulerRestarted { cause: "its actor panicked".to_owned() }]);
+        self.publish(vec![Event::SchedulerRestarted { cause: "its actor died".to_owned() }]);
     }
 }
 
