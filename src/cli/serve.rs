@@ -37,8 +37,7 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     result
 }
 
-const QUIET: &str =
-    "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
+const QUIET: &str = "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
      callboard::scheduler::lifecycle=off,rustls_platform_verifier=off";
 
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
