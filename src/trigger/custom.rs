@@ -95,11 +95,7 @@ impl PartialEq for Custom {
 impl Custom {
     /// A custom trigger by name, yet to be resolved.
     pub fn new(name: impl Into<String>, params: Value) -> Self {
-        Self {
-            name: name.into().into(),
-            params,
-            found: None,
-        }
+        Self { name: name.into().into(), params, found: None }
     }
 
     /// The same with its implementation at hand.
@@ -119,21 +115,12 @@ impl Custom {
     }
 
     pub(super) fn checked(self) -> Result<Self, TriggerError> {
-        if self.name.is_empty()
-            || self
-                .name
-                .contains(|c: char| c.is_whitespace() || "(){};\"".contains(c))
-        {
-            let reason = format!(
-                "`{}` is not a name; use letters, digits, `_`, `-`, `.` and `:`",
-                self.name
-            );
+        if self.name.is_empty() || self.name.contains(|c: char| c.is_whitespace() || "(){};\"".contains(c)) {
+            let reason = format!("`{}` is not a name; use letters, digits, `_`, `-`, `.` and `:`", self.name);
             return Err(TriggerError::invalid("custom", reason));
         }
         if let Some(found) = &self.found {
-            found
-                .check(&self.params)
-                .map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
+            found.check(&self.params).map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
         }
         Ok(self)
     }
@@ -149,29 +136,23 @@ impl Custom {
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let Some(found) = &self.found else {
             let reason = format!("the custom trigger `{}` has not been resolved", self.name);
-            return Err(SearchError {
-                kind: SearchErrorKind::Unresolved,
-                reason,
-            });
+            return Err(SearchError { kind: SearchErrorKind::Unresolved, reason });
         };
         let custom = |reason: String| SearchError {
             kind: SearchErrorKind::Custom,
             reason: format!("the custom trigger `{}`: {reason}", self.name),
         };
         match found.next(&self.params, from, cx).map_err(custom)? {
-            Some(early) if early < from => Err(custom(format!(
-                "it answered {early}, which is before {from}"
-            ))),
+            Some(early) if early < from => {
+                Err(custom(format!("it answered {early}, which is before {from}")))
+            }
             // Beyond the year 9999 nothing can be written down.
             answer => Ok(answer.filter(|run| run.timestamp() <= LAST_WALL)),
         }
     }
 
     pub(super) fn describe(&self) -> String {
-        let own = self
-            .found
-            .as_ref()
-            .and_then(|found| found.describe(&self.params));
+        let own = self.found.as_ref().and_then(|found| found.describe(&self.params));
         own.unwrap_or_else(|| match &self.params {
             Value::Null => format!("custom trigger `{}`", self.name),
             params => format!("custom trigger `{}` with {params}", self.name),

@@ -28,14 +28,8 @@ struct Footprint {
 }
 
 impl Footprint {
-    const NOTHING: Footprint = Footprint {
-        minutes: [0; WORDS],
-        seconds: 0,
-    };
-    const EVERYTHING: Footprint = Footprint {
-        minutes: [u64::MAX; WORDS],
-        seconds: SECONDS,
-    };
+    const NOTHING: Footprint = Footprint { minutes: [0; WORDS], seconds: 0 };
+    const EVERYTHING: Footprint = Footprint { minutes: [u64::MAX; WORDS], seconds: SECONDS };
 
     fn mark(&mut self, minute: i64) {
         let minute = minute.rem_euclid(MINUTES) as usize;
@@ -57,11 +51,7 @@ impl Footprint {
     /// Whether two can be within `tolerance` seconds of each other. Hours are not looked into.
     fn near(&self, other: &Footprint, tolerance: i64) -> bool {
         let same_second = self.seconds == other.seconds && self.seconds.count_ones() == 1;
-        let minutes = if same_second {
-            tolerance / 60
-        } else {
-            tolerance.saturating_add(59) / 60
-        };
+        let minutes = if same_second { tolerance / 60 } else { tolerance.saturating_add(59) / 60 };
         if minutes > 120 {
             return !self.is_empty() && !other.is_empty();
         }
@@ -135,9 +125,7 @@ impl Footprint {
         }
         let times = (0..MINUTES).filter(|minute| {
             let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
-            weekdays >> day & 1 == 1
-                && sets.hours >> hour & 1 == 1
-                && sets.minutes >> minute & 1 == 1
+            weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
         });
         self.walls(times, sets.seconds, limits.zone(cx), at);
     }
@@ -161,10 +149,7 @@ impl BitOr for Footprint {
     type Output = Footprint;
 
     fn bitor(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a |= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a |= b);
         self.seconds |= other.seconds;
         self
     }
@@ -174,10 +159,7 @@ impl BitAnd for Footprint {
     type Output = Footprint;
 
     fn bitand(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a &= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a &= b);
         self.seconds &= other.seconds;
         self
     }
@@ -194,17 +176,10 @@ pub(super) fn can_meet(
     cx: &Context<'_>,
 ) -> bool {
     let mut zones = Vec::new();
-    triggers
-        .iter()
-        .for_each(|trigger| collect_zones(trigger, cx, &mut zones));
+    triggers.iter().for_each(|trigger| collect_zones(trigger, cx, &mut zones));
     let from = ceil_seconds(from);
-    let ends = zones
-        .iter()
-        .flat_map(|zone| zone.segments().iter().map(|segment| segment.end));
-    let mut cuts: Vec<i64> = ends
-        .filter(|end| (from..=LAST_WALL).contains(end))
-        .chain([from])
-        .collect();
+    let ends = zones.iter().flat_map(|zone| zone.segments().iter().map(|segment| segment.end));
+    let mut cuts: Vec<i64> = ends.filter(|end| (from..=LAST_WALL).contains(end)).chain([from]).collect();
     cuts.sort_unstable();
     cuts.dedup();
     let mut known: Vec<Vec<i64>> = Vec::new();
@@ -212,31 +187,18 @@ pub(super) fn can_meet(
     for cut in cuts {
         // Runs that a gap moved to its end are in no footprint.
         let change = cut > from;
-        if change
-            && triggers
-                .iter()
-                .all(|trigger| meets_at(trigger, cut, tolerance, cx))
-        {
+        if change && triggers.iter().all(|trigger| meets_at(trigger, cut, tolerance, cx)) {
             return true;
         }
-        let offsets: Vec<i64> = zones
-            .iter()
-            .map(|zone| zone.segment(zone.at(cut)).offset)
-            .collect();
+        let offsets: Vec<i64> = zones.iter().map(|zone| zone.segment(zone.at(cut)).offset).collect();
         if known.contains(&offsets) {
             continue;
         }
         known.push(offsets);
-        let footprints: Vec<Footprint> = triggers
-            .iter()
-            .map(|trigger| Footprint::of(trigger, cut, cx))
-            .collect();
+        let footprints: Vec<Footprint> =
+            triggers.iter().map(|trigger| Footprint::of(trigger, cut, cx)).collect();
         if tolerance.is_zero() {
-            if !footprints
-                .iter()
-                .fold(Footprint::EVERYTHING, |all, one| all & *one)
-                .is_empty()
-            {
+            if !footprints.iter().fold(Footprint::EVERYTHING, |all, one| all & *one).is_empty() {
                 return true;
             }
             continue;
@@ -244,21 +206,12 @@ pub(super) fn can_meet(
         // Runs on both sides of a change can be near each other: all offsets go together.
         before = match before.is_empty() {
             true => footprints,
-            false => before
-                .into_iter()
-                .zip(footprints)
-                .map(|(a, b)| a | b)
-                .collect(),
+            false => before.into_iter().zip(footprints).map(|(a, b)| a | b).collect(),
         };
     }
     // Fractions of a second count as a whole one.
-    let seconds = tolerance
-        .num_seconds()
-        .saturating_add(i64::from(tolerance.subsec_nanos() > 0));
-    let mut pairs = before
-        .iter()
-        .enumerate()
-        .flat_map(|(n, a)| before[n + 1..].iter().map(move |b| (a, b)));
+    let seconds = tolerance.num_seconds().saturating_add(i64::from(tolerance.subsec_nanos() > 0));
+    let mut pairs = before.iter().enumerate().flat_map(|(n, a)| before[n + 1..].iter().map(move |b| (a, b)));
     !before.is_empty() && pairs.all(|(a, b)| a.near(b, seconds))
 }
 
@@ -270,16 +223,10 @@ fn collect_zones(trigger: &Trigger, cx: &Context<'_>, zones: &mut Vec<&'static Z
         Trigger::Quartz(quartz) => quartz.limits().zone(cx),
         Trigger::CalendarInterval(interval) => interval.zone(cx),
         Trigger::Or(or) => {
-            return or
-                .triggers()
-                .iter()
-                .for_each(|part| collect_zones(part, cx, zones));
+            return or.triggers().iter().for_each(|part| collect_zones(part, cx, zones));
         }
         Trigger::And(and) => {
-            return and
-                .triggers()
-                .iter()
-                .for_each(|part| collect_zones(part, cx, zones));
+            return and.triggers().iter().for_each(|part| collect_zones(part, cx, zones));
         }
         Trigger::Except(except) => return collect_zones(except.trigger(), cx, zones),
         Trigger::Date(_) | Trigger::Interval(_) | Trigger::Custom(_) | Trigger::Shutdown => return,
@@ -328,10 +275,7 @@ impl Lattice {
 
 /// The common moments of the intervals among the triggers, by the Chinese remainder theorem.
 /// `None` when there are none to combine, or the numbers grow too large.
-pub(super) fn lattice(
-    triggers: &[Trigger],
-    cx: &Context<'_>,
-) -> Result<Option<Lattice>, NeverMeet> {
+pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<Lattice>, NeverMeet> {
     let mut all: Option<Lattice> = None;
     for trigger in triggers {
         let Trigger::Interval(interval) = trigger else {
@@ -353,9 +297,7 @@ pub(super) fn lattice(
         if apart % common != 0 {
             return Err(NeverMeet);
         }
-        let turns = (apart / common)
-            .checked_mul(inverse)
-            .map(|turns| turns.rem_euclid(one.step / common));
+        let turns = (apart / common).checked_mul(inverse).map(|turns| turns.rem_euclid(one.step / common));
         let start = turns
             .and_then(|turns| turns.checked_mul(both.step))
             .and_then(|offset| both.start.checked_add(offset));
@@ -410,21 +352,10 @@ pub(super) fn covers(outer: &Trigger, inner: &Trigger, cx: &Context<'_>) -> bool
     let (sets, every_year, limits, gap, fold) = outer;
     let unbounded = every_year && limits.start_at.is_none() && limits.end_at.is_none();
     let whole_day = |sets: &Sets| {
-        sets.days == Sets::MIDNIGHT.days
-            && sets.weekdays == 0x7f
-            && sets.weeks == Sets::MIDNIGHT.weeks
+        sets.days == Sets::MIDNIGHT.days && sets.weekdays == 0x7f && sets.weeks == Sets::MIDNIGHT.weeks
     };
-    let same_days = Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..sets
-    } == Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..inner.0
-    };
+    let same_days = Sets { seconds: 0, minutes: 0, hours: 0, ..sets }
+        == Sets { seconds: 0, minutes: 0, hours: 0, ..inner.0 };
     let days = same_days || (whole_day(&sets) && sets.months & inner.0.months == inner.0.months);
     let times = sets.seconds & inner.0.seconds == inner.0.seconds
         && sets.minutes & inner.0.minutes == inner.0.minutes

@@ -56,11 +56,8 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
         Value::String(text) => text.parse().map_err(|error| format!("{error}"))?,
         json => Trigger::deserialize(json).map_err(|error| error.to_string())?,
     };
-    let zone = question
-        .timezone
-        .as_deref()
-        .map_or(Ok(Tz::UTC), zone_named)
-        .map_err(|error| error.to_string())?;
+    let zone =
+        question.timezone.as_deref().map_or(Ok(Tz::UTC), zone_named).map_err(|error| error.to_string())?;
     let from = match &question.after {
         Some(after) => DateTime::parse_from_rfc3339(after)
             .map_err(|error| format!("after: {error}"))?
@@ -71,11 +68,7 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
         Value::String(id) => id.clone(),
         id => id.to_string(),
     };
-    let cx = Context {
-        zone,
-        anchor: from,
-        key: &key,
-    };
+    let cx = Context { zone, anchor: from, key: &key };
     let (count, zone) = (question.count.unwrap_or(1).min(MOST), trigger.zone(&cx));
     let mut got = Vec::new();
     let mut next = trigger.next(from, &cx);
@@ -96,11 +89,7 @@ pub(crate) fn rfc3339(at: DateTime<Utc>, zone: Tz) -> String {
         return at.to_rfc3339_opts(SecondsFormat::AutoSi, false);
     };
     let seconds = offset.local_minus_utc();
-    let (sign, seconds) = if seconds < 0 {
-        ('-', -seconds)
-    } else {
-        ('+', seconds)
-    };
+    let (sign, seconds) = if seconds < 0 { ('-', -seconds) } else { ('+', seconds) };
     let mut text = format!(
         "{}{sign}{:02}:{:02}",
         wall.format("%Y-%m-%dT%H:%M:%S%.f"),

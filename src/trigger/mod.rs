@@ -106,11 +106,7 @@ impl Trigger {
     ///
     /// # Errors
     /// [`SearchError`] when the search gave up; never to be taken for "finished".
-    pub fn next(
-        &self,
-        from: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+    pub fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
         self.seek(from, cx, &mut Budget::new())
     }
 
@@ -126,16 +122,8 @@ impl Trigger {
             Trigger::Date(date) => Ok(date.next(from, cx)),
             Trigger::Interval(interval) => Ok(interval.next(from, cx)),
             Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), ceil_seconds(from), cx)),
-            Trigger::Crontab(crontab) => {
-                Ok(crontab
-                    .pattern()
-                    .run(crontab.limits(), ceil_seconds(from), cx))
-            }
-            Trigger::Quartz(quartz) => {
-                Ok(quartz
-                    .pattern()
-                    .run(quartz.limits(), ceil_seconds(from), cx))
-            }
+            Trigger::Crontab(crontab) => Ok(crontab.pattern().run(crontab.limits(), ceil_seconds(from), cx)),
+            Trigger::Quartz(quartz) => Ok(quartz.pattern().run(quartz.limits(), ceil_seconds(from), cx)),
             Trigger::CalendarInterval(interval) => Ok(interval.next(from, cx)),
             Trigger::And(and) => and.next(from, cx, budget),
             Trigger::Or(or) => or.next(from, cx, budget),
@@ -149,11 +137,7 @@ impl Trigger {
     ///
     /// # Errors
     /// As for [`Trigger::next`].
-    pub fn after(
-        &self,
-        time: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+    pub fn after(&self, time: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
         // Patterns run at whole seconds, which spares them the arithmetic.
         let (pattern, limits) = match self {
             Trigger::Cron(cron) => (cron.pattern(), cron.limits()),
@@ -183,11 +167,7 @@ impl Trigger {
     /// # Ok::<(), callboard::trigger::TriggerError>(())
     /// ```
     pub fn times<'a>(&'a self, from: DateTime<Utc>, cx: &Context<'a>) -> Times<'a> {
-        Times {
-            trigger: self,
-            cx: *cx,
-            from: Some(from),
-        }
+        Times { trigger: self, cx: *cx, from: Some(from) }
     }
 
     /// When the run of `nominal` is due: the nominal time plus the trigger's jitter for this task.
@@ -216,17 +196,11 @@ impl Trigger {
         let top = u64::try_from(most.num_milliseconds()).unwrap_or(0);
         let picked = jitter::pick(cx.key, nominal.timestamp_millis(), top);
         let delay = i64::try_from(picked).unwrap_or(0);
-        nominal
-            .checked_add_signed(TimeDelta::milliseconds(delay))
-            .unwrap_or(nominal)
+        nominal.checked_add_signed(TimeDelta::milliseconds(delay)).unwrap_or(nominal)
     }
 
     /// The jitter that applies to a run, and the end it must not pass.
-    fn spread(
-        &self,
-        nominal: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) -> (Duration, Option<DateTime<Utc>>) {
+    fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
         let of = |limits: &Limits| (limits.jitter, limits.end(limits.zone(cx)));
         let runs = |trigger: &&Trigger| trigger.next(nominal, cx) == Ok(Some(nominal));
         match self {
@@ -237,11 +211,7 @@ impl Trigger {
             Trigger::CalendarInterval(interval) => (interval.jitter(), interval.last_moment(cx)),
             // Of the parts that run now the one that waits least.
             Trigger::Or(or) => {
-                let parts = or
-                    .triggers()
-                    .iter()
-                    .filter(runs)
-                    .map(|part| part.spread(nominal, cx));
+                let parts = or.triggers().iter().filter(runs).map(|part| part.spread(nominal, cx));
                 parts.min_by_key(|(jitter, _)| *jitter).unwrap_or_default()
             }
             // All parts agree on the run, so the strictest one decides.
@@ -316,13 +286,9 @@ impl Trigger {
         let resolve = |part: &Trigger| part.resolve(lookup);
         match self {
             Trigger::Custom(custom) => {
-                let unknown = || TriggerError::UnknownCustom {
-                    name: custom.name().into(),
-                };
+                let unknown = || TriggerError::UnknownCustom { name: custom.name().into() };
                 let found = lookup(custom.name()).ok_or_else(unknown)?;
-                Ok(Trigger::Custom(Arc::new(
-                    Custom::clone(custom).with(found).checked()?,
-                )))
+                Ok(Trigger::Custom(Arc::new(Custom::clone(custom).with(found).checked()?)))
             }
             Trigger::Or(or) => Ok(Trigger::Or(Arc::new(or.map(&resolve)?))),
             Trigger::And(and) => Ok(Trigger::And(Arc::new(and.map(&resolve)?))),
@@ -337,9 +303,9 @@ impl Trigger {
     /// [`TriggerError::NeverFires`] with the reason.
     pub fn check(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<(), TriggerError> {
         match self.next(from, cx)? {
-            None if !self.on_shutdown() => Err(TriggerError::NeverFires {
-                reason: warn::never(self, from, cx),
-            }),
+            None if !self.on_shutdown() => {
+                Err(TriggerError::NeverFires { reason: warn::never(self, from, cx) })
+            }
             _ => Ok(()),
         }
     }

@@ -62,11 +62,7 @@ impl<Z: TimeZone> From<DateTime<Z>> for Moment {
     fn from(at: DateTime<Z>) -> Self {
         let offset = at.offset().fix();
         // Text has offsets in whole minutes: a local mean time is kept as UTC.
-        let offset = if offset.local_minus_utc() % 60 == 0 {
-            offset
-        } else {
-            Utc.fix()
-        };
+        let offset = if offset.local_minus_utc() % 60 == 0 { offset } else { Utc.fix() };
         Moment::Exact(without_leap_second(at.to_utc()).with_timezone(&offset))
     }
 }
@@ -103,12 +99,7 @@ impl FromStr for Moment {
         if let Ok(at) = DateTime::parse_from_rfc3339(text) {
             return Ok(at.into());
         }
-        for format in [
-            "%Y-%m-%dT%H:%M:%S%.f",
-            "%Y-%m-%d %H:%M:%S%.f",
-            "%Y-%m-%dT%H:%M",
-            "%Y-%m-%d %H:%M",
-        ] {
+        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
             if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
                 return Ok(naive.into());
             }

@@ -17,37 +17,12 @@ use chrono_tz::Tz;
 /// Name, crontab, the same for the `cron` crate (seconds first, 1 = Sunday) where it can say it,
 /// the same for saffron where it can.
 const PATTERNS: [(&str, &str, Option<&str>, Option<&str>); 8] = [
-    (
-        "every minute",
-        "* * * * *",
-        Some("0 * * * * *"),
-        Some("* * * * *"),
-    ),
-    (
-        "every 5 minutes",
-        "*/5 * * * *",
-        Some("0 */5 * * * *"),
-        Some("*/5 * * * *"),
-    ),
+    ("every minute", "* * * * *", Some("0 * * * * *"), Some("* * * * *")),
+    ("every 5 minutes", "*/5 * * * *", Some("0 */5 * * * *"), Some("*/5 * * * *")),
     ("daily", "0 0 * * *", Some("0 0 0 * * *"), Some("0 0 * * *")),
-    (
-        "weekdays 08:30",
-        "30 8 * * 1-5",
-        Some("0 30 8 * * 2-6"),
-        Some("30 8 * * MON-FRI"),
-    ),
-    (
-        "29 February",
-        "0 0 29 2 *",
-        Some("0 0 0 29 2 *"),
-        Some("0 0 29 2 *"),
-    ),
-    (
-        "yearly",
-        "0 0 1 1 *",
-        Some("0 0 0 1 1 *"),
-        Some("0 0 1 1 *"),
-    ),
+    ("weekdays 08:30", "30 8 * * 1-5", Some("0 30 8 * * 2-6"), Some("30 8 * * MON-FRI")),
+    ("29 February", "0 0 29 2 *", Some("0 0 0 29 2 *"), Some("0 0 29 2 *")),
+    ("yearly", "0 0 1 1 *", Some("0 0 0 1 1 *"), Some("0 0 1 1 *")),
     ("every 10 s", "*/10 * * * * *", Some("*/10 * * * * *"), None),
     ("last Friday", "0 22 * * 5L", None, Some("0 22 * * 6L")),
 ];
@@ -75,11 +50,7 @@ fn next(zone: Tz, starts: &[DateTime<Utc>]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, crontab, quartz, saffron) in PATTERNS {
         let ours: Trigger = crontab.parse().unwrap();
-        let cx = Context {
-            zone,
-            anchor: starts[0],
-            key: "task",
-        };
+        let cx = Context { zone, anchor: starts[0], key: "task" };
         let quartz = quartz.map(|line| cron::Schedule::from_str(line).unwrap());
         let croner = croner::parser::CronParser::builder()
             .seconds(croner::parser::Seconds::Optional)
@@ -87,16 +58,8 @@ fn next(zone: Tz, starts: &[DateTime<Utc>]) -> Vec<Row> {
             .parse(crontab)
             .unwrap();
         // saffron knows UTC only.
-        let saffron = saffron
-            .filter(|_| zone == Tz::UTC)
-            .map(|line| line.parse::<saffron::Cron>().unwrap());
-        let mut row = Row {
-            name,
-            ours: None,
-            saffron: None,
-            cron: None,
-            croner: None,
-        };
+        let saffron = saffron.filter(|_| zone == Tz::UTC).map(|line| line.parse::<saffron::Cron>().unwrap());
+        let mut row = Row { name, ours: None, saffron: None, cron: None, croner: None };
         for _ in 0..ROUNDS {
             best(&mut row.ours, starts.len(), &mut || {
                 for from in starts {
@@ -131,16 +94,8 @@ fn next(zone: Tz, starts: &[DateTime<Utc>]) -> Vec<Row> {
 fn parse() -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, crontab, quartz, saffron) in PATTERNS {
-        let mut row = Row {
-            name,
-            ours: None,
-            saffron: None,
-            cron: None,
-            croner: None,
-        };
-        let parser = croner::parser::CronParser::builder()
-            .seconds(croner::parser::Seconds::Optional)
-            .build();
+        let mut row = Row { name, ours: None, saffron: None, cron: None, croner: None };
+        let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Optional).build();
         for _ in 0..ROUNDS {
             best(&mut row.ours, 500, &mut || {
                 for _ in 0..500 {
@@ -192,34 +147,17 @@ fn table(title: &str, rows: &[Row]) {
         println!("| {} | {ours:.0} |{cells}", row.name);
     }
     let mean = |(sum, n): (f64, i32)| {
-        if n > 0 {
-            format!("{:.1}×", (sum / f64::from(n)).exp())
-        } else {
-            "–".into()
-        }
+        if n > 0 { format!("{:.1}×", (sum / f64::from(n)).exp()) } else { "–".into() }
     };
-    println!(
-        "| geometric mean | 1× | {} | {} | {} |",
-        mean(means[0]),
-        mean(means[1]),
-        mean(means[2])
-    );
+    println!("| geometric mean | 1× | {} | {} | {} |", mean(means[0]), mean(means[1]), mean(means[2]));
 }
 
 fn main() {
     let first = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
-    let starts: Vec<DateTime<Utc>> = (0..1024)
-        .map(|n| first + TimeDelta::seconds(n * 92_821))
-        .collect();
+    let starts: Vec<DateTime<Utc>> = (0..1024).map(|n| first + TimeDelta::seconds(n * 92_821)).collect();
     let began = Instant::now();
     table("Next run in UTC", &next(Tz::UTC, &starts));
-    table(
-        "Next run in America/New_York",
-        &next(Tz::America__New_York, &starts),
-    );
+    table("Next run in America/New_York", &next(Tz::America__New_York, &starts));
     table("Parsing", &parse());
-    eprintln!(
-        "\n{:.0?} in all",
-        Duration::from_secs(began.elapsed().as_secs())
-    );
+    eprintln!("\n{:.0?} in all", Duration::from_secs(began.elapsed().as_secs()));
 }
