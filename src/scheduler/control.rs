@@ -156,6 +156,7 @@ impl Scheduler {
         let checked = self.store_addr(&store).and_then(|addr| {
             let mut spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
             self.check_spec(&spec, &store)?;
+            spec.trigger = self.settings.registry.resolve(&spec.trigger)?;
             if let TaskHandler::Named(name) = &mut spec.handler
                 && let Some(shared) = self.settings.registry.shared_name(name)
             {
@@ -212,7 +213,8 @@ pub(super) fn pending_info(pending: &Pending, settings: &Settings) -> Result<Tas
     let Pending { task, since } = pending;
     let store = task.store.clone().unwrap_or_else(|| settings.defaults.store.clone());
     let (first_run, paused) = (task.first_run, task.paused);
-    let spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
+    let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
+    spec.trigger = settings.registry.resolve(&spec.trigger)?;
     let state = plan::add(&spec, first_run, paused, *since).map_err(|error| error.about(&spec.id))?;
     Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
 }
@@ -287,7 +289,8 @@ impl Scheduler {
         let executors = self.executor_names();
         let change = async move {
             let decide = |task: &StoredTask| {
-                let spec = changes.clone().apply(&task.spec)?;
+                let mut spec = changes.clone().apply(&task.spec)?;
+                spec.trigger = registry.registry.resolve(&spec.trigger)?;
                 if let TaskHandler::Named(name) = &spec.handler {
                     registry.registry.find(name)?;
                 }
@@ -516,6 +519,7 @@ impl Scheduler {
         if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
+        self.estate.flight.depart(&run);
         let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
         // A refusal is sent before the executor answers: it is in the mailbox ahead of this.
         let myself = ctx.address();

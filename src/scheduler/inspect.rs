@@ -51,7 +51,7 @@ impl Scheduler {
             for (alias, addr) in stores {
                 let found = within(&settings, addr.list(List)).await;
                 let found = found.map_err(|error| Error::store(&alias, error))?;
-                tasks.extend(found.into_iter().map(|task| (alias.clone(), task)));
+                tasks.extend(found.into_iter().map(|task| (alias.clone(), settings.resolved(task))));
             }
             Ok(tasks)
         };

@@ -1,5 +1,7 @@
 //! The stores and executors of a scheduler: added, removed, lost and found again.
 
+use std::sync::Arc;
+
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,10 +17,10 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::executor::message::{Attach, Drain};
 use crate::executor::{ExecutorAddr, ExecutorSource};
-use crate::store::message::{Close, Open, Opened};
+use crate::store::message::{Close, Get, Open, Opened};
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
 use crate::supervision::{ChildChange, ChildNotice, Dismiss, Guardian, RestartPolicy, Restore};
-use crate::task::{Alias, RunEnd, RunId, RunRecord, TaskId};
+use crate::task::{Alias, Run, RunEnd, RunId, RunRecord, TaskId};
 
 /// What looks after the actor of a store or an executor.
 pub(super) enum Keeper<S: ?Sized, A: Clone + Send + 'static> {
@@ -450,8 +452,33 @@ impl Scheduler {
                 self.store_started(&alias, child, ctx);
             }
         }
+        for run in self.estate.flight.stranded() {
+            self.settle_stranded(run, ctx);
+        }
         // The bus has not said yet what is wanted.
         self.publish(vec![Event::SchedulerRestarted { cause: "its actor died".to_owned() }]);
+    }
+}
+
+impl Scheduler {
+    /// A predecessor decided on this run and died before it handed it over. If its store had
+    /// written the decision down, the run is interrupted; if not, the task is still due.
+    fn settle_stranded(&mut self, run: Arc<Run>, ctx: &mut Context<Self>) {
+        let child = self.estate.stores.get(&run.store).and_then(|slot| slot.child.clone());
+        let Some(addr) = child else {
+            return self.interrupt(vec![run], "the scheduler died before it was submitted");
+        };
+        let busy = self.clock().busy();
+        let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
+        ctx.spawn(task.map(move |task, scheduler, ctx| {
+            match task {
+                Ok(Some(task)) if task.state.last_run.is_none_or(|last| last < run.nominal) => {
+                    scheduler.estate.flight.leave(&run);
+                }
+                _ => scheduler.interrupt(vec![run.clone()], "the scheduler died before it was submitted"),
+            }
+            scheduler.flush_ends(&run.store, busy, ctx);
+        }));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Triggers of the user's own making.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -120,7 +121,9 @@ impl Custom {
             return Err(TriggerError::invalid("custom", reason));
         }
         if let Some(found) = &self.found {
-            found.check(&self.params).map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
+            let checked = catch_unwind(AssertUnwindSafe(|| found.check(&self.params)));
+            let checked = checked.unwrap_or_else(|_| Err("its check panicked".to_owned()));
+            checked.map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
         }
         Ok(self)
     }
@@ -142,7 +145,9 @@ impl Custom {
             kind: SearchErrorKind::Custom,
             reason: format!("the custom trigger `{}`: {reason}", self.name),
         };
-        match found.next(&self.params, from, cx).map_err(custom)? {
+        // An implementation that panics fails alone: whoever asks is not the one to die of it.
+        let answer = catch_unwind(AssertUnwindSafe(|| found.next(&self.params, from, cx)));
+        match answer.unwrap_or_else(|_| Err("it panicked".to_owned())).map_err(custom)? {
             Some(early) if early < from => {
                 Err(custom(format!("it answered {early}, which is before {from}")))
             }
@@ -152,7 +157,10 @@ impl Custom {
     }
 
     pub(super) fn describe(&self) -> String {
-        let own = self.found.as_ref().and_then(|found| found.describe(&self.params));
+        let own = self
+            .found
+            .as_ref()
+            .and_then(|found| catch_unwind(AssertUnwindSafe(|| found.describe(&self.params))).ok().flatten());
         own.unwrap_or_else(|| match &self.params {
             Value::Null => format!("custom trigger `{}`", self.name),
             params => format!("custom trigger `{}` with {params}", self.name),
