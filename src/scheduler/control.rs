@@ -521,11 +521,11 @@ impl Scheduler {
         }
         self.estate.flight.depart(&run);
         let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
-        // A refusal is sent before the executor answers: it is in the mailbox ahead of this.
-        let myself = ctx.address();
+        // A refusal is sent before the executor answers: it is on its way here ahead of this.
+        let heard = self.hear_out(ctx);
         let taken = async move {
             let taken = taken.await;
-            myself.send(Barrier).await.ok();
+            heard.await;
             taken
         };
         Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, _| {
@@ -538,15 +538,4 @@ impl Scheduler {
             }
         }))
     }
-}
-
-/// Answered when everything that was in the mailbox before it has been dealt with.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Barrier;
-
-impl Handler<Barrier> for Scheduler {
-    type Result = ();
-
-    fn handle(&mut self, _: Barrier, _: &mut Self::Context) {}
 }

@@ -7,9 +7,8 @@ use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 
-use super::SchedulerState;
 use super::actor::Scheduler;
-use super::message::{AddExecutor, AddStore, RemoveExecutor, RemoveStore, RestoreExecutor};
+use super::message::{AddExecutor, AddStore, RemoveExecutor, RemoveStore, RestoreExecutor, RestoreStore};
 use super::session::within;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
@@ -646,16 +645,46 @@ impl Handler<RemoveExecutor> for Scheduler {
 }
 
 impl Handler<RestoreExecutor> for Scheduler {
-    type Result = Result<(), Error>;
+    type Result = ResponseActFuture<Self, Result<(), Error>>;
 
     fn handle(&mut self, RestoreExecutor(alias): RestoreExecutor, ctx: &mut Self::Context) -> Self::Result {
-        if !self.estate.executors.contains_key(&alias) {
-            return Err(Error::UnknownExecutor { alias: alias.to_string(), known: self.executor_names() });
-        }
-        if matches!(self.state(), SchedulerState::Stopped | SchedulerState::Starting) {
-            return Err(Error::NotRunning);
-        }
-        self.raise_executor(&alias, ctx);
-        Ok(())
+        let Some(slot) = self.estate.executors.get(&alias) else {
+            let known = self.executor_names();
+            return Box::pin(ready(Err(Error::UnknownExecutor { alias: alias.to_string(), known })));
+        };
+        let guardian = match &slot.keeper {
+            Some(Keeper::Guardian(guardian)) if self.is_open() => Some(guardian.clone()),
+            Some(_) if self.is_open() => None,
+            _ => return Box::pin(ready(Err(Error::NotRunning))),
+        };
+        Box::pin(wrap_future(restored(guardian, self.hear_out(ctx))))
     }
+}
+
+impl Handler<RestoreStore> for Scheduler {
+    type Result = ResponseActFuture<Self, Result<(), Error>>;
+
+    fn handle(&mut self, RestoreStore(alias): RestoreStore, ctx: &mut Self::Context) -> Self::Result {
+        let Some(slot) = self.estate.stores.get(&alias) else {
+            return Box::pin(ready(Err(self.unknown_store(&alias))));
+        };
+        let guardian = match &slot.keeper {
+            Some(Keeper::Guardian(guardian)) if self.is_open() => Some(guardian.clone()),
+            Some(_) if self.is_open() => None,
+            _ => return Box::pin(ready(Err(Error::NotRunning))),
+        };
+        Box::pin(wrap_future(restored(guardian, self.hear_out(ctx))))
+    }
+}
+
+/// Has the guardian start its child again, and waits until the scheduler knows of it.
+async fn restored<A: Clone + Send + 'static>(
+    guardian: Option<Addr<Guardian<A>>>,
+    heard: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    if let Some(guardian) = guardian {
+        guardian.send(Restore).await?;
+    }
+    heard.await;
+    Ok(())
 }

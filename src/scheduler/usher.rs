@@ -41,6 +41,35 @@ impl Usher {
     }
 }
 
+/// Answered when everything that was in the mailbox before it has been dealt with.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Barrier;
+
+impl Handler<Barrier> for Usher {
+    type Result = ();
+
+    fn handle(&mut self, _: Barrier, _: &mut Self::Context) {}
+}
+
+impl Handler<Barrier> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: Barrier, _: &mut Self::Context) {}
+}
+
+impl Scheduler {
+    /// A future that ends when the notices that were sent before its first poll have been dealt
+    /// with here.
+    pub(super) fn hear_out(&self, ctx: &mut Context<Self>) -> impl Future<Output = ()> + use<> {
+        let (usher, myself) = (self.usher.clone(), ctx.address());
+        async move {
+            usher.send(Barrier).await.ok();
+            myself.send(Barrier).await.ok();
+        }
+    }
+}
+
 impl Actor for Usher {
     type Context = Context<Self>;
 }
