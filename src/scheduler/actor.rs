@@ -9,7 +9,7 @@ use futures::channel::oneshot;
 
 use super::SchedulerState;
 use super::flight::Flight;
-use super::stage::{ExecutorSlot, StoreSlot};
+use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;

@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use super::actor::{Estate, Scheduler, Settings};
 use super::handle::Handle;
 use super::message::Start;
-use super::stage::{ExecutorSlot, StoreSlot};
+use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;

@@ -143,8 +143,7 @@ impl Scheduler {
             }
         }
         if !self.estate.executors.contains_key(&spec.executor) {
-            let alias = spec.executor.to_string();
-            return Err(Error::UnknownExecutor { alias, known: self.executor_names() });
+            return Err(self.unknown_executor(&spec.executor));
         }
         Ok(())
     }
