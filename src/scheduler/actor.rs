@@ -9,13 +9,14 @@ use futures::channel::oneshot;
 
 use super::SchedulerState;
 use super::flight::Flight;
+use super::pending::PendingTasks;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
-use crate::task::{Alias, OwnerId, Registry, RunId, Task, TaskDefaults};
+use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults};
 
 /// The actor that conducts: it owns the lifecycle, the timer, the aliases of stores and executors,
 /// the tasks that wait for the start and the runs in flight. See the [module](super).
@@ -65,7 +66,7 @@ pub(super) struct Estate {
     pub state: Lifecycle,
     pub stores: BTreeMap<Alias, StoreSlot>,
     pub executors: BTreeMap<Alias, ExecutorSlot>,
-    pub pending: Vec<Pending>,
+    pub pending: PendingTasks,
     pub flight: Flight,
     pub owner: Option<OwnerId>,
     pub serial: u64,
@@ -73,13 +74,6 @@ pub(super) struct Estate {
     pub generation: u64,
     /// What ends with the scheduler, once no handle is left.
     pub retired: Option<(ArbiterHandle, Option<System>)>,
-}
-
-/// A task that waits for the start.
-pub(super) struct Pending {
-    pub task: Task,
-    /// When it was added: its schedule counts from then.
-    pub since: DateTime<Utc>,
 }
 
 /// Where the scheduler is in its life.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::channel::oneshot;
 
-use super::actor::{Pending, Scheduler, Settings};
+use super::actor::Scheduler;
 use super::message::*;
 use super::plan;
 use super::session::{Changed, Decision, Session, within};
@@ -50,23 +50,6 @@ impl Scheduler {
         Ok(Session { stores, down, settings: self.settings.clone() })
     }
 
-    /// The same for a message about the task `id`, unless it is pending.
-    fn pending(&mut self, id: &TaskId, store: Option<&Alias>) -> Option<&mut Pending> {
-        let defaults = &self.settings.defaults;
-        self.estate.pending.iter_mut().find(|Pending { task, .. }| {
-            task.id.as_ref() == Some(id)
-                && store.is_none_or(|store| task.store.as_ref().unwrap_or(&defaults.store) == store)
-        })
-    }
-
-    fn pending_info(&mut self, id: &TaskId) -> Result<TaskInfo, Error> {
-        let settings = self.settings.clone();
-        match self.pending(id, None) {
-            Some(pending) => pending_info(pending, &settings),
-            None => Err(Error::UnknownTask(id.clone())),
-        }
-    }
-
     /// Carries out a change, tells of it, and lets the answer out when no tick is under way that
     /// has seen the task as it was before: what the tick has decided is submitted first.
     fn carry_out(
@@ -75,8 +58,9 @@ impl Scheduler {
     ) -> impl ActorFuture<Self, Output = Result<Changed, Error>> + 'static {
         wrap_future::<_, Self>(change)
             .map(|changed, scheduler, ctx| {
-                if let Ok(changed) = &changed {
-                    scheduler.note_change(changed, ctx);
+                match &changed {
+                    Ok(changed) => scheduler.note_change(changed, ctx),
+                    Err(error) => scheduler.note_error(error, ctx),
                 }
                 changed
             })
@@ -93,6 +77,17 @@ impl Scheduler {
                 };
                 wrap_future(wait)
             })
+    }
+
+    /// A store that does not answer is opened again, also when only somebody's request showed it.
+    fn note_error(&mut self, error: &Error, ctx: &mut Context<Self>) {
+        if let Error::Store { store, source } = error
+            && source.is_retryable()
+            && self.estate.stores.get(store).is_some_and(|slot| slot.addr.is_some())
+        {
+            self.store_failed(store, source);
+            self.arm(ctx);
+        }
     }
 
     fn note_change(&mut self, changed: &Changed, ctx: &mut Context<Self>) {
@@ -129,7 +124,7 @@ impl Scheduler {
     }
 
     /// Whether the task's code and executor are there, and its store can keep it.
-    fn check_spec(&self, spec: &TaskSpec, store: &Alias) -> Result<(), Error> {
+    pub(super) fn check_spec(&self, spec: &TaskSpec, store: &Alias) -> Result<(), Error> {
         match &spec.handler {
             TaskHandler::Named(name) => {
                 self.settings.registry.find(name)?;
@@ -194,7 +189,7 @@ impl Scheduler {
             }
         };
         let told = wrap_future::<_, Self>(added).map(|added, scheduler, ctx| {
-            let (new, changed) = added?;
+            let (new, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
             if new {
                 scheduler.tell(Event::TaskAdded { id: changed.id.clone(), store: changed.store.clone() });
                 scheduler.note_due(&changed.store, changed.task.as_ref(), ctx);
@@ -205,17 +200,6 @@ impl Scheduler {
         });
         Box::pin(told)
     }
-}
-
-/// The snapshot of a task that waits for the start.
-pub(super) fn pending_info(pending: &Pending, settings: &Settings) -> Result<TaskInfo, Error> {
-    let Pending { task, since } = pending;
-    let store = task.store.clone().unwrap_or_else(|| settings.defaults.store.clone());
-    let (first_run, paused) = (task.first_run, task.paused);
-    let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
-    spec.trigger = settings.registry.resolve(&spec.trigger)?;
-    let state = plan::add(&spec, first_run, paused, *since).map_err(|error| error.about(&spec.id))?;
-    Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
 }
 
 impl Handler<AddTask> for Scheduler {
@@ -234,26 +218,7 @@ impl Scheduler {
         if self.permit() == Permit::Open {
             return self.commit_task(task, since);
         }
-        // What can be known before the start is said now.
-        let pending = Pending { task, since };
-        let checked = pending_info(&pending, &self.settings).and_then(|info| {
-            self.check_spec(&info.spec, &info.store)?;
-            match self.estate.stores.contains_key(&info.store) {
-                true => Ok(info),
-                false => Err(self.unknown_store(&info.store)),
-            }
-        });
-        let info = match checked {
-            Ok(info) => info,
-            Err(error) => return fail(error),
-        };
-        let id = info.id().clone();
-        match self.pending(&id, Some(&info.store)) {
-            Some(existing) if pending.task.replace_existing => *existing = pending,
-            Some(_) => return fail(Error::TaskExists(id)),
-            None => self.estate.pending.push(pending),
-        }
-        Box::pin(ready(Ok(id)))
+        Box::pin(ready(self.wait_for_start(task, since)))
     }
 }
 
@@ -268,17 +233,7 @@ impl Handler<UpdateTask> for Scheduler {
 impl Scheduler {
     fn update(&mut self, UpdateTask { id, store, changes }: UpdateTask) -> Answer<TaskInfo> {
         if self.permit() == Permit::Pending {
-            let settings = self.settings.clone();
-            let Some(pending) = self.pending(&id, store.as_ref()) else {
-                return fail(Error::UnknownTask(id));
-            };
-            let mut changed = Pending { task: pending.task.clone(), since: pending.since };
-            changed.task.change(changes);
-            let info = pending_info(&changed, &settings);
-            if info.is_ok() {
-                *pending = changed;
-            }
-            return Box::pin(ready(info));
+            return Box::pin(ready(self.update_waiting(&id, store.as_ref(), changes)));
         }
         let session = match self.session(store.as_ref()) {
             Ok(session) => session,
@@ -338,10 +293,7 @@ impl Handler<PauseTask> for Scheduler {
 impl Scheduler {
     fn pause_one(&mut self, PauseTask { id, store }: PauseTask) -> Answer<TaskInfo> {
         if self.permit() == Permit::Pending {
-            if let Some(pending) = self.pending(&id, store.as_ref()) {
-                pending.task.paused = true;
-            }
-            return Box::pin(ready(self.pending_info(&id)));
+            return Box::pin(ready(self.pause_waiting(&id, store.as_ref(), true)));
         }
         let session = match self.session(store.as_ref()) {
             Ok(session) => session,
@@ -370,10 +322,7 @@ impl Scheduler {
     fn resume_one(&mut self, request: ResumeTask) -> Answer<Option<TaskInfo>> {
         let ResumeTask { id, store, catch_up } = request;
         if self.permit() == Permit::Pending {
-            if let Some(pending) = self.pending(&id, store.as_ref()) {
-                pending.task.paused = false;
-            }
-            return Box::pin(ready(self.pending_info(&id).map(Some)));
+            return Box::pin(ready(self.pause_waiting(&id, store.as_ref(), false).map(Some)));
         }
         let session = match self.session(store.as_ref()) {
             Ok(session) => session,
@@ -406,9 +355,7 @@ impl Handler<DeleteTask> for Scheduler {
 impl Scheduler {
     fn delete(&mut self, DeleteTask { id, store }: DeleteTask) -> Answer<()> {
         if self.permit() == Permit::Pending {
-            let found = self.pending(&id, store.as_ref()).is_some();
-            self.estate.pending.retain(|pending| !(found && pending.task.id.as_ref() == Some(&id)));
-            return Box::pin(ready(if found { Ok(()) } else { Err(Error::UnknownTask(id)) }));
+            return Box::pin(ready(self.delete_waiting(&id, store.as_ref())));
         }
         let session = match self.session(store.as_ref()) {
             Ok(session) => session,
@@ -462,7 +409,7 @@ impl Scheduler {
             Ok(then) => then,
             Err(error) => return fail(error.about(&task.spec.id)),
         };
-        let run = self.board_on_demand(&task.spec, &store, source, request.force);
+        let run = self.board_on_demand(&task.spec, &store, source, request.force, now);
         if let Some(reason) = self.refusal(&run) {
             self.estate.flight.leave(&run);
             return fail(Error::Refused { id: request.id, reason });
@@ -489,8 +436,8 @@ impl Scheduler {
                     return fail(Error::store(&store, StoreError::Changed(request.id)));
                 }
                 Err(error) => {
-                    scheduler.estate.flight.leave(&run);
                     scheduler.store_failed(&store, &error);
+                    scheduler.doubt(&store, vec![(run, None)], ctx);
                     scheduler.arm(ctx);
                     return fail(Error::store(&store, error));
                 }

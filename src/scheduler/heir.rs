@@ -1,14 +1,10 @@
 //! What a successor of the scheduler's actor does with what it inherits.
 
-use std::sync::Arc;
-
 use actix::prelude::*;
 
 use super::actor::{Lifecycle, Scheduler};
-use super::session::within;
 use crate::event::Event;
-use crate::store::message::Get;
-use crate::task::{Alias, Run};
+use crate::task::Alias;
 
 impl Scheduler {
     /// Points guardians, executors and the bus to this actor: after the death of its predecessor.
@@ -33,29 +29,10 @@ impl Scheduler {
             }
         }
         for run in self.estate.flight.stranded() {
-            self.settle_stranded(run, ctx);
+            let store = run.store.clone();
+            self.doubt(&store, vec![(run, None)], ctx);
         }
         // The bus has not said yet what is wanted.
         self.publish(vec![Event::SchedulerRestarted { cause: "its actor died".to_owned() }]);
-    }
-
-    /// A predecessor decided on this run and died before it handed it over. If its store had
-    /// written the decision down, the run is interrupted; if not, the task is still due.
-    fn settle_stranded(&mut self, run: Arc<Run>, ctx: &mut Context<Self>) {
-        let child = self.estate.stores.get(&run.store).and_then(|slot| slot.child.clone());
-        let Some(addr) = child else {
-            return self.interrupt(vec![run], "the scheduler died before it was submitted");
-        };
-        let busy = self.clock().busy();
-        let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
-        ctx.spawn(task.map(move |task, scheduler, ctx| {
-            match task {
-                Ok(Some(task)) if task.state.last_run.is_none_or(|last| last < run.nominal) => {
-                    scheduler.estate.flight.leave(&run);
-                }
-                _ => scheduler.interrupt(vec![run.clone()], "the scheduler died before it was submitted"),
-            }
-            scheduler.flush_ends(&run.store, busy, ctx);
-        }));
     }
 }

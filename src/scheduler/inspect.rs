@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use super::actor::Scheduler;
-use super::control::pending_info;
 use super::lifecycle::Permit;
 use super::message::*;
 use super::plan;
@@ -26,8 +25,8 @@ impl Scheduler {
     /// Snapshots of the tasks a query selects, in its order.
     fn select(&mut self, query: TaskQuery) -> Answer<Vec<TaskInfo>> {
         let mut listed = Vec::new();
-        for pending in &self.estate.pending {
-            match pending_info(pending, &self.settings) {
+        for pending in self.estate.pending.iter() {
+            match pending.info(&self.settings) {
                 Ok(info) => listed.push(info),
                 Err(error) => return fail(error),
             }
@@ -73,10 +72,7 @@ impl Handler<GetTask> for Scheduler {
 
     fn handle(&mut self, GetTask { id, store }: GetTask, _: &mut Self::Context) -> Self::Result {
         if self.permit() == Permit::Pending {
-            let settings = &self.settings;
-            let pending = self.estate.pending.iter().find(|pending| pending.task.id.as_ref() == Some(&id));
-            let info = pending.map(|pending| pending_info(pending, settings));
-            return Box::pin(ready(info.unwrap_or(Err(Error::UnknownTask(id)))));
+            return Box::pin(ready(self.waiting_info(&id, store.as_ref())));
         }
         let session = match self.session(store.as_ref()) {
             Ok(session) => session,
@@ -151,6 +147,9 @@ impl Handler<History> for Scheduler {
                 if !runs.is_empty() {
                     return Ok(runs);
                 }
+            }
+            if let Some(trouble) = session.down {
+                return Err(trouble);
             }
             Ok(Vec::new())
         }))

@@ -1,21 +1,23 @@
 //! Start, pause, resume, shut down.
 
+use std::pin::Pin;
+use std::task::{Poll, ready as ready_or_pending};
 use std::time::Duration;
 
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
 use futures::future::{Either, join_all, select};
 
-use super::actor::{Lifecycle, Pending, Scheduler};
+use super::actor::{Lifecycle, Scheduler};
 use super::handle::retire;
 use super::message::*;
+use super::session::within;
 use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, StoreStatus};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::StoreError;
-use crate::store::message::List;
-use crate::task::{Alias, Source};
+use crate::store::message::{List, RemoveAll};
+use crate::task::{Alias, Source, TaskId};
 use crate::timer;
 
 /// What the shutdown adds to the grace at each of three steps: together less than a second.
@@ -77,17 +79,7 @@ impl Scheduler {
     /// Puts the tasks that waited for the start into their stores, one after the other. One that
     /// cannot be committed stops the start, and waits on.
     fn commit_pending(&mut self) -> Step<Result<(), Error>> {
-        if self.estate.pending.is_empty() {
-            return Box::pin(ready(Ok(())));
-        }
-        let Pending { task, since } = self.estate.pending.remove(0);
-        Box::pin(self.commit_task(task.clone(), since).then(move |committed, scheduler, _| match committed {
-            Ok(_) => scheduler.commit_pending(),
-            Err(error) => {
-                scheduler.estate.pending.insert(0, Pending { task, since });
-                Box::pin(ready(Err(error)))
-            }
-        }))
+        Box::pin(CommitPending(None))
     }
 
     fn begin(&mut self, paused: bool, ctx: &mut Context<Self>) {
@@ -180,10 +172,14 @@ impl Scheduler {
             .iter()
             .filter_map(|(alias, slot)| Some((alias.clone(), slot.addr.clone()?)))
             .collect();
+        let settings = self.settings.clone();
         let found = async move {
             let mut found = Vec::new();
             for (alias, addr) in stores {
-                let tasks = addr.list(List).await.unwrap_or_default();
+                let tasks = addr.list(List).await.unwrap_or_else(|error| {
+                    tracing::error!(scheduler = %settings.name, store = %alias, %error, "shutdown tasks of this store do not run");
+                    Vec::new()
+                });
                 let wants =
                     tasks.into_iter().filter(|task| !task.state.paused && task.spec.trigger.on_shutdown());
                 found.extend(wants.map(|task| (alias.clone(), task.spec.id.clone())));
@@ -225,6 +221,37 @@ impl Scheduler {
                 submitted.await.ok();
             }))
         }))
+    }
+}
+
+/// Commits one waiting task after the other. A loop, because futures that hold their successor
+/// would be as deep as there are tasks.
+struct CommitPending(Option<(u64, Step<Result<TaskId, Error>>)>);
+
+impl ActorFuture<Scheduler> for CommitPending {
+    type Output = Result<(), Error>;
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        scheduler: &mut Scheduler,
+        ctx: &mut Context<Scheduler>,
+        task: &mut std::task::Context<'_>,
+    ) -> Poll<Self::Output> {
+        loop {
+            let (serial, commit) = match &mut self.0 {
+                Some(under_way) => under_way,
+                None => match scheduler.estate.pending.first() {
+                    Some((serial, pending)) => {
+                        let commit = scheduler.commit_task(pending.task, pending.since);
+                        self.0.insert((serial, commit))
+                    }
+                    None => return Poll::Ready(Ok(())),
+                },
+            };
+            ready_or_pending!(commit.as_mut().poll(scheduler, ctx, task))?;
+            scheduler.estate.pending.take(*serial);
+            self.0 = None;
+        }
     }
 }
 
@@ -356,12 +383,7 @@ impl Handler<RemoveAllTasks> for Scheduler {
     type Result = Step<Result<usize, Error>>;
 
     fn handle(&mut self, RemoveAllTasks { store }: RemoveAllTasks, _: &mut Self::Context) -> Self::Result {
-        let default = self.settings.defaults.store.clone();
-        let before = self.estate.pending.len();
-        self.estate.pending.retain(|Pending { task, .. }| {
-            store.as_ref().is_some_and(|store| task.store.as_ref().unwrap_or(&default) != store)
-        });
-        let dropped = before - self.estate.pending.len();
+        let dropped = self.estate.pending.clear(store.as_ref());
         if self.permit() == Permit::Pending {
             return Box::pin(ready(Ok(dropped)));
         }
@@ -369,19 +391,20 @@ impl Handler<RemoveAllTasks> for Scheduler {
             Ok(session) => session,
             Err(error) => return Box::pin(ready(Err(error))),
         };
+        // Every store is asked, whatever becomes of another.
         let removed = async move {
-            let mut removed = Vec::new();
+            let (mut removed, mut trouble) = (Vec::new(), session.down);
             for (alias, addr) in session.stores {
-                let count = addr.remove_all(crate::store::message::RemoveAll).await;
-                let count = count.map_err(|error: StoreError| Error::store(&alias, error))?;
-                removed.push((alias, count));
+                match within(&session.settings, addr.remove_all(RemoveAll)).await {
+                    Ok(count) => removed.push((alias, count)),
+                    Err(error) => trouble = Some(Error::store(&alias, error)),
+                }
             }
-            Ok(removed)
+            (removed, trouble)
         };
         Box::pin(
             wrap_future::<_, Self>(removed)
-                .map(|removed: Result<Vec<(Alias, usize)>, Error>, scheduler, _| {
-                    let removed = removed?;
+                .map(|(removed, trouble): (Vec<(Alias, usize)>, Option<Error>), scheduler, _| {
                     let mut ticks = Vec::new();
                     for (alias, _) in &removed {
                         scheduler.tell(Event::AllTasksRemoved { store: alias.clone() });
@@ -389,13 +412,13 @@ impl Handler<RemoveAllTasks> for Scheduler {
                             scheduler.estate.stores.get_mut(alias).and_then(|slot| slot.after_tick()),
                         );
                     }
-                    Ok((removed.iter().map(|(_, count)| count).sum(), ticks))
+                    let count = removed.iter().map(|(_, count)| count).sum();
+                    (trouble.map_or(Ok(count), Err), ticks)
                 })
-                .then(|removed: Result<(usize, Vec<_>), Error>, _, _| {
+                .then(|(answer, ticks), _, _| {
                     wrap_future(async move {
-                        let (count, ticks) = removed?;
                         join_all(ticks).await;
-                        Ok(count)
+                        answer
                     })
                 }),
         )

@@ -17,6 +17,7 @@
 mod actor;
 mod builder;
 mod control;
+mod doubt;
 mod ends;
 mod executors;
 mod flight;
@@ -26,6 +27,7 @@ mod inspect;
 mod keeper;
 mod lifecycle;
 pub mod message;
+mod pending;
 mod plan;
 mod session;
 mod slot;

@@ -1,5 +1,7 @@
 //! What the scheduler knows of each store and executor.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use futures::channel::oneshot;
 
@@ -8,7 +10,7 @@ use crate::error::Error;
 use crate::executor::{ExecutorAddr, ExecutorSource};
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
 use crate::supervision::RestartPolicy;
-use crate::task::{Alias, RunEnd, RunId, TaskId};
+use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
 
 pub(super) struct StoreSlot {
     pub keeper: Keeper<Box<dyn StoreSource>>,
@@ -23,6 +25,9 @@ pub(super) struct StoreSlot {
     pub finishing: bool,
     /// Ends of runs the store has not been told of.
     pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
+    /// Runs whose commit was not answered: whether they were written down is looked up when the
+    /// store works again. With the end of those that ended before they began.
+    pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
     /// What is the matter with it.
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
@@ -44,6 +49,7 @@ impl StoreSlot {
             ticking: false,
             finishing: false,
             unfinished: Vec::new(),
+            doubtful: Vec::new(),
             problem: None,
             retry_at: None,
             failures: 0,

@@ -113,6 +113,7 @@ impl Scheduler {
             self.tell(Event::RecordUnreadable { store: alias.clone(), id: record.id, cause: record.reason });
         }
         self.report_interrupted(alias, opened.interrupted);
+        self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
         // A virtual clock stands still until the alarm is set.

@@ -253,17 +253,16 @@ impl Scheduler {
         let committed = match committed {
             Ok(committed) if self.is_current(&tick) => committed,
             other => {
-                // Nothing was submitted: the tasks are still due, or the store is gone.
-                for run in
-                    cargo.runs.iter().map(|(_, run)| run).chain(cargo.ended.iter().map(|(_, run, _)| run))
-                {
-                    self.estate.flight.leave(run);
-                }
+                // Whether it was written down is not known; nothing was submitted.
+                let runs = cargo.runs.into_iter().map(|(_, run)| (run, None));
+                let ended = cargo.ended.into_iter().map(|(_, run, end)| (run, Some(end)));
+                let doubtful = runs.chain(ended).collect();
+                let (store, current) = (tick.store.clone(), self.is_current(&tick));
                 match other {
-                    Err(error) if self.is_current(&tick) => self.tick_failed(tick, error, ctx),
+                    Err(error) if current => self.tick_failed(tick, error, ctx),
                     _ => {}
                 }
-                return;
+                return self.doubt(&store, doubtful, ctx);
             }
         };
         let refused = |index: &usize| committed.refused.binary_search(index).is_ok();
@@ -373,8 +372,8 @@ impl Scheduler {
         store: &Alias,
         source: Source,
         force: bool,
+        now: DateTime<Utc>,
     ) -> Arc<Run> {
-        let now = self.clock().now();
         self.board(spec, store, |run| {
             (run.nominal, run.due) = (now, now);
             run.source = source;

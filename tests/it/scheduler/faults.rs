@@ -179,6 +179,52 @@ async fn a_store_that_fails_is_tried_again_and_virtual_time_waits_for_it() {
 }
 
 #[actix::test]
+async fn a_commit_whose_answer_is_lost_leaves_one_outcome() {
+    let faults = Faults::new();
+    let (scheduler, time, ran) = faulty_board(&faults).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    let lost = || StoreError::unavailable("the connection broke");
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(25)).await;
+    faults.lose(Op::Commit, lost());
+    time.advance(secs(100)).await;
+    let told = heard(&mut events);
+    accounted(&told, 120);
+    assert_eq!(
+        told.iter().filter(|event| matches!(event, Event::TaskInterrupted(_))).count(),
+        1,
+        "{told:#?}"
+    );
+
+    // A one-shot is not gone without a trace.
+    scheduler.delete_task("a").await.unwrap();
+    scheduler.add(Task::new("note").id("once").trigger(Date::at(at(200)))).await.unwrap();
+    faults.lose(Op::Commit, lost());
+    time.advance(secs(100)).await;
+    let told = heard(&mut events);
+    let once: Vec<_> = told.iter().filter(|e| e.task_id().is_some_and(|id| id.as_str() == "once")).collect();
+    assert!(once.iter().any(|event| matches!(event, Event::TaskInterrupted(_))), "{once:#?}");
+    assert!(once.iter().any(|event| matches!(event, Event::TaskRemoved { .. })), "{once:#?}");
+    assert_eq!(ran.count("once"), 0);
+
+    // Nor is a run that somebody asked for.
+    scheduler.add(every(1000).id("b").first_run(at(9000))).await.unwrap();
+    faults.lose(Op::Commit, lost());
+    scheduler.run_task("b").await.unwrap_err();
+    time.advance(secs(100)).await;
+    let told = heard(&mut events);
+    assert!(told.iter().any(|event| matches!(event, Event::TaskInterrupted(_))), "{told:#?}");
+    assert_eq!(scheduler.status().await.unwrap().running, 0);
+
+    // A request that fails is enough to have the store opened again.
+    faults.fail(Op::Put, lost());
+    scheduler.pause_task("b").await.unwrap_err();
+    assert!(scheduler.status().await.unwrap().stores[0].problem.is_some());
+    time.advance(secs(10)).await;
+    assert_eq!(scheduler.status().await.unwrap().stores[0].problem, None);
+}
+
+#[actix::test]
 async fn a_task_in_a_store_that_is_down_is_not_taken_for_deleted() {
     let faults = Faults::new();
     let (scheduler, time, _) = faulty_board(&faults).await;

@@ -190,3 +190,36 @@ async fn a_trigger_with_a_part_for_the_shutdown_stays_for_it() {
     scheduler.shutdown(Shutdown::default()).await.unwrap();
     assert_eq!(ran.of("both"), [at(5), at(100)]);
 }
+
+#[actix::test]
+async fn thousands_of_tasks_may_wait_for_the_start() {
+    let (scheduler, time, ran) = stopped().await;
+    for number in 0..5000 {
+        scheduler.add(every(10).id(format!("task-{number}"))).await.unwrap();
+    }
+    scheduler.start().await.unwrap();
+    time.advance(secs(1)).await;
+    assert!((0..5000).all(|number| ran.count(&format!("task-{number}")) == 1));
+}
+
+#[actix::test]
+async fn waiting_tasks_are_found_by_their_store_and_changed_whole_or_not_at_all() {
+    let time = VirtualClock::starting_at(START);
+    let builder = Scheduler::builder().clock(time.clock()).registry(Ran::default().registry());
+    let scheduler =
+        builder.store("default", MemoryStore::new()).store("spare", MemoryStore::new()).build().unwrap();
+    scheduler.add(every(10).id("a")).await.unwrap();
+    scheduler.add(every(10).id("a").store("spare")).await.unwrap();
+    let unknown = TaskChanges::new().name("new").executor("gpu");
+    assert!(scheduler.update_task("a", unknown).await.unwrap_err().is_not_found());
+    assert_eq!(scheduler.task("a").await.unwrap().spec.label(), "note");
+    use callboard::scheduler::message::{DeleteTask, GetTask, PauseTask};
+    let store = |alias: &str| alias.try_into().unwrap();
+    let id = || "a".try_into().unwrap();
+    assert!(scheduler.send(PauseTask::new(id()).store(store("attic"))).await.unwrap().is_err());
+    scheduler.send(DeleteTask::new(id()).store(store("spare"))).await.unwrap().unwrap();
+    assert!(scheduler.send(GetTask::new(id()).store(store("spare"))).await.unwrap().is_err());
+    assert!(scheduler.send(GetTask::new(id()).store(store("default"))).await.unwrap().is_ok());
+    scheduler.start().await.unwrap();
+    assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap().len(), 1);
+}

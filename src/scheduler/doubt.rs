@@ -1,0 +1,88 @@
+//! Runs of which it is not known whether the store has written them down.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::actor::Scheduler;
+use super::session::within;
+use crate::event::Event;
+use crate::store::StoreError;
+use crate::store::message::Get;
+use crate::task::Alias;
+use crate::task::{Run, RunEnd, StoredTask};
+
+impl Scheduler {
+    /// Settles runs whose commit was not answered, or whose scheduler died before it submitted
+    /// them: at once when the store works, otherwise when it does again.
+    pub(super) fn doubt(
+        &mut self,
+        store: &Alias,
+        runs: Vec<(Arc<Run>, Option<RunEnd>)>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(store) else {
+            let lost = runs.into_iter().map(|(run, _)| run).collect();
+            return self.interrupt(lost, "its store was removed before it was submitted");
+        };
+        slot.doubtful.extend(runs);
+        if slot.addr.is_some() && slot.problem.is_none() {
+            self.settle_doubts(store, ctx);
+        }
+    }
+
+    /// Asks the store about each doubtful run.
+    pub(super) fn settle_doubts(&mut self, store: &Alias, ctx: &mut Context<Self>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        let Some(addr) = slot.addr.clone() else { return };
+        for (run, end) in std::mem::take(&mut slot.doubtful) {
+            let busy = self.settings.clock.busy();
+            let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
+            ctx.spawn(task.map(move |task, scheduler, ctx| {
+                let store = run.store.clone();
+                scheduler.settle(run, end, task, ctx);
+                scheduler.flush_ends(&store, busy, ctx);
+            }));
+        }
+    }
+
+    /// If the decision was written down, the run ends as it was decided or, as it was never
+    /// submitted, as interrupted. If not, the task is still due, and the run is forgotten.
+    fn settle(
+        &mut self,
+        run: Arc<Run>,
+        end: Option<RunEnd>,
+        task: Result<Option<StoredTask>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        match task {
+            Ok(Some(task)) if task.state.last_run.is_none_or(|last| last < run.nominal) => {
+                self.estate.flight.leave(&run);
+                // It is due still: the timer was set before this was known.
+                if let Some(slot) = self.estate.stores.get_mut(&run.store)
+                    && let Some(due) = task.state.due()
+                    && slot.next_due.is_none_or(|next| due < next)
+                {
+                    slot.next_due = Some(due);
+                }
+                self.arm(ctx);
+            }
+            Ok(task) => {
+                if task.is_none() {
+                    self.tell(Event::TaskRemoved { id: run.task.id.clone(), store: run.store.clone() });
+                }
+                match end {
+                    Some(end) => self.end_recorded(vec![(run, end)]),
+                    None => {
+                        self.interrupt(vec![run], "it was never submitted: its store did not answer in time")
+                    }
+                }
+            }
+            Err(error) => {
+                let store = run.store.clone();
+                self.store_failed(&store, &error);
+                self.doubt(&store, vec![(run, end)], ctx);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Tasks that wait for the start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::actor::{Scheduler, Settings};
+use super::plan;
+use crate::error::Error;
+use crate::task::{Alias, StoredTask, Task, TaskChanges, TaskId, TaskInfo};
+
+/// A task that waits for the start.
+#[derive(Clone)]
+pub(super) struct Pending {
+    pub task: Task,
+    /// When it was added: its schedule counts from then.
+    pub since: DateTime<Utc>,
+}
+
+/// The waiting tasks, in the order in which they were added, found by store and id.
+#[derive(Default)]
+pub(super) struct PendingTasks {
+    by_name: HashMap<(Alias, TaskId), u64>,
+    in_order: BTreeMap<u64, Pending>,
+    serial: u64,
+}
+
+impl PendingTasks {
+    pub(super) fn len(&self) -> usize {
+        self.in_order.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.in_order.values()
+    }
+
+    /// The first one that was added.
+    pub(super) fn first(&self) -> Option<(u64, Pending)> {
+        self.in_order.first_key_value().map(|(serial, pending)| (*serial, pending.clone()))
+    }
+
+    /// Takes one out, wherever it stands.
+    pub(super) fn take(&mut self, serial: u64) {
+        if self.in_order.remove(&serial).is_some() {
+            self.by_name.retain(|_, other| *other != serial);
+        }
+    }
+
+    /// Drops the tasks of a store, or all; says how many there were.
+    pub(super) fn clear(&mut self, store: Option<&Alias>) -> usize {
+        let before = self.in_order.len();
+        let PendingTasks { by_name, in_order, .. } = self;
+        by_name.retain(|(alias, _), serial| {
+            let stays = store.is_some_and(|store| store != alias);
+            if !stays {
+                in_order.remove(serial);
+            }
+            stays
+        });
+        before - in_order.len()
+    }
+}
+
+impl Scheduler {
+    /// The waiting task of this id, in the store or in any.
+    fn waiting(&self, id: &TaskId, store: Option<&Alias>) -> Result<(Alias, u64), Error> {
+        let found = |alias: &Alias| {
+            let serial = self.estate.pending.by_name.get(&(alias.clone(), id.clone()))?;
+            Some((alias.clone(), *serial))
+        };
+        let found = match store {
+            Some(store) if !self.estate.stores.contains_key(store) => return Err(self.unknown_store(store)),
+            Some(store) => found(store),
+            None => self.estate.stores.keys().find_map(found),
+        };
+        found.ok_or_else(|| Error::UnknownTask(id.clone()))
+    }
+
+    /// Lets a task wait. What can be known before the start is said now.
+    pub(super) fn wait_for_start(&mut self, task: Task, since: DateTime<Utc>) -> Result<TaskId, Error> {
+        let pending = Pending { task, since };
+        let info = self.checked(&pending)?;
+        let name = (info.store.clone(), info.id().clone());
+        let waiting = &mut self.estate.pending;
+        let serial = match waiting.by_name.get(&name) {
+            Some(serial) if pending.task.replace_existing => *serial,
+            Some(_) => return Err(Error::TaskExists(name.1)),
+            None => {
+                waiting.serial += 1;
+                waiting.serial
+            }
+        };
+        waiting.by_name.insert(name, serial);
+        waiting.in_order.insert(serial, pending);
+        Ok(info.id().clone())
+    }
+
+    /// The snapshot of a task, if it could be committed as far as can be told.
+    fn checked(&self, pending: &Pending) -> Result<TaskInfo, Error> {
+        let info = pending.info(&self.settings)?;
+        self.check_spec(&info.spec, &info.store)?;
+        match self.estate.stores.contains_key(&info.store) {
+            true => Ok(info),
+            false => Err(self.unknown_store(&info.store)),
+        }
+    }
+
+    /// Changes a waiting task, unless that makes it invalid.
+    fn change_waiting(
+        &mut self,
+        id: &TaskId,
+        store: Option<&Alias>,
+        change: impl FnOnce(&mut Task),
+    ) -> Result<TaskInfo, Error> {
+        let (_, serial) = self.waiting(id, store)?;
+        let Some(mut pending) = self.estate.pending.in_order.get(&serial).cloned() else {
+            return Err(Error::UnknownTask(id.clone()));
+        };
+        change(&mut pending.task);
+        let info = self.checked(&pending)?;
+        self.estate.pending.in_order.insert(serial, pending);
+        Ok(info)
+    }
+
+    pub(super) fn update_waiting(
+        &mut self,
+        id: &TaskId,
+        store: Option<&Alias>,
+        changes: TaskChanges,
+    ) -> Result<TaskInfo, Error> {
+        self.change_waiting(id, store, |task| task.change(changes))
+    }
+
+    pub(super) fn pause_waiting(
+        &mut self,
+        id: &TaskId,
+        store: Option<&Alias>,
+        paused: bool,
+    ) -> Result<TaskInfo, Error> {
+        self.change_waiting(id, store, |task| task.paused = paused)
+    }
+
+    pub(super) fn delete_waiting(&mut self, id: &TaskId, store: Option<&Alias>) -> Result<(), Error> {
+        let (store, serial) = self.waiting(id, store)?;
+        self.estate.pending.in_order.remove(&serial);
+        self.estate.pending.by_name.remove(&(store, id.clone()));
+        Ok(())
+    }
+
+    pub(super) fn waiting_info(&self, id: &TaskId, store: Option<&Alias>) -> Result<TaskInfo, Error> {
+        let (_, serial) = self.waiting(id, store)?;
+        match self.estate.pending.in_order.get(&serial) {
+            Some(pending) => pending.info(&self.settings),
+            None => Err(Error::UnknownTask(id.clone())),
+        }
+    }
+}
+
+impl Pending {
+    /// The snapshot of the task as it would be committed.
+    pub(super) fn info(&self, settings: &Settings) -> Result<TaskInfo, Error> {
+        let Pending { task, since } = self;
+        let store = task.store.clone().unwrap_or_else(|| settings.defaults.store.clone());
+        let (first_run, paused) = (task.first_run, task.paused);
+        let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
+        spec.trigger = settings.registry.resolve(&spec.trigger)?;
+        let state = plan::add(&spec, first_run, paused, *since).map_err(|error| error.about(&spec.id))?;
+        Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
+    }
+}
