@@ -183,9 +183,51 @@ fn sled(c: &mut Criterion) {
     group.finish();
 }
 
+/// Many clients who add at once, each waiting for its acknowledgement.
+fn adds(c: &mut Criterion) {
+    let system = actix_rt::System::new();
+    let mut group = c.benchmark_group("sled store, adds");
+    group.sample_size(10);
+    for clients in [1, 16, 256] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = system.block_on(async {
+            let store = SledStore::open(directory.path()).expect("a path").start(Box::new(()));
+            store.open(Open { owner: OwnerId(1), now: begin() }).await.expect("an open store");
+            store
+        });
+        let sample = sample_task();
+        let mut serial = 0_u64;
+        group.throughput(Throughput::Elements(clients));
+        group.bench_function(format!("{clients} clients"), |b| {
+            b.iter_batched(
+                || {
+                    let fresh = |index| {
+                        let id = TaskId::new(format!("added-{index}")).expect("a valid id");
+                        let spec = TaskSpec { id, ..(*sample.spec).clone() };
+                        StoredTask { spec: Arc::new(spec), state: sample.state.clone() }
+                    };
+                    serial += clients;
+                    (serial - clients..serial).map(fresh).collect::<Vec<_>>()
+                },
+                |tasks| {
+                    let put = |task| store.put(Put { task, expect: Expect::Absent });
+                    let all = futures::future::join_all(tasks.into_iter().map(put));
+                    system.block_on(all).into_iter().for_each(|added| added.expect("a task is put"));
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
 async fn fill(store: &StoreAddr, count: usize) {
-    for task in tasks(count) {
-        store.put(Put { task, expect: Expect::Absent }).await.expect("a task is put");
+    let tasks: Vec<_> = tasks(count).collect();
+    for some in tasks.chunks(1000) {
+        let put = |task: &StoredTask| store.put(Put { task: task.clone(), expect: Expect::Absent });
+        for added in futures::future::join_all(some.iter().map(put)).await {
+            added.expect("a task is put");
+        }
     }
 }
 
@@ -195,5 +237,5 @@ async fn tick(store: &StoreAddr) -> Result<Committed, StoreError> {
     store.commit(Commit { changes: due.tasks.into_iter().map(advance).collect() }).await
 }
 
-criterion_group!(benches, memory, actor, sled);
+criterion_group!(benches, memory, actor, sled, adds);
 criterion_main!(benches);

@@ -8,6 +8,8 @@ mod addr;
 #[cfg(feature = "testing")]
 pub mod contract;
 #[cfg(feature = "sled")]
+mod engine;
+#[cfg(feature = "sled")]
 mod envelope;
 mod error;
 #[cfg(feature = "testing")]
@@ -22,12 +24,14 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
+#[cfg(feature = "sled")]
+pub use engine::{Durability, ROW_LIMIT};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};
 pub use memory::{MemoryBackend, MemoryStore};
 #[cfg(feature = "sled")]
-pub use sled::{ROW_LIMIT, SledBackend, SledStore};
+pub use sled::SledStore;
 pub use source::BackendSource;
 
 use crate::task::StoredTask;
