@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,15 @@ pub(in crate::store) fn known_format(path: &Path, format: u32) -> Result<(), Sto
     }
     let reason = format!("it has format {format}, and this version reads up to {FORMAT}");
     Err(damaged(path, &reason, "open it with the version of callboard that wrote it"))
+}
+
+/// The path of a store, unless it is something else than a directory.
+pub(in crate::store) fn check_directory(path: &Path) -> Result<PathBuf, StoreError> {
+    if path.exists() && !path.is_dir() {
+        let advice = "give the store the path of a directory";
+        return Err(damaged(path, "it is a file where a directory belongs", advice));
+    }
+    Ok(path.to_owned())
 }
 
 /// Makes a directory and those above it, so that a power cut does not take them back.

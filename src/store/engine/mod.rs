@@ -18,6 +18,7 @@ mod files;
 mod history;
 mod keys;
 mod load;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -27,10 +28,12 @@ use std::time::Duration;
 
 pub(super) use backend::Engine;
 pub(super) use files::{
-    Seal, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir, unreadable,
+    Seal, check_directory, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir,
+    unreadable,
 };
 pub(super) use history::Chore;
 pub(super) use keys::MARK;
+pub(super) use settings::embedded_store;
 
 use super::StoreError;
 use super::envelope::{Kind, decode, encode};

@@ -45,6 +45,14 @@ pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Two kinds of store in one directory would share the seal.
+            if path.join("tasks.redb").exists() {
+                return Err(damaged(
+                    path,
+                    "it holds the tasks of a redb store",
+                    "give the store a directory of its own",
+                ));
+            }
             if seal.is_some() || has_remains(path)? {
                 return Err(unreadable(path, "the file `db` is missing"));
             }

@@ -20,7 +20,7 @@ impl Running {
         Self::open_with(SledStore::open(path)?).await
     }
 
-    async fn open_with(mut source: SledStore) -> Result<(Self, Opened), StoreError> {
+    pub(super) async fn open_with(mut source: impl StoreSource) -> Result<(Self, Opened), StoreError> {
         let (keep, ended) = oneshot::channel::<()>();
         let store = source.start(Box::new(keep));
         match store.open(Open { owner: OwnerId(1), now: start() }).await {
@@ -72,7 +72,7 @@ pub(super) fn run(task: &str, serial: u64) -> RunRecord {
 }
 
 /// All files under a directory with their bytes.
-fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
