@@ -1,4 +1,5 @@
-//! From a submission to the notice of its last end, with tasks that do nothing.
+//! Tasks that do nothing: from a submission to the notice of its last end, and the whole way from
+//! falling due to the next run written down.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::time::{Duration, Instant};
 use callboard::clock::Clock;
 use callboard::executor::contract::{Stage, task};
 use callboard::executor::{AsyncExecutor, DebugExecutor, ExecutorSource, ThreadPool};
+use callboard::prelude::{Interval, Registry, Scheduler, Task};
 use callboard::task::{Code, TaskContext, TaskSpec};
+use callboard::testing::VirtualClock;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn nothing() -> Code {
@@ -65,5 +68,33 @@ fn dispatch(c: &mut Criterion) {
     measure(c, "threads", ThreadPool::new(2), Code::from_blocking(|_: TaskContext, ()| ()), 100_000);
 }
 
-criterion_group!(benches, dispatch);
+/// The whole way, through scheduler, memory store and executor: `count` tasks fall due at one
+/// instant of a virtual clock, all run, and their next run is written.
+fn end_to_end(c: &mut Criterion) {
+    let mut group = c.benchmark_group("end to end");
+    group.sample_size(10);
+    for count in [1u64, 1000, 100_000] {
+        let system = actix::System::new();
+        let time = VirtualClock::starting_at("2027-01-01T00:00:00Z");
+        let scheduler = system.block_on(async {
+            let registry = Registry::new().register("nothing", |_: TaskContext, ()| async {});
+            let builder = Scheduler::builder().clock(time.clock()).registry(registry);
+            let scheduler = builder.start().await.expect("the scheduler starts");
+            for number in 0..count {
+                let task = Task::new("nothing").id(format!("task-{number}")).trigger(Interval::seconds(1));
+                scheduler.add(task).await.expect("the task is added");
+            }
+            time.advance(Duration::from_secs(1)).await;
+            scheduler
+        });
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter(|| system.block_on(time.advance(Duration::from_secs(1))));
+        });
+        drop(scheduler);
+    }
+    group.finish();
+}
+
+criterion_group!(benches, dispatch, end_to_end);
 criterion_main!(benches);

@@ -21,9 +21,7 @@ const PATTERNS: [(&str, &str); 8] = [
 /// Searches start all over three years, so that no branch is learnt by heart.
 fn starts() -> Vec<DateTime<Utc>> {
     let first = DateTime::from_timestamp(1_767_225_600, 0).unwrap_or_default();
-    (0..1024)
-        .map(|n| first + TimeDelta::seconds(n * 92_821))
-        .collect()
+    (0..1024).map(|n| first + TimeDelta::seconds(n * 92_821)).collect()
 }
 
 fn next_fire(c: &mut Criterion) {
@@ -35,11 +33,7 @@ fn next_fire(c: &mut Criterion) {
             let Ok(trigger) = pattern.parse::<Trigger>() else {
                 continue;
             };
-            let cx = Context {
-                zone,
-                anchor: starts[0],
-                key: "task",
-            };
+            let cx = Context { zone, anchor: starts[0], key: "task" };
             group.bench_function(name, |b| {
                 b.iter(|| {
                     for from in &starts {

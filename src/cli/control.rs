@@ -16,7 +16,7 @@ use super::protocol::{Envelope, MAX_REQUEST, Reply, Request};
 use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::scheduler::Handle;
-use crate::task::{TaskId, TaskQuery};
+use crate::task::{TaskId, TaskInfo, TaskQuery};
 use crate::timer;
 
 /// How long a connection may be silent.
@@ -142,7 +142,7 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let next = handle.preview(&id, SHOWN).await?;
             let runs = handle.history(&id, RECORDS).await?;
             let next: Vec<String> = next.iter().map(|at| at.to_rfc3339()).collect();
-            Ok(json!({ "task": task, "next": next, "runs": runs }))
+            Ok(json!({ "warnings": warnings(&task), "task": task, "next": next, "runs": runs }))
         }
         Request::Pause { id } => {
             let id = checked(&id)?;
@@ -158,8 +158,9 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
         }
         Request::Remove { id } => {
             let id = checked(&id)?;
+            let from_file = TaskSettings::is_from_file(&handle.task(&id).await?.spec.userdata);
             handle.delete_task(&id).await?;
-            Ok(json!({ "id": id }))
+            Ok(json!({ "id": id, "in_configuration": from_file }))
         }
         Request::Run { id } => {
             let id = checked(&id)?;
@@ -181,11 +182,18 @@ fn checked(id: &str) -> Result<TaskId, Failure> {
     TaskId::new(id).map_err(|error| Failure::new(Exit::Invalid, error))
 }
 
-/// The task as it is now; a schedule that ended meanwhile has left nothing but its id.
+/// The task as it is now, and what its author may not have meant; a schedule that ended meanwhile
+/// has left nothing but its id.
 async fn show(handle: &Handle, id: &TaskId) -> Result<Value, Failure> {
     match handle.task(id).await {
-        Ok(task) => Ok(json!({ "task": task })),
+        Ok(task) => Ok(json!({ "warnings": warnings(&task), "task": task })),
         Err(error) if error.is_not_found() => Ok(json!({ "task": { "id": id } })),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What the trigger of a task warns of, as text.
+fn warnings(task: &TaskInfo) -> Vec<String> {
+    let cx = task.spec.context(Clock::system().now());
+    task.spec.trigger.warnings(&cx).iter().map(ToString::to_string).collect()
 }

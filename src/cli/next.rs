@@ -37,22 +37,25 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
     let exhausted = times.len() < count;
     let zone = trigger.zone(&cx);
     let description = trigger.describe(&cx);
+    let warnings: Vec<String> = trigger.warnings(&cx).iter().map(ToString::to_string).collect();
     if args.json {
         out::json(&json!({
             "description": description,
             "timezone": zone.name(),
             "next": local(&times, zone),
             "exhausted": exhausted,
+            "warnings": warnings,
         }));
         return Ok(());
     }
-    out::line(&format!("{description} ({zone})"));
+    out::line(&description);
     let rows: Vec<Vec<String>> =
         times.iter().map(|at| vec![format!("  {}", shown(*at, zone)), distance(*at, now)]).collect();
     render::table(&rows).iter().for_each(|line| out::line(line));
     if exhausted {
         out::line("  and no more");
     }
+    warnings.iter().for_each(|warning| out::line(&format!("warning: {warning}")));
     Ok(())
 }
 

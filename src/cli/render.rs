@@ -84,12 +84,23 @@ pub(super) fn list(tasks: &Value, now: DateTime<Utc>) -> Vec<String> {
 /// One line about a task that was changed.
 pub(super) fn changed(id: &str, done: &str, answer: &Value, now: DateTime<Utc>) -> String {
     let task = &answer["task"];
+    if answer["in_configuration"] == true {
+        return format!(
+            "{id} {done}; the next start adds it again, unless you take it out of the configuration"
+        );
+    }
     match instant(&task["next"]["nominal"]) {
         Some(at) if task["paused"] != true => {
             format!("{id} {done}; it runs next on {} ({})", shown(at, zone(task)), distance(at, now))
         }
         _ => format!("{id} {done}"),
     }
+}
+
+/// What the trigger's author may not have meant, one a line.
+pub(super) fn warnings(answer: &Value) -> impl Iterator<Item = String> + '_ {
+    let warnings = answer["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    warnings.iter().map(|warning| format!("warning: {}", text(warning)))
 }
 
 /// Everything about one task.
@@ -128,6 +139,8 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     lines.push(String::new());
     lines.push(if next.is_empty() { "no next runs".to_owned() } else { "next runs".to_owned() });
     lines.extend(next.iter().map(|at| format!("  {}", moment(at, task, now))));
+
+    lines.extend(warnings(answer));
 
     let runs = answer["runs"].as_array().map(Vec::as_slice).unwrap_or_default();
     lines.push(String::new());

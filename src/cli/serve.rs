@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::pin::pin;
+use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::{Either, select};
+use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,6 +20,7 @@ use crate::config::{ConfigError, Settings, TaskSettings};
 use crate::event::{Event, EventMask, EventStream};
 use crate::scheduler::{Handle, Shutdown};
 use crate::task::TaskQuery;
+use crate::timer;
 use crate::trigger::Context;
 
 pub(super) fn run(args: Serve) -> Result<(), Failure> {
@@ -37,8 +39,7 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     result
 }
 
-const QUIET: &str =
-    "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
+const QUIET: &str = "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
      callboard::scheduler::lifecycle=off,rustls_platform_verifier=off";
 
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
@@ -78,6 +79,9 @@ struct Service {
     show: Show,
 }
 
+/// How long after a signal the same one is an echo of it.
+const ECHO: Duration = Duration::from_millis(500);
+
 /// The signals that end the service.
 struct Signals([Signal; 3]);
 
@@ -94,6 +98,14 @@ impl Signals {
         let [a, b, c] = &mut self.0;
         let waiting = [a, b, c].map(|signal| Box::pin(signal.recv()));
         futures::future::select_all(waiting).await;
+    }
+
+    /// The next one that is meant as a second one: whoever stops a whole process group sends the
+    /// same signal twice.
+    async fn again(&mut self) {
+        timer::sleep(&Clock::system(), ECHO).await;
+        while self.next().now_or_never().is_some() {}
+        self.next().await;
     }
 }
 
@@ -142,6 +154,8 @@ impl Service {
                 changes.over.push(task.id().to_string());
                 continue;
             }
+            let warnings = task.trigger().warnings(&cx);
+            changes.warnings.extend(warnings.iter().map(|warning| format!("task {}: {warning}", task.id())));
             handle.add(task.task()).await.map_err(|error| {
                 let failure = Failure::from(error);
                 let problem = task.problem(failure.message);
@@ -154,11 +168,12 @@ impl Service {
     }
 
     fn say(&mut self, dir: &Path, socket: &Path, changes: &Changes) {
-        let Changes { tasks, kept, removed, over } = changes;
+        let Changes { tasks, kept, removed, over, warnings } = changes;
         let version = env!("CARGO_PKG_VERSION");
         self.show.json(&json!({
             "event": "service_started", "version": version, "data": dir, "socket": socket,
             "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "over": over,
+            "warnings": warnings,
         }));
         let show = &mut self.show;
         show.text(format!(
@@ -172,6 +187,7 @@ impl Service {
         if !over.is_empty() {
             show.text(format!("not added, because their time is over: {}", over.join(", ")));
         }
+        warnings.iter().for_each(|warning| show.text(format!("warning: {warning}")));
         show.text("running; Ctrl-C ends it".to_owned());
     }
 
@@ -204,7 +220,7 @@ impl Service {
         ));
         let mut cut_off = 0;
         let mut shutdown = Box::pin(handle.shutdown(Shutdown::wait(grace)));
-        let mut again = Box::pin(signals.next());
+        let mut again = Box::pin(signals.again());
         let result = loop {
             let interrupted = select(&mut again, events.next());
             match select(&mut shutdown, interrupted).await {
@@ -220,7 +236,7 @@ impl Service {
             }
         };
         // What happened during the last moments is on its way.
-        while let Some(Some(event)) = futures::FutureExt::now_or_never(events.next()) {
+        while let Some(Some(event)) = events.next().now_or_never() {
             cut_off += usize::from(matches!(event, Event::TaskInterrupted(_)));
             self.show.event(&event);
         }
@@ -242,4 +258,5 @@ struct Changes {
     kept: usize,
     removed: Vec<String>,
     over: Vec<String>,
+    warnings: Vec<String>,
 }

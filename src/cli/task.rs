@@ -90,7 +90,8 @@ fn add(add: Add) -> Result<(), Failure> {
     let answer = ask(&common.data, Request::Add { task })?;
     print(common.json, &answer, || {
         let id = answer["task"]["id"].as_str().unwrap_or("?");
-        vec![render::changed(id, "added", &answer, Clock::system().now())]
+        let added = render::changed(id, "added", &answer, Clock::system().now());
+        std::iter::once(added).chain(render::warnings(&answer)).collect()
     });
     Ok(())
 }

@@ -84,9 +84,14 @@ impl Value {
 pub(super) fn from_toml(text: &str, problems: &Problems) -> Table {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
+    // What comes after is guesswork: the reader's about one mistake, ours about a broken table.
+    let broken = !errors.is_empty();
+    for error in errors.into_iter().take(3) {
         let line = error.span().map(|span| lines.at(span.start));
         problems.add(line, "", format!("this is no TOML: {}", error.message().trim()));
+    }
+    if broken {
+        return Table::new();
     }
     lines.table(table.get_ref(), problems)
 }

@@ -1,7 +1,8 @@
 //! WHAT HAPPENED: one value a fact, sent to whoever asked for its kind.
 //!
-//! Only the scheduler publishes, so the events of one task reach every listener in order: added,
-//! submitted, ended, removed.
+//! Only the scheduler publishes, so the events of one task reach every listener in the same order:
+//! added before anything else, and a run's submission before its end. A task whose schedule has
+//! ended is removed when its last run is submitted, before that run's end.
 
 mod actor;
 mod mask;
@@ -220,14 +221,17 @@ impl Serialize for RunReport {
         struct View<'a> {
             #[serde(flatten)]
             run: RunView<'a>,
-            late_ms: i64,
+            /// A missed run says it itself.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            late_ms: Option<i64>,
             duration_ms: f64,
             #[serde(flatten)]
             end: &'a RunEnd,
         }
         View {
             run: (&*self.run).into(),
-            late_ms: self.lateness().num_milliseconds(),
+            late_ms: (!matches!(self.end.outcome, crate::task::Outcome::Missed { .. }))
+                .then(|| self.lateness().num_milliseconds()),
             duration_ms: self.duration().as_secs_f64() * 1e3,
             end: &self.end,
         }

@@ -9,7 +9,9 @@ use futures::channel::oneshot;
 
 use super::SchedulerState;
 use super::flight::Flight;
-use super::stage::{ExecutorSlot, StoreSlot};
+use super::slot::{ExecutorSlot, StoreSlot};
+use super::turn::Turns;
+use super::usher::Usher;
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
@@ -28,11 +30,15 @@ pub struct Scheduler {
     pub(super) wanted: EventMask,
     pub(super) wake: Wake,
     pub(super) last_seen: DateTime<Utc>,
+    /// The control messages under way, by task.
+    pub(super) turns: Turns,
     /// Who waits for the shutdown under way.
     pub(super) stopping: Vec<oneshot::Sender<()>>,
     /// Shutdown tasks not submitted yet, and who waits for them.
     pub(super) shutdown_runs: usize,
     pub(super) shutdown_bell: Option<oneshot::Sender<()>>,
+    /// Who passes notices on to this actor and its successors.
+    pub(super) usher: Addr<Usher>,
     /// Where the estate goes when the actor dies.
     pub(super) will: std::sync::mpsc::Sender<Estate>,
     /// Dropped last: it tells the guardian that the actor has ended.
@@ -59,7 +65,7 @@ pub(super) struct Estate {
     pub state: Lifecycle,
     pub stores: BTreeMap<Alias, StoreSlot>,
     pub executors: BTreeMap<Alias, ExecutorSlot>,
-    pub pending: Vec<Task>,
+    pub pending: Vec<Pending>,
     pub flight: Flight,
     pub owner: Option<OwnerId>,
     pub serial: u64,
@@ -67,6 +73,13 @@ pub(super) struct Estate {
     pub generation: u64,
     /// What ends with the scheduler, once no handle is left.
     pub retired: Option<(ArbiterHandle, Option<System>)>,
+}
+
+/// A task that waits for the start.
+pub(super) struct Pending {
+    pub task: Task,
+    /// When it was added: its schedule counts from then.
+    pub since: DateTime<Utc>,
 }
 
 /// Where the scheduler is in its life.

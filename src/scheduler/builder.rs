@@ -8,14 +8,16 @@ use chrono_tz::Tz;
 use super::actor::{Estate, Scheduler, Settings};
 use super::handle::Handle;
 use super::message::Start;
-use super::stage::{ExecutorSlot, StoreSlot};
+use super::slot::{ExecutorSlot, StoreSlot};
+use super::turn::Turns;
+use super::usher::Usher;
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{EventBus, EventMask};
 use crate::executor::{AsyncExecutor, ExecutorSource};
 use crate::store::{MemoryStore, StoreSource};
-use crate::supervision::{ChildChange, ChildNotice, Guardian, Link, LinkOwner, RestartPolicy};
+use crate::supervision::{Guardian, Link, RestartPolicy};
 use crate::task::{Alias, Registry, TaskDefaults};
 
 /// Sets up a scheduler; from [`Scheduler::builder`].
@@ -49,6 +51,13 @@ pub struct Builder {
     batch: usize,
     stores: Vec<(String, Box<dyn StoreSource>, Option<RestartPolicy>)>,
     executors: Vec<(String, Box<dyn ExecutorSource>, Option<RestartPolicy>)>,
+    latest: Option<Latest>,
+}
+
+/// What was added last.
+enum Latest {
+    Store,
+    Executor,
 }
 
 impl Builder {
@@ -65,6 +74,7 @@ impl Builder {
             batch: 2048,
             stores: Vec::new(),
             executors: Vec::new(),
+            latest: None,
         }
     }
 
@@ -107,22 +117,27 @@ impl Builder {
     /// Adds a store under an alias.
     pub fn store(mut self, alias: impl Into<String>, source: impl StoreSource) -> Self {
         self.stores.push((alias.into(), Box::new(source), None));
+        self.latest = Some(Latest::Store);
         self
     }
 
     /// Adds an executor under an alias.
     pub fn executor(mut self, alias: impl Into<String>, source: impl ExecutorSource) -> Self {
         self.executors.push((alias.into(), Box::new(source), None));
+        self.latest = Some(Latest::Executor);
         self
     }
 
     /// What is done when the actor of the store or executor added last dies. Default: it is started
     /// again, at most five times a minute, after a growing delay.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
-        // Whichever was added last carries no policy of its own yet.
-        match (self.executors.last_mut(), self.stores.last_mut()) {
-            (Some((_, _, slot @ None)), _) | (_, Some((_, _, slot @ None))) => *slot = Some(policy),
-            _ => {}
+        let slot = match self.latest {
+            Some(Latest::Store) => self.stores.last_mut().map(|(_, _, slot)| slot),
+            Some(Latest::Executor) => self.executors.last_mut().map(|(_, _, slot)| slot),
+            None => None,
+        };
+        if let Some(slot) = slot {
+            *slot = Some(policy);
         }
         self
     }
@@ -165,15 +180,17 @@ impl Builder {
             let bus = EventBus::new().start();
             let (will, inherited) = std::sync::mpsc::channel();
             will.send(estate).ok();
-            let factory = move |keep| {
+            let factory = move |keep, usher: Addr<Usher>| {
                 let now = settings.clock.now();
                 Scheduler {
+                    usher,
                     settings: settings.clone(),
                     estate: inherited.try_recv().unwrap_or_default(),
                     bus: bus.clone(),
                     wanted: EventMask::empty(),
                     wake: Wake::default(),
                     last_seen: now,
+                    turns: Turns::default(),
                     stopping: Vec::new(),
                     shutdown_runs: 0,
                     shutdown_bell: None,
@@ -183,7 +200,11 @@ impl Builder {
                 .start()
             };
             let policy = RestartPolicy::always().unlimited(Duration::from_secs(60));
-            Usher::start_with(owner, |usher| {
+            Usher::start(owner, |usher| {
+                let factory = {
+                    let usher = usher.clone();
+                    move |keep| factory(keep, usher.clone())
+                };
                 Guardian::new("scheduler", policy, clock, factory, usher.recipient()).start()
             });
         });
@@ -283,41 +304,5 @@ impl Builder {
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// Leads handles to the scheduler's actor and its successors.
-struct Usher {
-    owner: LinkOwner<Addr<Scheduler>>,
-    /// Lives as long as somebody holds its address.
-    _guardian: Addr<Guardian<Addr<Scheduler>>>,
-}
-
-impl Usher {
-    fn start_with(
-        owner: LinkOwner<Addr<Scheduler>>,
-        guardian: impl FnOnce(Addr<Self>) -> Addr<Guardian<Addr<Scheduler>>>,
-    ) {
-        Self::create(|ctx| Self { owner, _guardian: guardian(ctx.address()) });
-    }
-}
-
-impl Actor for Usher {
-    type Context = Context<Self>;
-}
-
-impl Handler<ChildNotice<Addr<Scheduler>>> for Usher {
-    type Result = ();
-
-    fn handle(&mut self, notice: ChildNotice<Addr<Scheduler>>, _: &mut Self::Context) {
-        match notice.change {
-            ChildChange::Started { child, cause } => {
-                if let Some(cause) = cause {
-                    tracing::error!(%cause, "the scheduler's actor died and was started again");
-                }
-                self.owner.point_to(child);
-            }
-            _ => self.owner.cut(),
-        }
     }
 }

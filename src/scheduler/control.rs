@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::channel::oneshot;
 
-use super::actor::{Scheduler, Settings};
+use super::actor::{Pending, Scheduler, Settings};
 use super::message::*;
 use super::plan;
 use super::session::{Changed, Decision, Session, within};
@@ -33,22 +34,26 @@ impl Scheduler {
         if !self.is_open() {
             return Err(Error::NotRunning);
         }
-        let stores = match store {
-            None => self
-                .estate
-                .stores
-                .iter()
-                .filter_map(|(alias, slot)| Some((alias.clone(), slot.addr.clone()?)))
-                .collect(),
-            Some(alias) => vec![(alias.clone(), self.store_addr(alias)?)],
-        };
-        Ok(Session { stores, settings: self.settings.clone() })
+        let mut down = None;
+        let mut stores = Vec::new();
+        match store {
+            Some(alias) => stores.push((alias.clone(), self.store_addr(alias)?)),
+            None => {
+                for (alias, slot) in &self.estate.stores {
+                    match &slot.addr {
+                        Some(addr) => stores.push((alias.clone(), addr.clone())),
+                        None => down = Some(slot.down(alias)),
+                    }
+                }
+            }
+        }
+        Ok(Session { stores, down, settings: self.settings.clone() })
     }
 
     /// The same for a message about the task `id`, unless it is pending.
-    fn pending(&mut self, id: &TaskId, store: Option<&Alias>) -> Option<&mut Task> {
+    fn pending(&mut self, id: &TaskId, store: Option<&Alias>) -> Option<&mut Pending> {
         let defaults = &self.settings.defaults;
-        self.estate.pending.iter_mut().find(|task| {
+        self.estate.pending.iter_mut().find(|Pending { task, .. }| {
             task.id.as_ref() == Some(id)
                 && store.is_none_or(|store| task.store.as_ref().unwrap_or(&defaults.store) == store)
         })
@@ -57,7 +62,7 @@ impl Scheduler {
     fn pending_info(&mut self, id: &TaskId) -> Result<TaskInfo, Error> {
         let settings = self.settings.clone();
         match self.pending(id, None) {
-            Some(task) => pending_info(task, &settings),
+            Some(pending) => pending_info(pending, &settings),
             None => Err(Error::UnknownTask(id.clone())),
         }
     }
@@ -138,19 +143,19 @@ impl Scheduler {
             }
         }
         if !self.estate.executors.contains_key(&spec.executor) {
-            let alias = spec.executor.to_string();
-            return Err(Error::UnknownExecutor { alias, known: self.executor_names() });
+            return Err(self.unknown_executor(&spec.executor));
         }
         Ok(())
     }
 
     /// Puts a task into its store.
-    pub(super) fn commit_task(&mut self, task: Task) -> Answer<TaskId> {
+    pub(super) fn commit_task(&mut self, task: Task, since: DateTime<Utc>) -> Answer<TaskId> {
         let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
         let checked = self.store_addr(&store).and_then(|addr| {
             let mut spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
             self.check_spec(&spec, &store)?;
+            spec.trigger = self.settings.registry.resolve(&spec.trigger)?;
             if let TaskHandler::Named(name) = &mut spec.handler
                 && let Some(shared) = self.settings.registry.shared_name(name)
             {
@@ -163,12 +168,15 @@ impl Scheduler {
             Err(error) => return fail(error),
         };
         let spec = Arc::new(spec);
-        let session =
-            Session { stores: vec![(store.clone(), addr.clone())], settings: self.settings.clone() };
+        let session = Session {
+            stores: vec![(store.clone(), addr.clone())],
+            down: None,
+            settings: self.settings.clone(),
+        };
         let id = spec.id.clone();
         let added = async move {
             let now = session.settings.clock.now();
-            let state = plan::add(&spec, first_run, paused, now).map_err(|error| error.about(&spec.id))?;
+            let state = plan::add(&spec, first_run, paused, since).map_err(|error| error.about(&spec.id))?;
             let task = StoredTask { spec: spec.clone(), state };
             match session.put(&addr, task.clone(), Expect::Absent).await {
                 Ok(()) => Ok((true, Changed { store, id: spec.id.clone(), task: Some(task), written: true })),
@@ -200,44 +208,50 @@ impl Scheduler {
 }
 
 /// The snapshot of a task that waits for the start.
-pub(super) fn pending_info(task: &Task, settings: &Settings) -> Result<TaskInfo, Error> {
+pub(super) fn pending_info(pending: &Pending, settings: &Settings) -> Result<TaskInfo, Error> {
+    let Pending { task, since } = pending;
     let store = task.store.clone().unwrap_or_else(|| settings.defaults.store.clone());
     let (first_run, paused) = (task.first_run, task.paused);
-    let spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
-    let state =
-        plan::add(&spec, first_run, paused, settings.clock.now()).map_err(|error| error.about(&spec.id))?;
+    let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
+    spec.trigger = settings.registry.resolve(&spec.trigger)?;
+    let state = plan::add(&spec, first_run, paused, *since).map_err(|error| error.about(&spec.id))?;
     Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
 }
 
 impl Handler<AddTask> for Scheduler {
     type Result = Answer<TaskId>;
 
-    fn handle(&mut self, AddTask(mut task): AddTask, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, AddTask(mut task): AddTask, ctx: &mut Self::Context) -> Self::Result {
+        // Decided here, so that messages that follow find it by its id.
+        let id = task.id.get_or_insert_with(TaskId::generate).clone();
+        self.in_turn(id, ctx, |scheduler, _| scheduler.add(task))
+    }
+}
+
+impl Scheduler {
+    fn add(&mut self, task: Task) -> Answer<TaskId> {
+        let since = self.clock().now();
         if self.permit() == Permit::Open {
-            return self.commit_task(task);
+            return self.commit_task(task, since);
         }
         // What can be known before the start is said now.
-        let info = match pending_info(&task, &self.settings) {
+        let pending = Pending { task, since };
+        let checked = pending_info(&pending, &self.settings).and_then(|info| {
+            self.check_spec(&info.spec, &info.store)?;
+            match self.estate.stores.contains_key(&info.store) {
+                true => Ok(info),
+                false => Err(self.unknown_store(&info.store)),
+            }
+        });
+        let info = match checked {
             Ok(info) => info,
             Err(error) => return fail(error),
         };
-        let checked = self.check_spec(&info.spec, &info.store);
-        let known = self.estate.stores.contains_key(&info.store);
-        if let Err(error) =
-            checked.and_then(|()| if known { Ok(()) } else { Err(self.unknown_store(&info.store)) })
-        {
-            return fail(error);
-        }
         let id = info.id().clone();
-        task.id = Some(id.clone());
-        let store = info.store.clone();
-        if let Some(existing) = self.pending(&id, Some(&store)) {
-            if !task.replace_existing {
-                return fail(Error::TaskExists(id));
-            }
-            *existing = task;
-        } else {
-            self.estate.pending.push(task);
+        match self.pending(&id, Some(&info.store)) {
+            Some(existing) if pending.task.replace_existing => *existing = pending,
+            Some(_) => return fail(Error::TaskExists(id)),
+            None => self.estate.pending.push(pending),
         }
         Box::pin(ready(Ok(id)))
     }
@@ -246,25 +260,26 @@ impl Handler<AddTask> for Scheduler {
 impl Handler<UpdateTask> for Scheduler {
     type Result = Answer<TaskInfo>;
 
-    fn handle(&mut self, request: UpdateTask, _: &mut Self::Context) -> Self::Result {
-        let UpdateTask { id, store, changes } = request;
-        if self.permit() == Permit::Pending {
-            let settings = self.settings.clone();
-            let Some(task) = self.pending(&id, store.as_ref()) else { return fail(Error::UnknownTask(id)) };
-            let mut changed = task.clone();
-            changed.change(changes);
-            let info = pending_info(&changed, &settings);
-            if info.is_ok() {
-                *task = changed;
-            }
-            return Box::pin(ready(info));
-        }
-        self.update_stored(id, store, changes)
+    fn handle(&mut self, request: UpdateTask, ctx: &mut Self::Context) -> Self::Result {
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.update(request))
     }
 }
 
 impl Scheduler {
-    fn update_stored(&mut self, id: TaskId, store: Option<Alias>, changes: TaskChanges) -> Answer<TaskInfo> {
+    fn update(&mut self, UpdateTask { id, store, changes }: UpdateTask) -> Answer<TaskInfo> {
+        if self.permit() == Permit::Pending {
+            let settings = self.settings.clone();
+            let Some(pending) = self.pending(&id, store.as_ref()) else {
+                return fail(Error::UnknownTask(id));
+            };
+            let mut changed = Pending { task: pending.task.clone(), since: pending.since };
+            changed.task.change(changes);
+            let info = pending_info(&changed, &settings);
+            if info.is_ok() {
+                *pending = changed;
+            }
+            return Box::pin(ready(info));
+        }
         let session = match self.session(store.as_ref()) {
             Ok(session) => session,
             Err(error) => return fail(error),
@@ -273,7 +288,8 @@ impl Scheduler {
         let executors = self.executor_names();
         let change = async move {
             let decide = |task: &StoredTask| {
-                let spec = changes.clone().apply(&task.spec)?;
+                let mut spec = changes.clone().apply(&task.spec)?;
+                spec.trigger = registry.registry.resolve(&spec.trigger)?;
                 if let TaskHandler::Named(name) = &spec.handler {
                     registry.registry.find(name)?;
                 }
@@ -314,10 +330,16 @@ impl Handler<RescheduleTask> for Scheduler {
 impl Handler<PauseTask> for Scheduler {
     type Result = Answer<TaskInfo>;
 
-    fn handle(&mut self, PauseTask { id, store }: PauseTask, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, request: PauseTask, ctx: &mut Self::Context) -> Self::Result {
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.pause_one(request))
+    }
+}
+
+impl Scheduler {
+    fn pause_one(&mut self, PauseTask { id, store }: PauseTask) -> Answer<TaskInfo> {
         if self.permit() == Permit::Pending {
-            if let Some(task) = self.pending(&id, store.as_ref()) {
-                task.paused = true;
+            if let Some(pending) = self.pending(&id, store.as_ref()) {
+                pending.task.paused = true;
             }
             return Box::pin(ready(self.pending_info(&id)));
         }
@@ -339,11 +361,17 @@ impl Handler<PauseTask> for Scheduler {
 impl Handler<ResumeTask> for Scheduler {
     type Result = Answer<Option<TaskInfo>>;
 
-    fn handle(&mut self, request: ResumeTask, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, request: ResumeTask, ctx: &mut Self::Context) -> Self::Result {
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.resume_one(request))
+    }
+}
+
+impl Scheduler {
+    fn resume_one(&mut self, request: ResumeTask) -> Answer<Option<TaskInfo>> {
         let ResumeTask { id, store, catch_up } = request;
         if self.permit() == Permit::Pending {
-            if let Some(task) = self.pending(&id, store.as_ref()) {
-                task.paused = false;
+            if let Some(pending) = self.pending(&id, store.as_ref()) {
+                pending.task.paused = false;
             }
             return Box::pin(ready(self.pending_info(&id).map(Some)));
         }
@@ -370,10 +398,16 @@ impl Handler<ResumeTask> for Scheduler {
 impl Handler<DeleteTask> for Scheduler {
     type Result = Answer<()>;
 
-    fn handle(&mut self, DeleteTask { id, store }: DeleteTask, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, request: DeleteTask, ctx: &mut Self::Context) -> Self::Result {
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.delete(request))
+    }
+}
+
+impl Scheduler {
+    fn delete(&mut self, DeleteTask { id, store }: DeleteTask) -> Answer<()> {
         if self.permit() == Permit::Pending {
             let found = self.pending(&id, store.as_ref()).is_some();
-            self.estate.pending.retain(|task| !(found && task.id.as_ref() == Some(&id)));
+            self.estate.pending.retain(|pending| !(found && pending.task.id.as_ref() == Some(&id)));
             return Box::pin(ready(if found { Ok(()) } else { Err(Error::UnknownTask(id)) }));
         }
         let session = match self.session(store.as_ref()) {
@@ -388,11 +422,13 @@ impl Handler<DeleteTask> for Scheduler {
 impl Handler<RunTask> for Scheduler {
     type Result = Answer<RunId>;
 
-    fn handle(&mut self, request: RunTask, _: &mut Self::Context) -> Self::Result {
-        if !matches!(self.state(), SchedulerState::Running | SchedulerState::Paused) {
-            return fail(Error::NotRunning);
-        }
-        self.run_on_demand(request, Source::Manual, 0)
+    fn handle(&mut self, request: RunTask, ctx: &mut Self::Context) -> Self::Result {
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| {
+            if !matches!(scheduler.state(), SchedulerState::Running | SchedulerState::Paused) {
+                return fail(Error::NotRunning);
+            }
+            scheduler.run_on_demand(request, Source::Manual, 0)
+        })
     }
 }
 
@@ -455,6 +491,7 @@ impl Scheduler {
                 Err(error) => {
                     scheduler.estate.flight.leave(&run);
                     scheduler.store_failed(&store, &error);
+                    scheduler.arm(ctx);
                     return fail(Error::store(&store, error));
                 }
             }
@@ -481,12 +518,13 @@ impl Scheduler {
         if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
+        self.estate.flight.depart(&run);
         let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
-        // A refusal is sent before the executor answers: it is in the mailbox ahead of this.
-        let myself = ctx.address();
+        // A refusal is sent before the executor answers: it is on its way here ahead of this.
+        let heard = self.hear_out(ctx);
         let taken = async move {
             let taken = taken.await;
-            myself.send(Barrier).await.ok();
+            heard.await;
             taken
         };
         Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, _| {
@@ -499,15 +537,4 @@ impl Scheduler {
             }
         }))
     }
-}
-
-/// Answered when everything that was in the mailbox before it has been dealt with.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Barrier;
-
-impl Handler<Barrier> for Scheduler {
-    type Result = ();
-
-    fn handle(&mut self, _: Barrier, _: &mut Self::Context) {}
 }

@@ -109,6 +109,11 @@ impl Scheduler {
         ctx.spawn(finish.map(move |finished, scheduler, ctx| {
             let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
             if slot.generation != generation {
+                // The store was opened anew meanwhile; what the old one did not write is still owed.
+                if finished.is_err() {
+                    slot.unfinished.splice(0..0, kept);
+                    scheduler.flush_ends(&store, busy, ctx);
+                }
                 return;
             }
             slot.finishing = false;
@@ -123,6 +128,7 @@ impl Scheduler {
                     slot.release_finished();
                     scheduler.store_failed(&store, &error);
                     scheduler.arm(ctx);
+                    drop(busy);
                 }
             }
         }));

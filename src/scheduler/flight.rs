@@ -17,6 +17,7 @@ pub(super) struct Flight {
 struct Passenger {
     run: Arc<Run>,
     refused: Option<oneshot::Sender<Refusal>>,
+    departed: bool,
 }
 
 impl Flight {
@@ -31,7 +32,7 @@ impl Flight {
             (self.slots.len() - 1) as u32
         });
         let run = Arc::new(make(slot));
-        self.slots[slot as usize] = Some(Passenger { run: run.clone(), refused: None });
+        self.slots[slot as usize] = Some(Passenger { run: run.clone(), refused: None, departed: false });
         run
     }
 
@@ -42,6 +43,19 @@ impl Flight {
         {
             passenger.refused = Some(refused);
         }
+    }
+
+    /// The run is handed to its executor now.
+    pub(super) fn depart(&mut self, run: &Run) {
+        if let Some(Some(passenger)) = self.slots.get_mut(run.slot as usize) {
+            passenger.departed = true;
+        }
+    }
+
+    /// The runs that were decided and not handed over: of a scheduler that died meanwhile.
+    pub(super) fn stranded(&self) -> Vec<Arc<Run>> {
+        let boarded = self.slots.iter().flatten().filter(|passenger| !passenger.departed);
+        boarded.map(|passenger| passenger.run.clone()).collect()
     }
 
     /// Takes the run off board; `None` when it has left already.

@@ -54,13 +54,13 @@ pub(super) struct Retire {
 }
 
 /// Anything that names a task.
-pub trait AsTaskId {
+pub trait IntoTaskId {
     /// The id, or why it is none.
-    fn as_task_id(self) -> Result<TaskId, TaskError>;
+    fn into_task_id(self) -> Result<TaskId, TaskError>;
 }
 
-impl<T: TryInto<TaskId, Error = TaskError>> AsTaskId for T {
-    fn as_task_id(self) -> Result<TaskId, TaskError> {
+impl<T: TryInto<TaskId, Error = TaskError>> IntoTaskId for T {
+    fn into_task_id(self) -> Result<TaskId, TaskError> {
         self.try_into()
     }
 }
@@ -177,8 +177,8 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such task or a change is not valid.
-    pub async fn update_task(&self, id: impl AsTaskId, changes: TaskChanges) -> Result<TaskInfo, Error> {
-        self.send(UpdateTask::new(id.as_task_id()?, changes)).await?
+    pub async fn update_task(&self, id: impl IntoTaskId, changes: TaskChanges) -> Result<TaskInfo, Error> {
+        self.send(UpdateTask::new(id.into_task_id()?, changes)).await?
     }
 
     /// Gives a task another trigger, and so a new next run.
@@ -187,18 +187,18 @@ impl Handle {
     /// When there is no such task or the trigger is not valid or never fires.
     pub async fn reschedule_task(
         &self,
-        id: impl AsTaskId,
+        id: impl IntoTaskId,
         trigger: impl IntoTrigger,
     ) -> Result<TaskInfo, Error> {
-        self.send(RescheduleTask::new(id.as_task_id()?, trigger.into_trigger()?)).await?
+        self.send(RescheduleTask::new(id.into_task_id()?, trigger.into_trigger()?)).await?
     }
 
     /// Keeps a task from running. Once this returns no new run of it is submitted.
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn pause_task(&self, id: impl AsTaskId) -> Result<TaskInfo, Error> {
-        self.send(PauseTask::new(id.as_task_id()?)).await?
+    pub async fn pause_task(&self, id: impl IntoTaskId) -> Result<TaskInfo, Error> {
+        self.send(PauseTask::new(id.into_task_id()?)).await?
     }
 
     /// Lets a task run again; run times that passed meanwhile are skipped. `None` when its schedule
@@ -206,16 +206,16 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn resume_task(&self, id: impl AsTaskId) -> Result<Option<TaskInfo>, Error> {
-        self.send(ResumeTask::new(id.as_task_id()?, false)).await?
+    pub async fn resume_task(&self, id: impl IntoTaskId) -> Result<Option<TaskInfo>, Error> {
+        self.send(ResumeTask::new(id.into_task_id()?, false)).await?
     }
 
     /// Removes a task. Once this returns no new run of it is submitted.
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn delete_task(&self, id: impl AsTaskId) -> Result<(), Error> {
-        self.send(DeleteTask::new(id.as_task_id()?)).await?
+    pub async fn delete_task(&self, id: impl IntoTaskId) -> Result<(), Error> {
+        self.send(DeleteTask::new(id.into_task_id()?)).await?
     }
 
     /// Runs a task now, on its own executor, also when it is paused. Its schedule stays as it is.
@@ -223,8 +223,8 @@ impl Handle {
     /// # Errors
     /// [`Error::NotRunning`], [`Error::UnknownTask`], or [`Error::Refused`]: as many runs as allowed
     /// are going on, or its executor or handler does not exist.
-    pub async fn run_task(&self, id: impl AsTaskId) -> Result<RunId, Error> {
-        self.send(RunTask::new(id.as_task_id()?, false, false)).await?
+    pub async fn run_task(&self, id: impl IntoTaskId) -> Result<RunId, Error> {
+        self.send(RunTask::new(id.into_task_id()?, false, false)).await?
     }
 
     /// Removes every task of a store, or of all; says how many there were.
@@ -239,8 +239,8 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn task(&self, id: impl AsTaskId) -> Result<TaskInfo, Error> {
-        self.send(GetTask::new(id.as_task_id()?)).await?
+    pub async fn task(&self, id: impl IntoTaskId) -> Result<TaskInfo, Error> {
+        self.send(GetTask::new(id.into_task_id()?)).await?
     }
 
     /// Snapshots of the tasks a query selects, in its order.
@@ -255,8 +255,8 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn preview(&self, id: impl AsTaskId, count: usize) -> Result<Vec<DateTime<Tz>>, Error> {
-        self.send(Preview::new(id.as_task_id()?, count)).await?
+    pub async fn preview(&self, id: impl IntoTaskId, count: usize) -> Result<Vec<DateTime<Tz>>, Error> {
+        self.send(Preview::new(id.into_task_id()?, count)).await?
     }
 
     /// The run times of all tasks up to `until`, in order, at most `limit`.
@@ -275,8 +275,8 @@ impl Handle {
     ///
     /// # Errors
     /// When a store fails.
-    pub async fn history(&self, id: impl AsTaskId, limit: usize) -> Result<Vec<RunRecord>, Error> {
-        self.send(History::new(id.as_task_id()?, limit)).await?
+    pub async fn history(&self, id: impl IntoTaskId, limit: usize) -> Result<Vec<RunRecord>, Error> {
+        self.send(History::new(id.into_task_id()?, limit)).await?
     }
 
     /// Adds a store. While the scheduler runs it is opened at once.

@@ -26,8 +26,8 @@ impl Scheduler {
     /// Snapshots of the tasks a query selects, in its order.
     fn select(&mut self, query: TaskQuery) -> Answer<Vec<TaskInfo>> {
         let mut listed = Vec::new();
-        for task in &self.estate.pending {
-            match pending_info(task, &self.settings) {
+        for pending in &self.estate.pending {
+            match pending_info(pending, &self.settings) {
                 Ok(info) => listed.push(info),
                 Err(error) => return fail(error),
             }
@@ -36,9 +36,12 @@ impl Scheduler {
         if self.permit() == Permit::Open {
             let wanted = |alias: &str| query.store_alias().is_none_or(|store| store == alias);
             for (alias, slot) in &self.estate.stores {
+                if !wanted(alias.as_str()) {
+                    continue;
+                }
                 match &slot.addr {
-                    Some(addr) if wanted(alias.as_str()) => stores.push((alias.clone(), addr.clone())),
-                    _ => {}
+                    Some(addr) => stores.push((alias.clone(), addr.clone())),
+                    None => return fail(slot.down(alias)),
                 }
             }
         }
@@ -48,7 +51,7 @@ impl Scheduler {
             for (alias, addr) in stores {
                 let found = within(&settings, addr.list(List)).await;
                 let found = found.map_err(|error| Error::store(&alias, error))?;
-                tasks.extend(found.into_iter().map(|task| (alias.clone(), task)));
+                tasks.extend(found.into_iter().map(|task| (alias.clone(), settings.resolved(task))));
             }
             Ok(tasks)
         };
@@ -71,8 +74,8 @@ impl Handler<GetTask> for Scheduler {
     fn handle(&mut self, GetTask { id, store }: GetTask, _: &mut Self::Context) -> Self::Result {
         if self.permit() == Permit::Pending {
             let settings = &self.settings;
-            let pending = self.estate.pending.iter().find(|task| task.id.as_ref() == Some(&id));
-            let info = pending.map(|task| pending_info(task, settings));
+            let pending = self.estate.pending.iter().find(|pending| pending.task.id.as_ref() == Some(&id));
+            let info = pending.map(|pending| pending_info(pending, settings));
             return Box::pin(ready(info.unwrap_or(Err(Error::UnknownTask(id)))));
         }
         let session = match self.session(store.as_ref()) {

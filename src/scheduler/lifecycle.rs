@@ -6,7 +6,7 @@ use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
 use futures::future::{Either, join_all, select};
 
-use super::actor::{Lifecycle, Scheduler};
+use super::actor::{Lifecycle, Pending, Scheduler};
 use super::handle::retire;
 use super::message::*;
 use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, StoreStatus};
@@ -15,8 +15,11 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::store::StoreError;
 use crate::store::message::List;
-use crate::task::{Alias, Source, Task};
+use crate::task::{Alias, Source};
 use crate::timer;
+
+/// What the shutdown adds to the grace at each of three steps: together less than a second.
+const SLACK: Duration = Duration::from_millis(300);
 
 type Step<T> = ResponseActFuture<Scheduler, T>;
 
@@ -77,11 +80,11 @@ impl Scheduler {
         if self.estate.pending.is_empty() {
             return Box::pin(ready(Ok(())));
         }
-        let task: Task = self.estate.pending.remove(0);
-        Box::pin(self.commit_task(task.clone()).then(|committed, scheduler, _| match committed {
+        let Pending { task, since } = self.estate.pending.remove(0);
+        Box::pin(self.commit_task(task.clone(), since).then(move |committed, scheduler, _| match committed {
             Ok(_) => scheduler.commit_pending(),
             Err(error) => {
-                scheduler.estate.pending.insert(0, task);
+                scheduler.estate.pending.insert(0, Pending { task, since });
                 Box::pin(ready(Err(error)))
             }
         }))
@@ -104,7 +107,7 @@ impl Scheduler {
         self.wake.disarm(ctx);
         tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");
         let clock = self.clock().clone();
-        let end = clock.monotonic() + grace + Duration::from_millis(500);
+        let end = clock.monotonic() + grace + SLACK;
         let left = {
             let clock = clock.clone();
             move || end.saturating_sub(clock.monotonic())
@@ -136,10 +139,10 @@ impl Scheduler {
                     }
                     let written: Vec<_> =
                         scheduler.estate.stores.values_mut().filter_map(|slot| slot.after_finish()).collect();
-                    let time = left().max(Duration::from_millis(500));
+                    let time = left().max(SLACK);
                     wrap_future(at_most(&clock, time, async move { drop(join_all(written).await) }))
                 })
-                .then(|(), scheduler, _| wrap_future(scheduler.lower_all(Duration::from_millis(500))))
+                .then(|(), scheduler, _| wrap_future(scheduler.lower_all(SLACK)))
                 .map(|(), scheduler, _| {
                     scheduler.estate.state = Lifecycle::default();
                     scheduler.estate.owner = None;
@@ -163,7 +166,7 @@ impl Scheduler {
         let executors: Vec<Alias> = self.estate.executors.keys().cloned().collect();
         let executors: Vec<_> =
             executors.iter().map(|alias| self.lower_executor(alias, Duration::ZERO)).collect();
-        at_most(&clock, time.max(Duration::from_millis(500)), async move {
+        at_most(&clock, time.max(SLACK), async move {
             join_all(executors).await;
             join_all(stores).await;
         })
@@ -196,7 +199,7 @@ impl Scheduler {
                 Either::Right(_) => Vec::new(),
             }
         };
-        Box::pin(wrap_future::<_, Self>(found).then(|found, scheduler, ctx| {
+        Box::pin(wrap_future::<_, Self>(found).then(move |found, scheduler, ctx| {
             for (store, id) in found {
                 let request = RunTask::new(id, false, false).store(store);
                 let ran = scheduler.run_on_demand(request, Source::Shutdown, 0).map(|ran, scheduler, _| {
@@ -218,9 +221,9 @@ impl Scheduler {
             if scheduler.shutdown_runs > 0 {
                 scheduler.shutdown_bell = Some(bell);
             }
-            wrap_future(async move {
+            wrap_future(at_most(scheduler.clock(), time, async move {
                 submitted.await.ok();
-            })
+            }))
         }))
     }
 }
@@ -355,7 +358,7 @@ impl Handler<RemoveAllTasks> for Scheduler {
     fn handle(&mut self, RemoveAllTasks { store }: RemoveAllTasks, _: &mut Self::Context) -> Self::Result {
         let default = self.settings.defaults.store.clone();
         let before = self.estate.pending.len();
-        self.estate.pending.retain(|task| {
+        self.estate.pending.retain(|Pending { task, .. }| {
             store.as_ref().is_some_and(|store| task.store.as_ref().unwrap_or(&default) != store)
         });
         let dropped = before - self.estate.pending.len();

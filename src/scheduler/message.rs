@@ -219,6 +219,11 @@ pub struct RemoveExecutor {
 #[rtype(result = "Result<(), Error>")]
 pub struct RestoreExecutor(pub Alias);
 
+/// Brings a store back whose actor's restarts were used up.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct RestoreStore(pub Alias);
+
 /// Sends the events of some kinds to an actor, one message each.
 #[derive(Message)]
 #[rtype(result = "Result<ListenerId, Error>")]

@@ -11,22 +11,28 @@
 //! 6. the executor lets a run in or refuses it, and judges its lateness when it starts;
 //! 7. the code runs, and whatever it does the run ends in one outcome;
 //! 8. the executor gives the instance back and then reports the end;
-//! 9. `Finish` writes the end down;
-//! 10. the event bus tells whoever asked.
+//! 9. the event bus tells whoever asked;
+//! 10. `Finish` writes the end down, with others that have come in.
 
 mod actor;
 mod builder;
 mod control;
 mod ends;
+mod executors;
 mod flight;
 mod handle;
+mod heir;
 mod inspect;
+mod keeper;
 mod lifecycle;
 pub mod message;
 mod plan;
 mod session;
-mod stage;
+mod slot;
+mod stores;
 mod tick;
+mod turn;
+mod usher;
 mod wake;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Every decision of the scheduler, as plain functions: no actor, no clock, no store.
 
+use std::collections::VecDeque;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
@@ -12,8 +14,10 @@ const WALK: u64 = 10_000;
 /// What is to be done about a task whose next run is due.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TaskPlan {
-    /// The runs to submit, oldest first.
-    pub runs: Vec<PlannedRun>,
+    /// The latest run to submit; nearly always the only one.
+    pub run: Option<PlannedRun>,
+    /// The runs to submit before it, oldest first.
+    pub earlier: Vec<PlannedRun>,
     /// Run times given up because they exceed `max_catch_up`.
     pub missed: Option<Backlog>,
     /// What becomes of the task.
@@ -58,23 +62,23 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
     let StoredTask { spec, state } = task;
     let Some(first) = state.next.filter(|next| next.due <= now) else {
         // Not due after all: nothing to do but write down what was there.
-        return TaskPlan { runs: Vec::new(), missed: None, then: Then::State(state.clone()), stalled: None };
+        let then = Then::State(state.clone());
+        return TaskPlan { run: None, earlier: Vec::new(), missed: None, then, stalled: None };
     };
     let keep = if spec.coalesce { 1 } else { spec.max_catch_up.max(1) as usize };
     let due = collect_due(spec, state.anchor, first, now, keep);
 
     let coalesced = if spec.coalesce { due.dropped } else { 0 };
     let missed = (!spec.coalesce && due.dropped > 0).then_some(Backlog { first, count: due.dropped });
-    let last_run = due.kept.last().map(|fire| fire.nominal).or(state.last_run);
     let mut after = TaskState {
         revision: state.revision + 1,
         next: None,
-        last_run,
-        runs: state.runs + due.kept.len() as u64,
+        last_run: Some(due.latest.nominal),
+        runs: state.runs + 1 + due.earlier.len() as u64,
         ..state.clone()
     };
     let (then, stalled) = match due.next {
-        Ok(None) => (Then::Remove, None),
+        Ok(None) if !spec.trigger.on_shutdown() => (Then::Remove, None),
         Ok(next) => {
             after.next = next;
             (Then::State(after), None)
@@ -84,13 +88,22 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
             (Then::State(after), Some(error))
         }
     };
-    let runs = due.kept.into_iter().map(|fire| PlannedRun { fire, coalesced }).collect();
-    TaskPlan { runs, missed, then, stalled }
+    let run = Some(PlannedRun { fire: due.latest, coalesced });
+    let earlier = due.earlier.into_iter().map(|fire| PlannedRun { fire, coalesced: 0 }).collect();
+    TaskPlan { run, earlier, missed, then, stalled }
+}
+
+impl TaskPlan {
+    /// The runs to submit, oldest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = PlannedRun> {
+        self.earlier.iter().copied().chain(self.run)
+    }
 }
 
 struct DueTimes {
-    /// The latest ones, oldest first.
-    kept: Vec<Fire>,
+    latest: Fire,
+    /// Those kept before it, oldest first.
+    earlier: VecDeque<Fire>,
     /// How many earlier ones there were.
     dropped: u64,
     next: Result<Option<Fire>, SearchError>,
@@ -108,31 +121,32 @@ fn collect_due(
     keep: usize,
 ) -> DueTimes {
     let cx = spec.context(anchor);
-    let mut kept = std::collections::VecDeque::with_capacity(keep.min(16));
+    let mut earlier = VecDeque::new();
     let mut dropped = 0;
     let mut current = first;
     let mut steps = 0;
     let next = loop {
-        if kept.len() == keep {
-            kept.pop_front();
-            dropped += 1;
-        }
-        kept.push_back(current);
         match fire_after(&spec.trigger, current.nominal, &cx) {
-            Ok(Some(next)) if next.due <= now => current = next,
+            Ok(Some(next)) if next.due <= now => {
+                earlier.push_back(current);
+                current = next;
+            }
             next => break next,
+        }
+        if earlier.len() >= keep {
+            earlier.pop_front();
+            dropped += 1;
         }
         steps += 1;
         if steps == WALK
-            && let Some((leap, passed)) = leap(spec, &cx, current.nominal, now, keep)
+            && let Some((landing, passed)) = leap(spec, &cx, current.nominal, now, keep)
         {
-            // `current` itself has not been kept yet.
-            dropped += passed + 1 + kept.len() as u64;
-            kept.clear();
-            current = leap;
+            dropped += passed + 1 + earlier.len() as u64;
+            earlier.clear();
+            current = landing;
         }
     };
-    DueTimes { kept: kept.into(), dropped, next }
+    DueTimes { latest: current, earlier, dropped, next }
 }
 
 /// A run time not long before `now` with at least `keep` due ones from it on, found by looking back

@@ -36,6 +36,8 @@ pub(super) fn within<T>(
 /// The stores a message may concern, to be asked in order.
 pub(super) struct Session {
     pub stores: Vec<(Alias, StoreAddr)>,
+    /// The trouble with a store that cannot be asked.
+    pub down: Option<Error>,
     pub settings: Arc<Settings>,
 }
 
@@ -70,13 +72,33 @@ pub(super) struct Changed {
     pub written: bool,
 }
 
+impl Settings {
+    /// A stored task whose trigger has the implementations of its custom parts, as far as they are
+    /// registered here.
+    pub(super) fn resolved(&self, task: StoredTask) -> StoredTask {
+        if task.spec.trigger.is_resolved() {
+            return task;
+        }
+        match self.registry.resolve(&task.spec.trigger) {
+            Ok(trigger) => {
+                let spec = TaskSpec { trigger, ..(*task.spec).clone() };
+                StoredTask { spec: Arc::new(spec), state: task.state }
+            }
+            // Whoever asks it for its next run is told what is missing.
+            Err(_) => task,
+        }
+    }
+}
+
 impl Session {
     /// The task, and where it is. A store that does not answer matters only when no other has it.
     pub(super) async fn find(&self, id: &TaskId) -> Result<(Alias, StoreAddr, StoredTask), Error> {
-        let mut trouble = None;
+        let mut trouble = self.down.clone();
         for (alias, addr) in &self.stores {
             match within(&self.settings, addr.get(Get { id: id.clone() })).await {
-                Ok(Some(task)) => return Ok((alias.clone(), addr.clone(), task)),
+                Ok(Some(task)) => {
+                    return Ok((alias.clone(), addr.clone(), self.settings.resolved(task)));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     trouble.get_or_insert(Error::store(alias, error));

@@ -150,6 +150,7 @@ impl Scheduler {
         };
         let mut changes = Vec::with_capacity(tasks.len());
         for (index, task) in tasks.into_iter().enumerate() {
+            let task = self.settings.resolved(task);
             let plan = plan::tick(&task, now);
             let mut records = Vec::new();
             if let Some(missed) = plan.missed {
@@ -165,7 +166,7 @@ impl Scheduler {
                 }
                 cargo.ended.push((index, run, end));
             }
-            for planned in plan.runs {
+            for planned in plan.runs() {
                 let run = self.board(&task.spec, store, |run| {
                     run.nominal = planned.fire.nominal;
                     run.due = planned.fire.due;
@@ -322,6 +323,9 @@ impl Scheduler {
         let Some(addr) = self.estate.executors.get(executor).and_then(|slot| slot.addr.clone()) else {
             return self.interrupt(runs, "its executor went away before it began");
         };
+        for run in &runs {
+            self.estate.flight.depart(run);
+        }
         let kept = runs.clone();
         let taken = addr.submit(Submit { runs, busy: busy.clone() }).into_actor(self);
         ctx.spawn(taken.map(move |taken, scheduler, _| {

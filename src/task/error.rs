@@ -30,8 +30,8 @@ pub enum TaskError {
         /// The names that are registered.
         known: Vec<String>,
     },
-    /// Two handlers have one name.
-    #[error("two handlers are registered under `{0}`; give each its own name")]
+    /// Two handlers or two triggers have one name.
+    #[error("two things are registered under `{0}`; give each its own name")]
     DuplicateHandler(String),
     /// A closure in a store that writes tasks down.
     #[error(

@@ -118,9 +118,9 @@ impl Outcome {
         match self {
             Self::Executed { .. } | Self::Coalesced { .. } => None,
             Self::Failed { error } => Some(error.clone()),
-            Self::Panicked { message } => Some(format!("panicked: {message}")),
-            Self::TimedOut { after_ms } => Some(format!("timed out after {after_ms} ms")),
-            Self::Cancelled => Some("cancelled".to_owned()),
+            Self::Panicked { message } => Some(message.clone()),
+            Self::TimedOut { after_ms } => Some(format!("took longer than {after_ms} ms")),
+            Self::Cancelled => Some("somebody cancelled it".to_owned()),
             Self::Missed { late_ms } => Some(format!("{late_ms} ms late, more than its misfire grace")),
             Self::Refused { reason } => Some(reason.to_string()),
             Self::Interrupted { reason } => Some(reason.clone()),

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{TaskContext, TaskError};
+use crate::trigger::{CustomTrigger, Trigger, TriggerError};
 
 /// A run of asynchronous code: the value it returned as JSON, or why it failed.
 pub type TaskFuture = LocalBoxFuture<'static, Result<Value, Failure>>;
@@ -183,6 +184,7 @@ where
 #[derive(Default, Clone)]
 pub struct Registry {
     code: HashMap<Arc<str>, Code>,
+    triggers: HashMap<String, Arc<dyn CustomTrigger>>,
     problem: Option<TaskError>,
 }
 
@@ -224,6 +226,28 @@ impl Registry {
             self.code.insert(name.into(), code);
         }
         self
+    }
+
+    /// Adds a trigger of your own, for tasks whose trigger is a
+    /// [`Custom`](crate::trigger::Custom) of this name. A name that is taken is reported by
+    /// [`check`](Self::check).
+    pub fn register_trigger(
+        mut self,
+        name: impl Into<String>,
+        trigger: impl CustomTrigger + 'static,
+    ) -> Self {
+        let name = name.into();
+        if self.triggers.contains_key(&name) {
+            self.problem.get_or_insert(TaskError::DuplicateHandler(name));
+        } else {
+            self.triggers.insert(name, Arc::new(trigger));
+        }
+        self
+    }
+
+    /// The trigger with the implementations of its custom parts.
+    pub(crate) fn resolve(&self, trigger: &Trigger) -> Result<Trigger, TriggerError> {
+        trigger.resolve(&|name| self.triggers.get(name).cloned())
     }
 
     /// What went wrong while registering, if anything did.

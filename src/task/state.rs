@@ -20,7 +20,7 @@ pub struct TaskState {
     pub next: Option<Fire>,
     /// The nominal time of the latest run.
     pub last_run: Option<DateTime<Utc>>,
-    /// Runs handed to an executor so far.
+    /// Runs submitted so far, also those the executor then refused.
     pub runs: u64,
     /// A paused task keeps its next run time and does not run.
     pub paused: bool,

@@ -66,21 +66,11 @@ pub struct CalendarIntervalBuilder {
     minute: i64,
     #[serde(skip_serializing_if = "is_zero")]
     second: i64,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "named::start_date"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "named::start_date")]
     start_date: Option<NaiveDate>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "named::end_date"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "named::end_date")]
     end_date: Option<NaiveDate>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        with = "zone_name",
-        rename = "timezone"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
     zone: Option<Tz>,
     #[serde(skip_serializing_if = "Duration::is_zero", with = "seconds")]
     jitter: Duration,
@@ -181,48 +171,32 @@ impl CalendarIntervalBuilder {
     /// [`TriggerError::Invalid`] when there is no interval, a number is out of range, or the end
     /// lies before the start.
     pub fn build(self) -> Result<CalendarInterval, TriggerError> {
-        let units = [
-            ("years", self.years),
-            ("months", self.months),
-            ("weeks", self.weeks),
-            ("days", self.days),
-        ];
+        let units =
+            [("years", self.years), ("months", self.months), ("weeks", self.weeks), ("days", self.days)];
         for (name, n) in units {
             if !(0..=MOST).contains(&n) {
-                return Err(TriggerError::invalid(
-                    name,
-                    format!("{n} is not between 0 and {MOST}"),
-                ));
+                return Err(TriggerError::invalid(name, format!("{n} is not between 0 and {MOST}")));
             }
         }
         if units.iter().all(|(_, n)| *n == 0) {
             let reason = "no interval is given; give years, months, weeks or days";
             return Err(TriggerError::invalid("calendar_interval", reason));
         }
-        for (name, n, most) in [
-            ("hour", self.hour, 23),
-            ("minute", self.minute, 59),
-            ("second", self.second, 59),
-        ] {
+        for (name, n, most) in
+            [("hour", self.hour, 23), ("minute", self.minute, 59), ("second", self.second, 59)]
+        {
             if !(0..=most).contains(&n) {
-                return Err(TriggerError::invalid(
-                    name,
-                    format!("{n} is not between 0 and {most}"),
-                ));
+                return Err(TriggerError::invalid(name, format!("{n} is not between 0 and {most}")));
             }
         }
         for (name, date) in [("start_date", self.start_date), ("end_date", self.end_date)] {
             if date.is_some_and(|date| !(1..=9999).contains(&date.year())) {
-                return Err(TriggerError::invalid(
-                    name,
-                    "it has to lie in the years 1 to 9999",
-                ));
+                return Err(TriggerError::invalid(name, "it has to lie in the years 1 to 9999"));
             }
         }
         match (self.start_date, self.end_date) {
             (Some(start), Some(end)) if end < start => {
-                let reason =
-                    format!("{end} lies before start_date {start}; it has to be on or after it");
+                let reason = format!("{end} lies before start_date {start}; it has to be on or after it");
                 Err(TriggerError::invalid("end_date", reason))
             }
             _ => Ok(CalendarInterval { given: self }),
@@ -273,12 +247,7 @@ impl CalendarInterval {
 
     /// Years and months, weeks and days.
     pub(crate) fn parts(&self) -> [i64; 4] {
-        [
-            self.given.years,
-            self.given.months,
-            self.given.weeks,
-            self.given.days,
-        ]
+        [self.given.years, self.given.months, self.given.weeks, self.given.days]
     }
 
     pub(crate) fn dates(&self) -> (Option<NaiveDate>, Option<NaiveDate>) {
@@ -288,8 +257,7 @@ impl CalendarInterval {
     /// The last moment of the last date.
     pub(crate) fn last_moment(&self, cx: &Context<'_>) -> Option<DateTime<Utc>> {
         let end = super::Moment::from(self.given.end_date?.succ_opt()?);
-        end.instant(self.zone(cx))
-            .checked_sub_signed(chrono::TimeDelta::nanoseconds(1))
+        end.instant(self.zone(cx)).checked_sub_signed(chrono::TimeDelta::nanoseconds(1))
     }
 
     fn months(&self) -> i64 {
@@ -354,7 +322,8 @@ impl CalendarInterval {
             None => zone.wall(cx.anchor.timestamp()).div_euclid(DAY),
         };
         let from = ceil_seconds(from);
-        if from > LAST_WALL + DAY {
+        // An anchor or a question outside of the calendar.
+        if from > LAST_WALL + DAY || !(-LAST_WALL..=LAST_WALL).contains(&(start * DAY)) {
             return None;
         }
         let (gap, fold) = (self.gap(), self.given.fold.unwrap_or(Fold::First));
@@ -399,11 +368,7 @@ impl fmt::Display for CalendarInterval {
                 write!(f, " {n}{unit}")?;
             }
         }
-        write!(
-            f,
-            " at {:02}:{:02}:{:02}",
-            given.hour, given.minute, given.second
-        )?;
+        write!(f, " at {:02}:{:02}:{:02}", given.hour, given.minute, given.second)?;
         super::limits::Limits {
             start_at: given.start_date.map(Into::into),
             end_at: given.end_date.map(Into::into),
@@ -417,14 +382,10 @@ impl fmt::Display for CalendarInterval {
 }
 
 /// Reads what `Display` writes: `1y 2mo 3w 4d at 09:30` and the options split off before.
-pub(super) fn parse(
-    head: &str,
-    limits: super::limits::Limits,
-) -> Result<CalendarInterval, TriggerError> {
+pub(super) fn parse(head: &str, limits: super::limits::Limits) -> Result<CalendarInterval, TriggerError> {
     let wrong = || {
-        let reason = format!(
-            "`{head}` is not a calendar interval; write for instance `calendar 1mo at 09:30`"
-        );
+        let reason =
+            format!("`{head}` is not a calendar interval; write for instance `calendar 1mo at 09:30`");
         TriggerError::invalid("calendar", reason)
     };
     let (parts, time) = match head.rsplit_once(" at ") {
@@ -451,17 +412,12 @@ pub(super) fn parse(
     }
     let date = |name: &str, moment: Option<super::Moment>| match moment {
         None => Ok(None),
-        Some(super::Moment::Naive(at)) if at.time() == chrono::NaiveTime::MIN => {
-            Ok(Some(at.date()))
+        Some(super::Moment::Naive(at)) if at.time() == chrono::NaiveTime::MIN => Ok(Some(at.date())),
+        Some(at) => {
+            Err(TriggerError::invalid(name, format!("{at}: a calendar interval begins and ends on dates")))
         }
-        Some(at) => Err(TriggerError::invalid(
-            name,
-            format!("{at}: a calendar interval begins and ends on dates"),
-        )),
     };
     builder.start_date = date("from", limits.start_at)?;
     builder.end_date = date("until", limits.end_at)?;
-    builder
-        .with_options(limits.zone, limits.jitter, limits.gap, limits.fold)
-        .build()
+    builder.with_options(limits.zone, limits.jitter, limits.gap, limits.fold).build()
 }

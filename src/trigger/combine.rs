@@ -17,7 +17,7 @@ use super::{Context, IntoTrigger, SearchError, Trigger, TriggerError, text};
 pub(super) const HORIZON: TimeDelta = TimeDelta::days(500 * 366);
 
 /// How many steps one search may take, whatever is nested in what.
-pub(super) const STEPS: u32 = 2_000_000;
+pub(super) const STEPS: u32 = 1_000_000;
 
 /// After this many steps without an answer it is worth while to look whether there can be one.
 pub(super) const PATIENCE: u32 = 64;
@@ -73,7 +73,7 @@ pub struct Or {
 /// The search leaps from part to part. Parts that can never meet are found out by arithmetic
 /// where they are periodic (minutes and seconds of the week, the remainders of intervals);
 /// otherwise the search ends at a horizon of 500 years, which is more than one cycle of the
-/// calendar. A search of more than two million steps is given up with a
+/// calendar. A search of more than a million steps is given up with a
 /// [`SearchError`].
 ///
 /// ```
@@ -97,9 +97,7 @@ pub struct And {
 impl Or {
     /// A union that begins with this part.
     pub fn of(part: impl IntoTrigger) -> OrBuilder {
-        OrBuilder {
-            parts: Parts::default().with(part),
-        }
+        OrBuilder { parts: Parts::default().with(part) }
     }
 
     /// The parts.
@@ -108,18 +106,14 @@ impl Or {
     }
 
     pub(super) fn new(triggers: Vec<Trigger>) -> Result<Self, TriggerError> {
-        Ok(Or {
-            triggers: some("or", triggers)?,
-        })
+        Ok(Or { triggers: some("or", triggers)? })
     }
 
     pub(super) fn map(
         &self,
         change: &dyn Fn(&Trigger) -> Result<Trigger, TriggerError>,
     ) -> Result<Self, TriggerError> {
-        Ok(Or {
-            triggers: self.triggers.iter().map(change).collect::<Result<_, _>>()?,
-        })
+        Ok(Or { triggers: self.triggers.iter().map(change).collect::<Result<_, _>>()? })
     }
 
     pub(super) fn next(
@@ -143,10 +137,7 @@ impl Or {
 impl And {
     /// An intersection that begins with this part.
     pub fn of(part: impl IntoTrigger) -> AndBuilder {
-        AndBuilder {
-            parts: Parts::default().with(part),
-            tolerance: Duration::ZERO,
-        }
+        AndBuilder { parts: Parts::default().with(part), tolerance: Duration::ZERO }
     }
 
     /// The parts.
@@ -160,10 +151,7 @@ impl And {
     }
 
     pub(super) fn new(triggers: Vec<Trigger>, tolerance: Duration) -> Result<Self, TriggerError> {
-        Ok(And {
-            triggers: some("and", triggers)?,
-            tolerance,
-        })
+        Ok(And { triggers: some("and", triggers)?, tolerance })
     }
 
     pub(super) fn map(
@@ -171,10 +159,7 @@ impl And {
         change: &dyn Fn(&Trigger) -> Result<Trigger, TriggerError>,
     ) -> Result<Self, TriggerError> {
         let triggers = self.triggers.iter().map(change).collect::<Result<_, _>>()?;
-        Ok(And {
-            triggers,
-            tolerance: self.tolerance,
-        })
+        Ok(And { triggers, tolerance: self.tolerance })
     }
 
     pub(super) fn next(
@@ -184,9 +169,7 @@ impl And {
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let tolerance = TimeDelta::from_std(self.tolerance).unwrap_or(TimeDelta::MAX);
-        let horizon = from
-            .checked_add_signed(HORIZON)
-            .unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let horizon = from.checked_add_signed(HORIZON).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut at = from;
         let mut lattice = None;
         for step in 0u32.. {
@@ -235,10 +218,7 @@ impl And {
 
 fn some(name: &str, triggers: Vec<Trigger>) -> Result<Box<[Trigger]>, TriggerError> {
     match triggers.is_empty() {
-        true => Err(TriggerError::invalid(
-            name,
-            "it has no parts; give it at least one trigger",
-        )),
+        true => Err(TriggerError::invalid(name, "it has no parts; give it at least one trigger")),
         false => Ok(triggers.into()),
     }
 }

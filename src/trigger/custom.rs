@@ -1,12 +1,14 @@
 //! Triggers of the user's own making.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cron::search::LAST_WALL;
 use super::{Context, SearchError, SearchErrorKind, TriggerError};
 
 /// A trigger written by the user.
@@ -94,11 +96,7 @@ impl PartialEq for Custom {
 impl Custom {
     /// A custom trigger by name, yet to be resolved.
     pub fn new(name: impl Into<String>, params: Value) -> Self {
-        Self {
-            name: name.into().into(),
-            params,
-            found: None,
-        }
+        Self { name: name.into().into(), params, found: None }
     }
 
     /// The same with its implementation at hand.
@@ -118,21 +116,14 @@ impl Custom {
     }
 
     pub(super) fn checked(self) -> Result<Self, TriggerError> {
-        if self.name.is_empty()
-            || self
-                .name
-                .contains(|c: char| c.is_whitespace() || "(){};\"".contains(c))
-        {
-            let reason = format!(
-                "`{}` is not a name; use letters, digits, `_`, `-`, `.` and `:`",
-                self.name
-            );
+        if self.name.is_empty() || self.name.contains(|c: char| c.is_whitespace() || "(){};\"".contains(c)) {
+            let reason = format!("`{}` is not a name; use letters, digits, `_`, `-`, `.` and `:`", self.name);
             return Err(TriggerError::invalid("custom", reason));
         }
         if let Some(found) = &self.found {
-            found
-                .check(&self.params)
-                .map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
+            let checked = catch_unwind(AssertUnwindSafe(|| found.check(&self.params)));
+            let checked = checked.unwrap_or_else(|_| Err("its check panicked".to_owned()));
+            checked.map_err(|reason| TriggerError::invalid(&*self.name, reason))?;
         }
         Ok(self)
     }
@@ -148,20 +139,20 @@ impl Custom {
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let Some(found) = &self.found else {
             let reason = format!("the custom trigger `{}` has not been resolved", self.name);
-            return Err(SearchError {
-                kind: SearchErrorKind::Unresolved,
-                reason,
-            });
+            return Err(SearchError { kind: SearchErrorKind::Unresolved, reason });
         };
         let custom = |reason: String| SearchError {
             kind: SearchErrorKind::Custom,
             reason: format!("the custom trigger `{}`: {reason}", self.name),
         };
-        match found.next(&self.params, from, cx).map_err(custom)? {
-            Some(early) if early < from => Err(custom(format!(
-                "it answered {early}, which is before {from}"
-            ))),
-            answer => Ok(answer),
+        // An implementation that panics fails alone: whoever asks is not the one to die of it.
+        let answer = catch_unwind(AssertUnwindSafe(|| found.next(&self.params, from, cx)));
+        match answer.unwrap_or_else(|_| Err("it panicked".to_owned())).map_err(custom)? {
+            Some(early) if early < from => {
+                Err(custom(format!("it answered {early}, which is before {from}")))
+            }
+            // Beyond the year 9999 nothing can be written down.
+            answer => Ok(answer.filter(|run| run.timestamp() <= LAST_WALL)),
         }
     }
 
@@ -169,7 +160,7 @@ impl Custom {
         let own = self
             .found
             .as_ref()
-            .and_then(|found| found.describe(&self.params));
+            .and_then(|found| catch_unwind(AssertUnwindSafe(|| found.describe(&self.params))).ok().flatten());
         own.unwrap_or_else(|| match &self.params {
             Value::Null => format!("custom trigger `{}`", self.name),
             params => format!("custom trigger `{}` with {params}", self.name),

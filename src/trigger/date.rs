@@ -29,28 +29,16 @@ use super::{Context, Moment};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Date {
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "named::run_at"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named::run_at")]
     run_at: Option<Moment>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "zone_name",
-        rename = "timezone"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
     zone: Option<Tz>,
 }
 
 impl Date {
     /// At `run_at`: an instant, or a naive time.
     pub fn at(run_at: impl Into<Moment>) -> Self {
-        Self {
-            run_at: Some(run_at.into()),
-            zone: None,
-        }
+        Self { run_at: Some(run_at.into()), zone: None }
     }
 
     /// At the moment the trigger is set.
@@ -70,8 +58,7 @@ impl Date {
     }
 
     pub(super) fn instant(&self, cx: &Context<'_>) -> DateTime<Utc> {
-        self.run_at
-            .map_or(cx.anchor, |at| at.instant(self.zone(cx)))
+        self.run_at.map_or(cx.anchor, |at| at.instant(self.zone(cx)))
     }
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {

@@ -8,15 +8,7 @@ use super::cron::search::{Pattern, Sets};
 use super::limits::Limits;
 use super::{Context, Trigger};
 
-const WEEKDAYS: [&str; 7] = [
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-];
+const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -54,11 +46,7 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
         Trigger::Quartz(quartz) => pattern(quartz.pattern(), quartz.limits(), cx),
         Trigger::CalendarInterval(interval) => {
             let units = ["year", "month", "week", "day"];
-            let parts = interval
-                .parts()
-                .into_iter()
-                .zip(units)
-                .filter(|(n, _)| *n > 0);
+            let parts = interval.parts().into_iter().zip(units).filter(|(n, _)| *n > 0);
             let parts: Vec<String> = parts.map(|(n, unit)| many(n as u128, unit)).collect();
             let length = match &parts[..] {
                 [one] => one.strip_prefix("1 ").unwrap_or(one).to_string(),
@@ -75,11 +63,7 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
             text + &jitter(interval.jitter()) + ", " + zone()
         }
         Trigger::And(and) => {
-            let parts: Vec<String> = and
-                .triggers()
-                .iter()
-                .map(|part| self::trigger(part, cx))
-                .collect();
+            let parts: Vec<String> = and.triggers().iter().map(|part| self::trigger(part, cx)).collect();
             let near = match and.tolerance() {
                 Duration::ZERO => String::new(),
                 tolerance => format!(" within {}", words(tolerance)),
@@ -87,11 +71,7 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
             format!("whenever these meet{near}: {}", parts.join("; and "))
         }
         Trigger::Or(or) => {
-            let parts: Vec<String> = or
-                .triggers()
-                .iter()
-                .map(|part| self::trigger(part, cx))
-                .collect();
+            let parts: Vec<String> = or.triggers().iter().map(|part| self::trigger(part, cx)).collect();
             parts.join("; or ")
         }
         Trigger::Except(except) => {
@@ -100,11 +80,7 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
             let triggers = except.triggers().iter().map(|part| self::trigger(part, cx));
             let left_out: Vec<String> = dates.chain(ranges).chain(triggers).collect();
             let base = self::trigger(except.trigger(), cx);
-            if left_out.is_empty() {
-                base
-            } else {
-                format!("{base}; except {}", left_out.join("; nor "))
-            }
+            if left_out.is_empty() { base } else { format!("{base}; except {}", left_out.join("; nor ")) }
         }
         Trigger::Custom(custom) => custom.describe(),
         Trigger::Shutdown => "when the scheduler shuts down".into(),
@@ -116,17 +92,11 @@ fn pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>) -> String {
     let mut text = times(&sets);
     text += &days(&sets);
     if sets.months != Sets::MIDNIGHT.months {
-        let names = spans(u64::from(sets.months), |month| {
-            MONTHS[month as usize - 1].into()
-        });
+        let names = spans(u64::from(sets.months), |month| MONTHS[month as usize - 1].into());
         let _ = write!(text, " in {}", and(&names));
     }
     if sets.weeks != Sets::MIDNIGHT.weeks {
-        let _ = write!(
-            text,
-            " in ISO week {}",
-            and(&spans(sets.weeks, |week| week.to_string()))
-        );
+        let _ = write!(text, " in ISO week {}", and(&spans(sets.weeks, |week| week.to_string())));
     }
     let years: Vec<String> = pattern
         .years()
@@ -168,21 +138,15 @@ fn said(bits: u64, size: u32) -> Said {
 }
 
 fn times(sets: &Sets) -> String {
-    let (seconds, minutes, hours) = (
-        said(sets.seconds, 60),
-        said(sets.minutes, 60),
-        said(sets.hours.into(), 24),
-    );
+    let (seconds, minutes, hours) =
+        (said(sets.seconds, 60), said(sets.minutes, 60), said(sets.hours.into(), 24));
     if let (Said::These(s), Said::These(m), Said::These(h)) = (&seconds, &minutes, &hours)
         && (s.len() * m.len() * h.len()) as u32 <= FEW
     {
         let mut list = Vec::new();
         for hour in h {
             for minute in m {
-                list.extend(
-                    s.iter()
-                        .map(|second| clock(hour * 3600 + minute * 60 + second)),
-                );
+                list.extend(s.iter().map(|second| clock(hour * 3600 + minute * 60 + second)));
             }
         }
         return format!("at {}", and(&list));
@@ -190,17 +154,13 @@ fn times(sets: &Sets) -> String {
     let in_hours = |text: String| match &hours {
         Said::Every => text,
         Said::EveryNth(n) => format!("{text} of every {} hour", nth(*n)),
-        Said::These(list) => format!(
-            "{text} in the hours {}",
-            and(&spans(bits(list), |hour| hour.to_string()))
-        ),
+        Said::These(list) => {
+            format!("{text} in the hours {}", and(&spans(bits(list), |hour| hour.to_string())))
+        }
     };
     let list = |name: &str, numbers: &[u32]| {
         let plural = if numbers.len() > 1 { "s" } else { "" };
-        format!(
-            "{name}{plural} {}",
-            and(&spans(bits(numbers), |n| n.to_string()))
-        )
+        format!("{name}{plural} {}", and(&spans(bits(numbers), |n| n.to_string())))
     };
     // From the smallest unit that says something to the largest.
     let by_minute = match (&minutes, &hours) {
@@ -213,11 +173,7 @@ fn times(sets: &Sets) -> String {
         Said::These(s) if s[..] == [0] => in_hours(by_minute),
         Said::These(s) => match minutes {
             Said::Every => in_hours(format!("at {} of every minute", list("second", s))),
-            _ => in_hours(format!(
-                "at {} of {}",
-                list("second", s),
-                by_minute.trim_start_matches("at ")
-            )),
+            _ => in_hours(format!("at {} of {}", list("second", s), by_minute.trim_start_matches("at "))),
         },
         Said::Every | Said::EveryNth(_) => {
             let each = match seconds {
@@ -247,32 +203,21 @@ fn days(sets: &Sets) -> String {
             of_month.push("the last day from Monday to Friday".into());
         }
         let nearest = (1..32).filter(|day| sets.nearest >> day & 1 == 1);
-        of_month.extend(
-            nearest.map(|day| format!("the day from Monday to Friday nearest to the {}", nth(day))),
-        );
+        of_month
+            .extend(nearest.map(|day| format!("the day from Monday to Friday nearest to the {}", nth(day))));
         of_month.extend(positions(&sets.day_nth, sets.day_last_of));
     }
     let mut of_week = Vec::new();
     let any_weekday = sets.weekdays == 0x7f;
     if !any_weekday {
-        of_week.extend(spans(sets.weekdays.into(), |day| {
-            WEEKDAYS[day as usize].into()
-        }));
+        of_week.extend(spans(sets.weekdays.into(), |day| WEEKDAYS[day as usize].into()));
         let positions = positions(&sets.nth, sets.last_of);
         if !positions.is_empty() {
             of_week.push(format!("{} of the month", and(&positions)));
         }
     }
-    let of_month = if of_month.is_empty() {
-        None
-    } else {
-        Some(format!("{} of the month", and(&of_month)))
-    };
-    let of_week = if of_week.is_empty() {
-        None
-    } else {
-        Some(and(&of_week))
-    };
+    let of_month = if of_month.is_empty() { None } else { Some(format!("{} of the month", and(&of_month))) };
+    let of_week = if of_week.is_empty() { None } else { Some(and(&of_week)) };
     match (of_month, of_week) {
         (None, None) if any_day && any_weekday => " every day".to_string(),
         (None, None) => " on no day".into(),
@@ -286,9 +231,7 @@ fn positions(nth_of: &[u8; 7], last_of: u8) -> Vec<String> {
     let mut list = Vec::new();
     for (weekday, name) in WEEKDAYS.iter().enumerate() {
         list.extend(
-            (1..=5)
-                .filter(|n| nth_of[weekday] >> n & 1 == 1)
-                .map(|n| format!("the {} {name}", nth(n))),
+            (1..=5).filter(|n| nth_of[weekday] >> n & 1 == 1).map(|n| format!("the {} {name}", nth(n))),
         );
         if last_of >> weekday & 1 == 1 {
             list.push(format!("the last {name}"));
@@ -309,11 +252,7 @@ fn bounds(limits: &Limits) -> String {
 }
 
 fn jitter(most: Duration) -> String {
-    if most.is_zero() {
-        String::new()
-    } else {
-        format!(", up to {} late", words(most))
-    }
+    if most.is_zero() { String::new() } else { format!(", up to {} late", words(most)) }
 }
 
 /// `08:30`, `08:30:05`
@@ -371,11 +310,7 @@ fn nth(n: u32) -> String {
 }
 
 fn many(n: u128, unit: &str) -> String {
-    if n == 1 {
-        format!("1 {unit}")
-    } else {
-        format!("{n} {unit}s")
-    }
+    if n == 1 { format!("1 {unit}") } else { format!("{n} {unit}s") }
 }
 
 /// `15 minutes`, `1 hour and 30 minutes`; one of a unit alone is just the unit.

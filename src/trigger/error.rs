@@ -31,10 +31,7 @@ pub enum TriggerError {
 
 impl TriggerError {
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            field: field.into(),
-            reason: reason.into(),
-        }
+        Self::Invalid { field: field.into(), reason: reason.into() }
     }
 }
 
@@ -64,9 +61,6 @@ pub enum SearchErrorKind {
 
 impl SearchError {
     pub(crate) fn limit(reason: impl Into<String>) -> Self {
-        Self {
-            kind: SearchErrorKind::Limit,
-            reason: reason.into(),
-        }
+        Self { kind: SearchErrorKind::Limit, reason: reason.into() }
     }
 }

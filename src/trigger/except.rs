@@ -75,12 +75,7 @@ impl Except {
             Err(error) => (Trigger::Shutdown, Some(error)),
         };
         ExceptBuilder {
-            except: Except {
-                trigger,
-                dates: Vec::new(),
-                ranges: Vec::new(),
-                triggers: Vec::new(),
-            },
+            except: Except { trigger, dates: Vec::new(), ranges: Vec::new(), triggers: Vec::new() },
             error,
         }
     }
@@ -114,9 +109,7 @@ impl Except {
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let zone = self.trigger.zone(cx);
-        let horizon = from
-            .checked_add_signed(HORIZON)
-            .unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let horizon = from.checked_add_signed(HORIZON).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut at = from;
         for step in 0u32.. {
             let Some(next) = self.trigger.seek(at, cx, budget)? else {
@@ -142,17 +135,13 @@ impl Except {
         cx: &Context<'_>,
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
-        let just_after = || {
-            run.checked_add_signed(TimeDelta::nanoseconds(1))
-                .unwrap_or(DateTime::<Utc>::MAX_UTC)
-        };
+        let just_after =
+            || run.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(DateTime::<Utc>::MAX_UTC);
         for range in &self.ranges {
             let end = range.end(zone);
             if range.from.instant(zone) <= run && run <= end {
                 return Ok(Some(
-                    end.checked_add_signed(TimeDelta::nanoseconds(1))
-                        .unwrap_or(end)
-                        .max(just_after()),
+                    end.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(end).max(just_after()),
                 ));
             }
         }
@@ -161,12 +150,8 @@ impl Except {
             if self.dates.iter().any(|left_out| left_out.is(date)) {
                 // A fold at midnight can show the date again after the next one has begun, so the
                 // jump is only taken when it does not pass over part of the next date.
-                let next = date
-                    .checked_add_days(Days::new(1))
-                    .map(|next| Moment::from(next).instant(zone));
-                return Ok(Some(
-                    next.filter(|next| *next > run).unwrap_or_else(just_after),
-                ));
+                let next = date.checked_add_days(Days::new(1)).map(|next| Moment::from(next).instant(zone));
+                return Ok(Some(next.filter(|next| *next > run).unwrap_or_else(just_after)));
             }
         }
         for trigger in &self.triggers {
@@ -179,9 +164,7 @@ impl Except {
 
     /// One of the other triggers covers the base whole.
     fn nothing_left(&self, cx: &Context<'_>) -> bool {
-        self.triggers
-            .iter()
-            .any(|trigger| footprint::covers(trigger, &self.trigger, cx))
+        self.triggers.iter().any(|trigger| footprint::covers(trigger, &self.trigger, cx))
     }
 }
 
@@ -197,27 +180,19 @@ impl ExceptDate {
 impl ExceptRange {
     /// From one time to another, both inclusive.
     pub fn new(from: impl Into<Moment>, to: impl Into<Moment>) -> Self {
-        Self {
-            from: from.into(),
-            to: Edge::At(to.into()),
-        }
+        Self { from: from.into(), to: Edge::At(to.into()) }
     }
 
     /// From the beginning of one date to the end of another.
     pub fn days(from: NaiveDate, to: NaiveDate) -> Self {
-        Self {
-            from: from.into(),
-            to: Edge::EndOf(to),
-        }
+        Self { from: from.into(), to: Edge::EndOf(to) }
     }
 
     fn end(&self, zone: Tz) -> DateTime<Utc> {
         match self.to {
             Edge::At(moment) => moment.instant(zone),
             Edge::EndOf(date) => {
-                let next = date
-                    .checked_add_days(Days::new(1))
-                    .unwrap_or(NaiveDate::MAX);
+                let next = date.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX);
                 Moment::from(next).instant(zone) - TimeDelta::nanoseconds(1)
             }
         }
@@ -367,10 +342,7 @@ impl FromStr for ExceptRange {
             Ok(date) => Edge::EndOf(date),
             Err(_) => Edge::At(to.parse()?),
         };
-        Ok(ExceptRange {
-            from: from.parse()?,
-            to: end,
-        })
+        Ok(ExceptRange { from: from.parse()?, to: end })
     }
 }
 

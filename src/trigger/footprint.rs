@@ -10,7 +10,7 @@ use std::ops::{BitAnd, BitOr};
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::cron::search::{Pattern, Sets};
+use super::cron::search::{LAST_WALL, Pattern, Sets};
 use super::interval::nanos;
 use super::limits::Limits;
 use super::zone::{DAY, Gap, Zone, ceil_seconds};
@@ -28,14 +28,8 @@ struct Footprint {
 }
 
 impl Footprint {
-    const NOTHING: Footprint = Footprint {
-        minutes: [0; WORDS],
-        seconds: 0,
-    };
-    const EVERYTHING: Footprint = Footprint {
-        minutes: [u64::MAX; WORDS],
-        seconds: SECONDS,
-    };
+    const NOTHING: Footprint = Footprint { minutes: [0; WORDS], seconds: 0 };
+    const EVERYTHING: Footprint = Footprint { minutes: [u64::MAX; WORDS], seconds: SECONDS };
 
     fn mark(&mut self, minute: i64) {
         let minute = minute.rem_euclid(MINUTES) as usize;
@@ -57,11 +51,7 @@ impl Footprint {
     /// Whether two can be within `tolerance` seconds of each other. Hours are not looked into.
     fn near(&self, other: &Footprint, tolerance: i64) -> bool {
         let same_second = self.seconds == other.seconds && self.seconds.count_ones() == 1;
-        let minutes = if same_second {
-            tolerance / 60
-        } else {
-            tolerance.saturating_add(59) / 60
-        };
+        let minutes = if same_second { tolerance / 60 } else { tolerance.saturating_add(59) / 60 };
         if minutes > 120 {
             return !self.is_empty() && !other.is_empty();
         }
@@ -73,7 +63,7 @@ impl Footprint {
         self.seconds == 0 || self.minutes.iter().all(|word| *word == 0)
     }
 
-    fn of(trigger: &Trigger, from: DateTime<Utc>, cx: &Context<'_>) -> Footprint {
+    fn of(trigger: &Trigger, at: i64, cx: &Context<'_>) -> Footprint {
         let mut marks = Footprint::NOTHING;
         match trigger {
             Trigger::Date(date) => marks.instant(date.instant(cx).timestamp()),
@@ -98,49 +88,33 @@ impl Footprint {
                     (0..WEEK / step).for_each(|k| marks.instant(first + k * step));
                 }
             }
-            Trigger::Cron(cron) => marks.pattern(cron.pattern(), cron.limits(), from, cx),
-            Trigger::Crontab(crontab) => {
-                marks.pattern(crontab.pattern(), crontab.limits(), from, cx)
-            }
-            Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), from, cx),
+            Trigger::Cron(cron) => marks.pattern(cron.pattern(), cron.limits(), at, cx),
+            Trigger::Crontab(crontab) => marks.pattern(crontab.pattern(), crontab.limits(), at, cx),
+            Trigger::Quartz(quartz) => marks.pattern(quartz.pattern(), quartz.limits(), at, cx),
             Trigger::CalendarInterval(interval) => {
-                let (time, zone) = (interval.time(), interval.zone(cx));
+                let time = interval.time();
                 let times = (0..7).map(|day| day * 1440 + time / 60);
-                marks.walls(times, 1 << (time % 60), zone, from);
-                if interval.gap() == Gap::FireAfter {
-                    marks.gap_ends(zone, from, |missing, back, _| {
-                        let wall = missing.div_euclid(DAY) * DAY + time;
-                        [wall, wall + DAY]
-                            .into_iter()
-                            .any(|wall| (missing..back).contains(&wall))
-                    });
-                }
+                marks.walls(times, 1 << (time % 60), interval.zone(cx), at);
             }
             Trigger::Or(or) => {
                 for part in or.triggers() {
-                    marks = marks | Footprint::of(part, from, cx);
+                    marks = marks | Footprint::of(part, at, cx);
                 }
             }
             Trigger::And(and) if and.tolerance().is_zero() => {
                 marks = Footprint::EVERYTHING;
                 for part in and.triggers() {
-                    marks = marks & Footprint::of(part, from, cx);
+                    marks = marks & Footprint::of(part, at, cx);
                 }
             }
-            Trigger::Except(except) => return Footprint::of(except.trigger(), from, cx),
+            Trigger::Except(except) => return Footprint::of(except.trigger(), at, cx),
             Trigger::Shutdown => {}
             Trigger::And(_) | Trigger::Custom(_) => return Footprint::EVERYTHING,
         }
         marks
     }
 
-    fn pattern(
-        &mut self,
-        pattern: &Pattern,
-        limits: &Limits,
-        from: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) {
+    fn pattern(&mut self, pattern: &Pattern, limits: &Limits, at: i64, cx: &Context<'_>) {
         let sets = pattern.resolved(cx.key);
         let mut weekdays = sets.weekdays | sets.last_of;
         for (weekday, nth) in sets.nth.iter().enumerate() {
@@ -151,57 +125,23 @@ impl Footprint {
         }
         let times = (0..MINUTES).filter(|minute| {
             let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
-            weekdays >> day & 1 == 1
-                && sets.hours >> hour & 1 == 1
-                && sets.minutes >> minute & 1 == 1
+            weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
         });
-        let zone = limits.zone(cx);
-        self.walls(times, sets.seconds, zone, from);
-        if pattern.gap == Gap::FireAfter {
-            self.gap_ends(zone, from, |_, _, end| {
-                pattern.next(end, Zone::of(zone), cx.key) == Some(end)
-            });
-        }
+        self.walls(times, sets.seconds, limits.zone(cx), at);
     }
 
-    /// The ends of the gaps to come at which `runs` says there is a run, told the first wall time
-    /// that is missing, the first after the gap, and the instant.
-    fn gap_ends(&mut self, tz: Tz, from: DateTime<Utc>, runs: impl Fn(i64, i64, i64) -> bool) {
+    /// Minutes of the week on the wall clock of a zone, by the offset it has at an instant.
+    fn walls(&mut self, minutes: impl Iterator<Item = i64>, seconds: u64, tz: Tz, at: i64) {
         let zone = Zone::of(tz);
-        for pair in zone.segments()[zone.at(ceil_seconds(from)).saturating_sub(1)..].windows(2) {
-            let (missing, back, end) = (pair[0].wall_end, pair[1].wall_start, pair[0].end);
-            if missing < back && runs(missing, back, end) {
-                self.instant(end);
+        let offset = zone.segment(zone.at(at)).offset;
+        for minute in minutes {
+            let second = minute * 60 - offset;
+            self.mark(second.div_euclid(60));
+            if offset % 60 != 0 {
+                self.mark(second.div_euclid(60) + 1);
             }
         }
-    }
-
-    /// Minutes of the week on the wall clock of a zone, by every offset it has from now on.
-    fn walls(
-        &mut self,
-        minutes: impl Iterator<Item = i64> + Clone,
-        seconds: u64,
-        tz: Tz,
-        from: DateTime<Utc>,
-    ) {
-        let zone = Zone::of(tz);
-        let mut offsets: Vec<i64> = Vec::new();
-        let first = zone.at(ceil_seconds(from));
-        for segment in &zone.segments()[first..] {
-            if !offsets.contains(&segment.offset) {
-                offsets.push(segment.offset);
-            }
-        }
-        for offset in offsets {
-            for minute in minutes.clone() {
-                let second = minute * 60 - offset;
-                self.mark(second.div_euclid(60));
-                if offset % 60 != 0 {
-                    self.mark(second.div_euclid(60) + 1);
-                }
-            }
-            self.seconds |= if offset % 60 == 0 { seconds } else { SECONDS };
-        }
+        self.seconds |= if offset % 60 == 0 { seconds } else { SECONDS };
     }
 }
 
@@ -209,10 +149,7 @@ impl BitOr for Footprint {
     type Output = Footprint;
 
     fn bitor(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a |= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a |= b);
         self.seconds |= other.seconds;
         self
     }
@@ -222,41 +159,96 @@ impl BitAnd for Footprint {
     type Output = Footprint;
 
     fn bitand(mut self, other: Footprint) -> Footprint {
-        self.minutes
-            .iter_mut()
-            .zip(other.minutes)
-            .for_each(|(a, b)| *a &= b);
+        self.minutes.iter_mut().zip(other.minutes).for_each(|(a, b)| *a &= b);
         self.seconds &= other.seconds;
         self
     }
 }
 
 /// Whether triggers can run within `tolerance` of each other from some time on.
+///
+/// Offsets from UTC matter, so time is cut where one of the zones changes its clock; each
+/// combination of offsets is looked at once.
 pub(super) fn can_meet(
     triggers: &[Trigger],
     tolerance: TimeDelta,
     from: DateTime<Utc>,
     cx: &Context<'_>,
 ) -> bool {
-    let footprints: Vec<Footprint> = triggers
-        .iter()
-        .map(|trigger| Footprint::of(trigger, from, cx))
-        .collect();
-    if tolerance.is_zero() {
-        return !footprints
-            .iter()
-            .fold(Footprint::EVERYTHING, |all, one| all & *one)
-            .is_empty();
+    let mut zones = Vec::new();
+    triggers.iter().for_each(|trigger| collect_zones(trigger, cx, &mut zones));
+    let from = ceil_seconds(from);
+    let ends = zones.iter().flat_map(|zone| zone.segments().iter().map(|segment| segment.end));
+    let mut cuts: Vec<i64> = ends.filter(|end| (from..=LAST_WALL).contains(end)).chain([from]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut known: Vec<Vec<i64>> = Vec::new();
+    let mut before: Vec<Footprint> = Vec::new();
+    for cut in cuts {
+        // Runs that a gap moved to its end are in no footprint.
+        let change = cut > from;
+        if change && triggers.iter().all(|trigger| meets_at(trigger, cut, tolerance, cx)) {
+            return true;
+        }
+        let offsets: Vec<i64> = zones.iter().map(|zone| zone.segment(zone.at(cut)).offset).collect();
+        if known.contains(&offsets) {
+            continue;
+        }
+        known.push(offsets);
+        let footprints: Vec<Footprint> =
+            triggers.iter().map(|trigger| Footprint::of(trigger, cut, cx)).collect();
+        if tolerance.is_zero() {
+            if !footprints.iter().fold(Footprint::EVERYTHING, |all, one| all & *one).is_empty() {
+                return true;
+            }
+            continue;
+        }
+        // Runs on both sides of a change can be near each other: all offsets go together.
+        before = match before.is_empty() {
+            true => footprints,
+            false => before.into_iter().zip(footprints).map(|(a, b)| a | b).collect(),
+        };
     }
     // Fractions of a second count as a whole one.
-    let seconds = tolerance
-        .num_seconds()
-        .saturating_add(i64::from(tolerance.subsec_nanos() > 0));
-    let pairs = footprints
-        .iter()
-        .enumerate()
-        .flat_map(|(n, a)| footprints[n + 1..].iter().map(move |b| (a, b)));
-    pairs.into_iter().all(|(a, b)| a.near(b, seconds))
+    let seconds = tolerance.num_seconds().saturating_add(i64::from(tolerance.subsec_nanos() > 0));
+    let mut pairs = before.iter().enumerate().flat_map(|(n, a)| before[n + 1..].iter().map(move |b| (a, b)));
+    !before.is_empty() && pairs.all(|(a, b)| a.near(b, seconds))
+}
+
+/// The zones whose wall clocks a trigger looks at.
+fn collect_zones(trigger: &Trigger, cx: &Context<'_>, zones: &mut Vec<&'static Zone>) {
+    let tz = match trigger {
+        Trigger::Cron(cron) => cron.limits().zone(cx),
+        Trigger::Crontab(crontab) => crontab.limits().zone(cx),
+        Trigger::Quartz(quartz) => quartz.limits().zone(cx),
+        Trigger::CalendarInterval(interval) => interval.zone(cx),
+        Trigger::Or(or) => {
+            return or.triggers().iter().for_each(|part| collect_zones(part, cx, zones));
+        }
+        Trigger::And(and) => {
+            return and.triggers().iter().for_each(|part| collect_zones(part, cx, zones));
+        }
+        Trigger::Except(except) => return collect_zones(except.trigger(), cx, zones),
+        Trigger::Date(_) | Trigger::Interval(_) | Trigger::Custom(_) | Trigger::Shutdown => return,
+    };
+    zones.push(Zone::of(tz));
+}
+
+/// Whether a trigger may run at an instant, or as near to it as the tolerance says.
+fn meets_at(trigger: &Trigger, at: i64, tolerance: TimeDelta, cx: &Context<'_>) -> bool {
+    let meets = |part: &Trigger| meets_at(part, at, tolerance, cx);
+    let Some(at) = DateTime::from_timestamp(at, 0) else {
+        return false;
+    };
+    let first = at.checked_sub_signed(tolerance).unwrap_or(at);
+    let run = match trigger {
+        Trigger::Or(or) => return or.triggers().iter().any(meets),
+        Trigger::And(and) => return and.triggers().iter().all(meets),
+        Trigger::Except(except) => return meets(except.trigger()),
+        Trigger::Custom(_) => return true,
+        simple => simple.next(first, cx),
+    };
+    run.ok().flatten().is_some_and(|run| run - at <= tolerance)
 }
 
 /// Two intervals that have no moment in common.
@@ -283,10 +275,7 @@ impl Lattice {
 
 /// The common moments of the intervals among the triggers, by the Chinese remainder theorem.
 /// `None` when there are none to combine, or the numbers grow too large.
-pub(super) fn lattice(
-    triggers: &[Trigger],
-    cx: &Context<'_>,
-) -> Result<Option<Lattice>, NeverMeet> {
+pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<Lattice>, NeverMeet> {
     let mut all: Option<Lattice> = None;
     for trigger in triggers {
         let Trigger::Interval(interval) = trigger else {
@@ -308,9 +297,7 @@ pub(super) fn lattice(
         if apart % common != 0 {
             return Err(NeverMeet);
         }
-        let turns = (apart / common)
-            .checked_mul(inverse)
-            .map(|turns| turns.rem_euclid(one.step / common));
+        let turns = (apart / common).checked_mul(inverse).map(|turns| turns.rem_euclid(one.step / common));
         let start = turns
             .and_then(|turns| turns.checked_mul(both.step))
             .and_then(|offset| both.start.checked_add(offset));
@@ -365,21 +352,10 @@ pub(super) fn covers(outer: &Trigger, inner: &Trigger, cx: &Context<'_>) -> bool
     let (sets, every_year, limits, gap, fold) = outer;
     let unbounded = every_year && limits.start_at.is_none() && limits.end_at.is_none();
     let whole_day = |sets: &Sets| {
-        sets.days == Sets::MIDNIGHT.days
-            && sets.weekdays == 0x7f
-            && sets.weeks == Sets::MIDNIGHT.weeks
+        sets.days == Sets::MIDNIGHT.days && sets.weekdays == 0x7f && sets.weeks == Sets::MIDNIGHT.weeks
     };
-    let same_days = Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..sets
-    } == Sets {
-        seconds: 0,
-        minutes: 0,
-        hours: 0,
-        ..inner.0
-    };
+    let same_days = Sets { seconds: 0, minutes: 0, hours: 0, ..sets }
+        == Sets { seconds: 0, minutes: 0, hours: 0, ..inner.0 };
     let days = same_days || (whole_day(&sets) && sets.months & inner.0.months == inner.0.months);
     let times = sets.seconds & inner.0.seconds == inner.0.seconds
         && sets.minutes & inner.0.minutes == inner.0.minutes

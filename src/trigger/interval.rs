@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
+use super::moment::without_leap_second;
 use super::{Context, Moment, TriggerError, text};
 
 const NANOS: i128 = 1_000_000_000;
@@ -50,10 +51,7 @@ impl Interval {
     /// Every `length`. Zero is refused when the trigger is handed over.
     pub fn every(length: Duration) -> Self {
         // What is longer than chrono can count is longer than the calendar.
-        Self {
-            length: TimeDelta::from_std(length).unwrap_or(TimeDelta::MAX),
-            limits: Limits::default(),
-        }
+        Self { length: TimeDelta::from_std(length).unwrap_or(TimeDelta::MAX), limits: Limits::default() }
     }
 
     lengths! { seconds 1 minutes 60 hours 3600 days 86_400 weeks 604_800 }
@@ -125,26 +123,21 @@ impl Interval {
     pub(super) fn start(&self, cx: &Context<'_>) -> DateTime<Utc> {
         self.limits
             .start_at
-            .map_or(cx.anchor, |start| start.instant(self.limits.zone(cx)))
+            .map_or(without_leap_second(cx.anchor), |start| start.instant(self.limits.zone(cx)))
     }
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        let start = self.start(cx);
+        let (start, from) = (self.start(cx), without_leap_second(from));
         let found = if from <= start {
             start
-        } else if let (0, 0, Some(step @ 1..)) = (
-            start.timestamp_subsec_nanos(),
-            self.length.subsec_nanos(),
-            Some(self.length.num_seconds()),
-        ) {
+        } else if let (0, 0, Some(step @ 1..)) =
+            (start.timestamp_subsec_nanos(), self.length.subsec_nanos(), Some(self.length.num_seconds()))
+        {
             // Whole seconds, as nearly always.
             let passed = super::zone::ceil_seconds(from) - start.timestamp();
             let rest = passed % step;
             let behind = if rest == 0 { 0 } else { step - rest };
-            DateTime::from_timestamp(
-                start.timestamp().checked_add(passed)?.checked_add(behind)?,
-                0,
-            )?
+            DateTime::from_timestamp(start.timestamp().checked_add(passed)?.checked_add(behind)?, 0)?
         } else {
             let length = nanos(self.length);
             if length <= 0 {
@@ -168,11 +161,7 @@ pub(super) fn nanos(length: TimeDelta) -> i128 {
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "every {}",
-            text::duration(self.length.to_std().unwrap_or_default())
-        )?;
+        write!(f, "every {}", text::duration(self.length.to_std().unwrap_or_default()))?;
         self.limits.write(f)
     }
 }
@@ -225,13 +214,8 @@ impl TryFrom<Stored> for Interval {
         let length = i64::try_from(total.div_euclid(NANOS))
             .ok()
             .and_then(|s| TimeDelta::new(s, total.rem_euclid(NANOS) as u32));
-        let length = length
-            .ok_or_else(|| TriggerError::invalid("interval", "its length is out of range"))?;
-        Interval {
-            length,
-            limits: stored.limits,
-        }
-        .checked()
+        let length = length.ok_or_else(|| TriggerError::invalid("interval", "its length is out of range"))?;
+        Interval { length, limits: stored.limits }.checked()
     }
 }
 
@@ -239,16 +223,11 @@ impl From<Interval> for Stored {
     fn from(interval: Interval) -> Stored {
         let total = interval.length.num_seconds();
         let fraction = interval.length.subsec_nanos();
-        let mut stored = Stored {
-            limits: interval.limits,
-            ..Stored::default()
-        };
+        let mut stored = Stored { limits: interval.limits, ..Stored::default() };
         if fraction != 0 {
             // One number: JSON readers keep a fraction of a second only to so many digits.
             stored.minutes = total / 60;
-            stored.seconds = Some(Seconds::Part(
-                (total % 60) as f64 + f64::from(fraction) / 1e9,
-            ));
+            stored.seconds = Some(Seconds::Part((total % 60) as f64 + f64::from(fraction) / 1e9));
         } else {
             (stored.weeks, stored.days) = (total / 604_800, total / 86_400 % 7);
             (stored.hours, stored.minutes) = (total / 3600 % 24, total / 60 % 60);

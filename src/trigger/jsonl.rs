@@ -1,5 +1,7 @@
 //! Questions and answers as JSON lines: how other programs ask "when would this run?".
 
+use std::fmt::Write as _;
+
 use chrono::{DateTime, Offset, SecondsFormat, TimeZone, Utc};
 use chrono_tz::Tz;
 use serde::Deserialize;
@@ -54,11 +56,8 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
         Value::String(text) => text.parse().map_err(|error| format!("{error}"))?,
         json => Trigger::deserialize(json).map_err(|error| error.to_string())?,
     };
-    let zone = question
-        .timezone
-        .as_deref()
-        .map_or(Ok(Tz::UTC), zone_named)
-        .map_err(|error| error.to_string())?;
+    let zone =
+        question.timezone.as_deref().map_or(Ok(Tz::UTC), zone_named).map_err(|error| error.to_string())?;
     let from = match &question.after {
         Some(after) => DateTime::parse_from_rfc3339(after)
             .map_err(|error| format!("after: {error}"))?
@@ -69,11 +68,7 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
         Value::String(id) => id.clone(),
         id => id.to_string(),
     };
-    let cx = Context {
-        zone,
-        anchor: from,
-        key: &key,
-    };
+    let cx = Context { zone, anchor: from, key: &key };
     let (count, zone) = (question.count.unwrap_or(1).min(MOST), trigger.zone(&cx));
     let mut got = Vec::new();
     let mut next = trigger.next(from, &cx);
@@ -89,25 +84,20 @@ fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
 
 /// RFC 3339 in a zone; an offset with seconds (local mean time) keeps them.
 pub(crate) fn rfc3339(at: DateTime<Utc>, zone: Tz) -> String {
-    let local = at.with_timezone(&zone);
-    let offset = local.offset().fix().local_minus_utc();
-    if offset % 60 == 0 {
-        return local
-            .fixed_offset()
-            .to_rfc3339_opts(SecondsFormat::AutoSi, false);
-    }
-    let naive = zone.offset_from_utc_datetime(&at.naive_utc()).fix();
-    let (sign, offset) = if offset < 0 {
-        ('-', -offset)
-    } else {
-        ('+', offset)
+    let offset = zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+    let Some(wall) = at.naive_utc().checked_add_offset(offset) else {
+        return at.to_rfc3339_opts(SecondsFormat::AutoSi, false);
     };
-    let wall = at.with_timezone(&naive).naive_local();
-    format!(
-        "{}{sign}{:02}:{:02}:{:02}",
+    let seconds = offset.local_minus_utc();
+    let (sign, seconds) = if seconds < 0 { ('-', -seconds) } else { ('+', seconds) };
+    let mut text = format!(
+        "{}{sign}{:02}:{:02}",
         wall.format("%Y-%m-%dT%H:%M:%S%.f"),
-        offset / 3600,
-        offset / 60 % 60,
-        offset % 60
-    )
+        seconds / 3600,
+        seconds / 60 % 60
+    );
+    if seconds % 60 != 0 {
+        let _ = write!(text, ":{:02}", seconds % 60);
+    }
+    text
 }

@@ -15,24 +15,11 @@ use super::{Context, Moment, TriggerError, text};
 /// The options as stored; JSON members of the same names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "named::start_at"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named::start_at")]
     pub(crate) start_at: Option<Moment>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "named::end_at"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named::end_at")]
     pub(crate) end_at: Option<Moment>,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "zone_name",
-        rename = "timezone"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
     pub(crate) zone: Option<Tz>,
     #[serde(default, skip_serializing_if = "Duration::is_zero", with = "seconds")]
     pub(crate) jitter: Duration,
@@ -101,9 +88,7 @@ pub(crate) fn zone_named(name: &str) -> Result<Tz, TriggerError> {
     name.parse().map_err(|_| {
         TriggerError::invalid(
             "timezone",
-            format!(
-                "`{name}` is no zone of the IANA database; write for instance Europe/Lisbon or UTC"
-            ),
+            format!("`{name}` is no zone of the IANA database; write for instance Europe/Lisbon or UTC"),
         )
     })
 }
@@ -112,22 +97,16 @@ pub(crate) mod zone_name {
     use chrono_tz::Tz;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(crate) fn serialize<S: Serializer>(
-        zone: &Option<Tz>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(zone: &Option<Tz>, serializer: S) -> Result<S::Ok, S::Error> {
         match zone {
             Some(zone) => serializer.serialize_str(zone.name()),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Tz>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tz>, D::Error> {
         let name = Option::<String>::deserialize(deserializer)?;
-        name.map(|name| super::zone_named(&name).map_err(D::Error::custom))
-            .transpose()
+        name.map(|name| super::zone_named(&name).map_err(D::Error::custom)).transpose()
     }
 }
 
@@ -137,24 +116,16 @@ pub(crate) mod seconds {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(crate) fn serialize<S: Serializer>(
-        length: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         match length.subsec_nanos() {
             0 => serializer.serialize_u64(length.as_secs()),
             _ => serializer.serialize_f64(length.as_secs_f64()),
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = Option::<f64>::deserialize(deserializer)?.unwrap_or(0.0);
-        Duration::try_from_secs_f64(seconds).map_err(|_| {
-            D::Error::custom(format!(
-                "{seconds} is not a length of time in seconds, 0 or more"
-            ))
-        })
+        Duration::try_from_secs_f64(seconds)
+            .map_err(|_| D::Error::custom(format!("{seconds} is not a length of time in seconds, 0 or more")))
     }
 }

@@ -1,4 +1,20 @@
 //! WHEN a task runs. Pure: no actor, no I/O, no clock, no randomness.
+//!
+//! A [`Trigger`] is a value. It is built in code ([`Cron::builder`], [`Interval::minutes`], …), read
+//! from text (`"30 8 * * mon-fri".parse()`) or from JSON (serde, tagged by `type`), and asked for
+//! the first run at or after an instant: [`Trigger::next`]. The rules, with worked dates, are in
+//! the guide (`src/guide/time.md`).
+//!
+//! | module | what |
+//! |---|---|
+//! | `zone` | wall time and real time: gaps, folds, the table of each zone |
+//! | `cron` | patterns: one field, crontab, Quartz, and the search |
+//! | `date` `interval` `calendar` | the plain triggers |
+//! | `combine` `except` `custom` | triggers made of others, or by users |
+//! | `footprint` | arithmetic: whether triggers can ever meet |
+//! | `jitter` | numbers derived from a task's id |
+//! | `text` `jsonl` | text, and questions as JSON lines |
+//! | `describe` `warn` | plain English, and what may surprise |
 
 mod calendar;
 mod combine;
@@ -90,11 +106,7 @@ impl Trigger {
     ///
     /// # Errors
     /// [`SearchError`] when the search gave up; never to be taken for "finished".
-    pub fn next(
-        &self,
-        from: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+    pub fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
         self.seek(from, cx, &mut Budget::new())
     }
 
@@ -110,16 +122,8 @@ impl Trigger {
             Trigger::Date(date) => Ok(date.next(from, cx)),
             Trigger::Interval(interval) => Ok(interval.next(from, cx)),
             Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), ceil_seconds(from), cx)),
-            Trigger::Crontab(crontab) => {
-                Ok(crontab
-                    .pattern()
-                    .run(crontab.limits(), ceil_seconds(from), cx))
-            }
-            Trigger::Quartz(quartz) => {
-                Ok(quartz
-                    .pattern()
-                    .run(quartz.limits(), ceil_seconds(from), cx))
-            }
+            Trigger::Crontab(crontab) => Ok(crontab.pattern().run(crontab.limits(), ceil_seconds(from), cx)),
+            Trigger::Quartz(quartz) => Ok(quartz.pattern().run(quartz.limits(), ceil_seconds(from), cx)),
             Trigger::CalendarInterval(interval) => Ok(interval.next(from, cx)),
             Trigger::And(and) => and.next(from, cx, budget),
             Trigger::Or(or) => or.next(from, cx, budget),
@@ -133,11 +137,7 @@ impl Trigger {
     ///
     /// # Errors
     /// As for [`Trigger::next`].
-    pub fn after(
-        &self,
-        time: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+    pub fn after(&self, time: DateTime<Utc>, cx: &Context<'_>) -> Result<Option<DateTime<Utc>>, SearchError> {
         // Patterns run at whole seconds, which spares them the arithmetic.
         let (pattern, limits) = match self {
             Trigger::Cron(cron) => (cron.pattern(), cron.limits()),
@@ -167,11 +167,7 @@ impl Trigger {
     /// # Ok::<(), callboard::trigger::TriggerError>(())
     /// ```
     pub fn times<'a>(&'a self, from: DateTime<Utc>, cx: &Context<'a>) -> Times<'a> {
-        Times {
-            trigger: self,
-            cx: *cx,
-            from: Some(from),
-        }
+        Times { trigger: self, cx: *cx, from: Some(from) }
     }
 
     /// When the run of `nominal` is due: the nominal time plus the trigger's jitter for this task.
@@ -200,17 +196,11 @@ impl Trigger {
         let top = u64::try_from(most.num_milliseconds()).unwrap_or(0);
         let picked = jitter::pick(cx.key, nominal.timestamp_millis(), top);
         let delay = i64::try_from(picked).unwrap_or(0);
-        nominal
-            .checked_add_signed(TimeDelta::milliseconds(delay))
-            .unwrap_or(nominal)
+        nominal.checked_add_signed(TimeDelta::milliseconds(delay)).unwrap_or(nominal)
     }
 
     /// The jitter that applies to a run, and the end it must not pass.
-    fn spread(
-        &self,
-        nominal: DateTime<Utc>,
-        cx: &Context<'_>,
-    ) -> (Duration, Option<DateTime<Utc>>) {
+    fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
         let of = |limits: &Limits| (limits.jitter, limits.end(limits.zone(cx)));
         let runs = |trigger: &&Trigger| trigger.next(nominal, cx) == Ok(Some(nominal));
         match self {
@@ -221,11 +211,7 @@ impl Trigger {
             Trigger::CalendarInterval(interval) => (interval.jitter(), interval.last_moment(cx)),
             // Of the parts that run now the one that waits least.
             Trigger::Or(or) => {
-                let parts = or
-                    .triggers()
-                    .iter()
-                    .filter(runs)
-                    .map(|part| part.spread(nominal, cx));
+                let parts = or.triggers().iter().filter(runs).map(|part| part.spread(nominal, cx));
                 parts.min_by_key(|(jitter, _)| *jitter).unwrap_or_default()
             }
             // All parts agree on the run, so the strictest one decides.
@@ -246,8 +232,8 @@ impl Trigger {
         }
     }
 
-    /// The zone the trigger thinks in: its own, else the scheduler's. Of a combination the one
-    /// that all parts share, else the scheduler's.
+    /// The zone the trigger thinks in: its own, else the scheduler's. An `and` or `or` has none of
+    /// its own, an `except` has that of its base.
     pub fn zone(&self, cx: &Context<'_>) -> Tz {
         match self {
             Trigger::Date(date) => date.zone(cx),
@@ -256,10 +242,8 @@ impl Trigger {
             Trigger::Crontab(crontab) => crontab.limits().zone(cx),
             Trigger::Quartz(quartz) => quartz.limits().zone(cx),
             Trigger::CalendarInterval(interval) => interval.zone(cx),
-            Trigger::And(and) => common_zone(and.triggers(), cx),
-            Trigger::Or(or) => common_zone(or.triggers(), cx),
             Trigger::Except(except) => except.trigger().zone(cx),
-            Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
+            Trigger::And(_) | Trigger::Or(_) | Trigger::Custom(_) | Trigger::Shutdown => cx.zone,
         }
     }
 
@@ -302,13 +286,9 @@ impl Trigger {
         let resolve = |part: &Trigger| part.resolve(lookup);
         match self {
             Trigger::Custom(custom) => {
-                let unknown = || TriggerError::UnknownCustom {
-                    name: custom.name().into(),
-                };
+                let unknown = || TriggerError::UnknownCustom { name: custom.name().into() };
                 let found = lookup(custom.name()).ok_or_else(unknown)?;
-                Ok(Trigger::Custom(Arc::new(
-                    Custom::clone(custom).with(found).checked()?,
-                )))
+                Ok(Trigger::Custom(Arc::new(Custom::clone(custom).with(found).checked()?)))
             }
             Trigger::Or(or) => Ok(Trigger::Or(Arc::new(or.map(&resolve)?))),
             Trigger::And(and) => Ok(Trigger::And(Arc::new(and.map(&resolve)?))),
@@ -323,9 +303,9 @@ impl Trigger {
     /// [`TriggerError::NeverFires`] with the reason.
     pub fn check(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Result<(), TriggerError> {
         match self.next(from, cx)? {
-            None if !self.on_shutdown() => Err(TriggerError::NeverFires {
-                reason: warn::never(self, from, cx),
-            }),
+            None if !self.on_shutdown() => {
+                Err(TriggerError::NeverFires { reason: warn::never(self, from, cx) })
+            }
             _ => Ok(()),
         }
     }
@@ -377,15 +357,6 @@ impl fmt::Display for Trigger {
             Trigger::Custom(custom) => custom.fmt(f),
             Trigger::Shutdown => f.write_str("shutdown"),
         }
-    }
-}
-
-fn common_zone(parts: &[Trigger], cx: &Context<'_>) -> Tz {
-    match parts.split_first() {
-        Some((first, rest)) if rest.iter().all(|part| part.zone(cx) == first.zone(cx)) => {
-            first.zone(cx)
-        }
-        _ => cx.zone,
     }
 }
 

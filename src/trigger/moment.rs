@@ -50,22 +50,26 @@ impl Moment {
     }
 }
 
+/// The second :60 does not exist on the clocks that schedules run by: it is the next one.
+pub(crate) fn without_leap_second(at: DateTime<Utc>) -> DateTime<Utc> {
+    match at.timestamp_subsec_nanos() {
+        1_000_000_000.. => DateTime::from_timestamp(at.timestamp() + 1, 0).unwrap_or(at),
+        _ => at,
+    }
+}
+
 impl<Z: TimeZone> From<DateTime<Z>> for Moment {
     fn from(at: DateTime<Z>) -> Self {
         let offset = at.offset().fix();
         // Text has offsets in whole minutes: a local mean time is kept as UTC.
-        let offset = if offset.local_minus_utc() % 60 == 0 {
-            offset
-        } else {
-            Utc.fix()
-        };
-        Moment::Exact(at.with_timezone(&offset))
+        let offset = if offset.local_minus_utc() % 60 == 0 { offset } else { Utc.fix() };
+        Moment::Exact(without_leap_second(at.to_utc()).with_timezone(&offset))
     }
 }
 
 impl From<NaiveDateTime> for Moment {
     fn from(naive: NaiveDateTime) -> Self {
-        Moment::Naive(naive)
+        Moment::Naive(without_leap_second(naive.and_utc()).naive_utc())
     }
 }
 
@@ -93,16 +97,11 @@ impl FromStr for Moment {
     fn from_str(text: &str) -> Result<Self, TriggerError> {
         let text = text.trim();
         if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-            return Ok(Moment::Exact(at));
+            return Ok(at.into());
         }
-        for format in [
-            "%Y-%m-%dT%H:%M:%S%.f",
-            "%Y-%m-%d %H:%M:%S%.f",
-            "%Y-%m-%dT%H:%M",
-            "%Y-%m-%d %H:%M",
-        ] {
+        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
             if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
-                return Ok(Moment::Naive(naive));
+                return Ok(naive.into());
             }
         }
         if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {

@@ -11,8 +11,8 @@ use super::cron::{CronBuilder, Crontab, Quartz};
 use super::limits::{Limits, zone_named};
 use super::zone::{Fold, Gap};
 use super::{
-    And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger,
-    TriggerError, calendar,
+    And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger, TriggerError,
+    calendar,
 };
 
 const UNITS: [(&str, u64); 9] = [
@@ -34,12 +34,7 @@ pub(crate) fn duration(length: Duration) -> String {
     for (unit, nanos) in UNITS {
         let nanos = u128::from(nanos);
         if unit != "min" && rest >= nanos {
-            let _ = write!(
-                text,
-                "{}{}{unit}",
-                if text.is_empty() { "" } else { " " },
-                rest / nanos
-            );
+            let _ = write!(text, "{}{}{unit}", if text.is_empty() { "" } else { " " }, rest / nanos);
             rest %= nanos;
         }
     }
@@ -51,9 +46,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, TriggerError> {
     let wrong = || {
         TriggerError::invalid(
             "length",
-            format!(
-                "`{text}` is not a length of time; write for instance 90s, 15m, 1h 30m, 2d, 1w"
-            ),
+            format!("`{text}` is not a length of time; write for instance 90s, 15m, 1h 30m, 2d, 1w"),
         )
     };
     let mut total = Duration::ZERO;
@@ -65,31 +58,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, TriggerError> {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, after) = rest.split_at(digits);
         let after = after.trim_start();
-        let letters = after.len()
-            - after
-                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
-                .len();
+        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
         let (unit, after) = after.split_at(letters);
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        let unit = if unit.is_empty() && after.is_empty() {
-            "s"
-        } else {
-            unit
-        };
-        let nanos = UNITS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-            .ok_or_else(wrong)?
-            .1;
+        let unit = if unit.is_empty() && after.is_empty() { "s" } else { unit };
+        let nanos = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?.1;
         let part = match nanos {
-            1_000_000_000.. => number
-                .checked_mul(nanos / 1_000_000_000)
-                .map(Duration::from_secs),
+            1_000_000_000.. => number.checked_mul(nanos / 1_000_000_000).map(Duration::from_secs),
             _ => number.checked_mul(nanos).map(Duration::from_nanos),
         };
-        total = part
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(wrong)?;
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
         rest = after.trim_start();
     }
     Ok(total)
@@ -130,10 +108,7 @@ fn gap(value: &str) -> Result<Gap, TriggerError> {
     match value {
         "fire_after" => Ok(Gap::FireAfter),
         "skip" => Ok(Gap::Skip),
-        _ => Err(TriggerError::invalid(
-            "gap",
-            format!("`{value}` is not known; write fire_after or skip"),
-        )),
+        _ => Err(TriggerError::invalid("gap", format!("`{value}` is not known; write fire_after or skip"))),
     }
 }
 
@@ -142,10 +117,9 @@ fn fold(value: &str) -> Result<Fold, TriggerError> {
         "first" => Ok(Fold::First),
         "second" => Ok(Fold::Second),
         "both" => Ok(Fold::Both),
-        _ => Err(TriggerError::invalid(
-            "fold",
-            format!("`{value}` is not known; write first, second or both"),
-        )),
+        _ => {
+            Err(TriggerError::invalid("fold", format!("`{value}` is not known; write first, second or both")))
+        }
     }
 }
 
@@ -196,32 +170,21 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
             .map_err(|error| TriggerError::invalid("trigger", error.to_string()));
     }
     if depth > DEPTH {
-        return Err(TriggerError::invalid(
-            "trigger",
-            format!("it is nested deeper than {DEPTH} levels"),
-        ));
+        return Err(TriggerError::invalid("trigger", format!("it is nested deeper than {DEPTH} levels")));
     }
-    let word = text
-        .split(|c: char| c.is_whitespace() || c == '(')
-        .next()
-        .unwrap_or_default();
+    let word = text.split(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
     let rest = text[word.len()..].trim();
     match word {
         "" => {
             let forms = "a crontab line, `every 15m`, `once at 2026-05-01T12:00:00`, `cron hour=8`, or JSON";
-            Err(TriggerError::invalid(
-                "trigger",
-                format!("it is empty; write {forms}"),
-            ))
+            Err(TriggerError::invalid("trigger", format!("it is empty; write {forms}")))
         }
         "shutdown" if rest.is_empty() => Ok(Trigger::Shutdown),
         "once" => once(rest),
         "every" => {
             let (head, limits) = split_limits(text)?;
             let length = head.strip_prefix("every").unwrap_or(head);
-            Interval::every(parse_duration(length)?)
-                .with_limits(limits)
-                .into_trigger()
+            Interval::every(parse_duration(length)?).with_limits(limits).into_trigger()
         }
         "calendar" => {
             let (head, limits) = split_limits(text)?;
@@ -229,15 +192,11 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
         }
         "cron" => {
             let (head, limits) = split_limits(text)?;
-            cron_fields(head.strip_prefix("cron").unwrap_or(head))?
-                .with_limits(limits)
-                .into_trigger()
+            cron_fields(head.strip_prefix("cron").unwrap_or(head))?.with_limits(limits).into_trigger()
         }
         "quartz" => {
             let (line, limits) = split_limits(text)?;
-            Quartz::builder(line.strip_prefix("quartz").unwrap_or(line))
-                .with_limits(limits)
-                .into_trigger()
+            Quartz::builder(line.strip_prefix("quartz").unwrap_or(line)).with_limits(limits).into_trigger()
         }
         "custom" => custom(rest),
         "or" | "and" | "except" => combined(word, rest, depth),
@@ -252,8 +211,9 @@ fn custom(rest: &str) -> Result<Trigger, TriggerError> {
     let (name, params) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let params = match params.trim() {
         "" => serde_json::Value::Null,
-        json => serde_json::from_str(json)
-            .map_err(|error| TriggerError::invalid("params", error.to_string()))?,
+        json => {
+            serde_json::from_str(json).map_err(|error| TriggerError::invalid("params", error.to_string()))?
+        }
     };
     Custom::new(name, params).into_trigger()
 }
@@ -261,17 +221,11 @@ fn custom(rest: &str) -> Result<Trigger, TriggerError> {
 /// `or(a; b)`, `and(a; b) within 5s`, `except(a; 2026-12-25; …)`
 fn combined(word: &str, rest: &str, depth: usize) -> Result<Trigger, TriggerError> {
     let (parts, after) = parts(rest).ok_or_else(|| {
-        TriggerError::invalid(
-            word,
-            format!("its parts are written {word}(a; b; …), with `;` between"),
-        )
+        TriggerError::invalid(word, format!("its parts are written {word}(a; b; …), with `;` between"))
     })?;
     let trigger = |part: &str| parse(part, depth + 1);
     if word != "and" && !after.is_empty() {
-        return Err(TriggerError::invalid(
-            word,
-            format!("`{after}` after the parts is not understood"),
-        ));
+        return Err(TriggerError::invalid(word, format!("`{after}` after the parts is not understood")));
     }
     match word {
         "or" => Or::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?)?.into_trigger(),
@@ -286,11 +240,7 @@ fn combined(word: &str, rest: &str, depth: usize) -> Result<Trigger, TriggerErro
                     ));
                 }
             };
-            And::new(
-                parts.into_iter().map(trigger).collect::<Result<_, _>>()?,
-                tolerance,
-            )?
-            .into_trigger()
+            And::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?, tolerance)?.into_trigger()
         }
         _ => {
             let mut parts = parts.into_iter();
@@ -345,10 +295,7 @@ pub(crate) fn parse_time(text: &str) -> Result<NaiveTime, TriggerError> {
         .ok()
         .filter(|time| time.nanosecond() == 0)
         .ok_or_else(|| {
-            TriggerError::invalid(
-                "time",
-                format!("`{text}` is not a time of day; write 17:00 or 17:00:30"),
-            )
+            TriggerError::invalid("time", format!("`{text}` is not a time of day; write 17:00 or 17:00:30"))
         })
 }
 
@@ -363,10 +310,7 @@ fn once(rest: &str) -> Result<Trigger, TriggerError> {
         Some(moment) => Date::at(moment.trim().parse::<super::Moment>()?),
         None if at.is_empty() => Date::now(),
         None => {
-            return Err(TriggerError::invalid(
-                "once",
-                format!("`{at}`: after `once` comes `at` and a time"),
-            ));
+            return Err(TriggerError::invalid("once", format!("`{at}`: after `once` comes `at` and a time")));
         }
     };
     let date = match zone {

@@ -51,10 +51,7 @@ impl fmt::Display for Warning {
 }
 
 fn warn(kind: WarningKind, message: impl Into<String>) -> Warning {
-    Warning {
-        kind,
-        message: message.into(),
-    }
+    Warning { kind, message: message.into() }
 }
 
 /// How far ahead changes of the clock are looked at.
@@ -100,14 +97,8 @@ fn collect(trigger: &Trigger, cx: &Context<'_>, list: &mut Vec<Warning>) {
         Trigger::Interval(interval) if interval.length() <= TimeDelta::seconds(1) => {
             list.push(every_second())
         }
-        Trigger::And(and) => and
-            .triggers()
-            .iter()
-            .for_each(|part| collect(part, cx, list)),
-        Trigger::Or(or) => or
-            .triggers()
-            .iter()
-            .for_each(|part| collect(part, cx, list)),
+        Trigger::And(and) => and.triggers().iter().for_each(|part| collect(part, cx, list)),
+        Trigger::Or(or) => or.triggers().iter().for_each(|part| collect(part, cx, list)),
         Trigger::Except(except) => collect(except.trigger(), cx, list),
         Trigger::Interval(_) | Trigger::Date(_) | Trigger::Custom(_) | Trigger::Shutdown => {}
     }
@@ -119,10 +110,7 @@ fn every_second() -> Warning {
 
 fn stars(fields: &[Field], list: &mut Vec<Warning>) {
     for field in fields {
-        let star = field
-            .items
-            .iter()
-            .any(|item| matches!(item, Item::Star { .. }));
+        let star = field.items.iter().any(|item| matches!(item, Item::Star { .. }));
         if !star || field.items.len() < 2 {
             continue;
         }
@@ -157,40 +145,22 @@ fn pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>, list: &mut Vec<
         return;
     }
     let next = |wall: i64| pattern.wall(wall, cx.key).unwrap_or(i64::MAX);
-    changes(
-        zone.name(),
-        Zone::of(zone),
-        cx,
-        pattern.gap,
-        pattern.fold,
-        &next,
-        list,
-    );
+    changes(zone.name(), Zone::of(zone), cx, pattern.gap, pattern.fold, &next, list);
 }
 
 fn short_months(sets: &Sets, list: &mut Vec<Warning>) {
     // A range or a step that goes to the end of the month is meant to.
-    let days = if sets.days.count_ones() <= 7 {
-        sets.days
-    } else {
-        0
-    };
+    let days = if sets.days.count_ones() <= 7 { sets.days } else { 0 };
     let days = days | sets.nearest;
-    let months: Vec<u32> = (1..=12)
-        .filter(|month| sets.months >> month & 1 == 1)
-        .collect();
+    let months: Vec<u32> = (1..=12).filter(|month| sets.months >> month & 1 == 1).collect();
     for day in (29..=31).filter(|day| days >> day & 1 == 1) {
-        let without: Vec<u32> = months
-            .iter()
-            .copied()
-            .filter(|month| month_length(2025, *month) < day)
-            .collect();
+        let without: Vec<u32> =
+            months.iter().copied().filter(|month| month_length(2025, *month) < day).collect();
         if without.is_empty() || (days == sets.days && sets.from_last & 1 == 1) {
             continue;
         }
         let message = if day == 29 {
-            "29 February comes in leap years only; write `L` for the last day of the month"
-                .to_string()
+            "29 February comes in leap years only; write `L` for the last day of the month".to_string()
         } else {
             format!(
                 "{} of its months have no day {day} and no run; write `L` for the last day of the month",
@@ -218,16 +188,12 @@ fn changes(
         if before.end > now + AHEAD {
             break;
         }
-        let date = |wall: i64| {
-            DateTime::from_timestamp(wall, 0)
-                .map(|at| at.date_naive())
-                .unwrap_or(NaiveDate::MIN)
-        };
+        let date =
+            |wall: i64| DateTime::from_timestamp(wall, 0).map(|at| at.date_naive()).unwrap_or(NaiveDate::MIN);
         let time = |wall: i64| clock(wall.rem_euclid(DAY) as u32);
         if before.wall_end < after.wall_start && !in_gap {
             let found = next(before.wall_end);
-            if !(before.wall_end..after.wall_start).contains(&found) || zone.date_skipped(k, found)
-            {
+            if !(before.wall_end..after.wall_start).contains(&found) || zone.date_skipped(k, found) {
                 continue;
             }
             if gap == Gap::FireAfter {
@@ -258,11 +224,7 @@ fn changes(
             let found = next(after.wall_start);
             if (after.wall_start..before.wall_end).contains(&found) {
                 in_fold = true;
-                let pass = if fold == Fold::First {
-                    "first"
-                } else {
-                    "second"
-                };
+                let pass = if fold == Fold::First { "first" } else { "second" };
                 let message = format!(
                     "{} comes twice on {} in {name}: it runs the {pass} time only",
                     time(found),
@@ -294,21 +256,14 @@ pub(super) fn never(trigger: &Trigger, from: DateTime<Utc>, cx: &Context<'_>) ->
             None => "no date of the series is left before the year 10000".into(),
         },
         Trigger::And(and) => {
-            let ended = and
-                .triggers()
-                .iter()
-                .find(|part| part.next(from, cx) == Ok(None));
+            let ended = and.triggers().iter().find(|part| part.next(from, cx) == Ok(None));
             match ended {
                 Some(part) => format!("one of its parts never fires: {}", never(part, from, cx)),
                 None => "its parts never run at the same time".into(),
             }
         }
         Trigger::Or(or) => {
-            let reasons: Vec<String> = or
-                .triggers()
-                .iter()
-                .map(|part| never(part, from, cx))
-                .collect();
+            let reasons: Vec<String> = or.triggers().iter().map(|part| never(part, from, cx)).collect();
             reasons.join("; ")
         }
         Trigger::Except(except) => match except.trigger().next(from, cx) {
@@ -327,10 +282,7 @@ fn never_pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>) -> String
         return impossible(&pattern.resolved(cx.key));
     }
     let zone = limits.zone(cx);
-    match (
-        limits.start_at.map(|start| start.instant(zone)),
-        limits.end(zone),
-    ) {
+    match (limits.start_at.map(|start| start.instant(zone)), limits.end(zone)) {
         (Some(start), Some(end)) if end < start => {
             format!("its end, {end}, lies before its start, {start}")
         }
@@ -342,24 +294,13 @@ fn never_pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>) -> String
 
 /// Why no date of the calendar matches.
 fn impossible(sets: &Sets) -> String {
-    let months: Vec<u32> = (1..=12)
-        .filter(|month| sets.months >> month & 1 == 1)
-        .collect();
-    let longest = months
-        .iter()
-        .map(|month| month_length(2024, *month))
-        .max()
-        .unwrap_or(0);
+    let months: Vec<u32> = (1..=12).filter(|month| sets.months >> month & 1 == 1).collect();
+    let longest = months.iter().map(|month| month_length(2024, *month)).max().unwrap_or(0);
     let first = (sets.days | sets.nearest).trailing_zeros();
-    let by_day = sets.from_last == 0
-        && !sets.last_workday
-        && sets.day_nth == [0; 7]
-        && sets.day_last_of == 0;
+    let by_day = sets.from_last == 0 && !sets.last_workday && sets.day_nth == [0; 7] && sets.day_last_of == 0;
     if by_day && first > longest {
-        let names: Vec<&str> = months
-            .iter()
-            .map(|month| super::describe::MONTHS[*month as usize - 1])
-            .collect();
+        let names: Vec<&str> =
+            months.iter().map(|month| super::describe::MONTHS[*month as usize - 1]).collect();
         let has = if names.len() == 1 { "has" } else { "have" };
         return format!("{} {has} no day {first}", names.join(", "));
     }

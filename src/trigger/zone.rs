@@ -92,10 +92,7 @@ impl Zone {
     fn probe(tz: Tz) -> Zone {
         let offset = |at: i64| -> i64 {
             let at = DateTime::from_timestamp(at, 0).unwrap_or_default();
-            tz.offset_from_utc_datetime(&at.naive_utc())
-                .fix()
-                .local_minus_utc()
-                .into()
+            tz.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc().into()
         };
         let mut segments = Vec::new();
         let (mut at, mut current) = (FIRST, offset(FIRST));
@@ -111,11 +108,7 @@ impl Zone {
             let (mut before, mut after) = (at, next);
             while after - before > 1 {
                 let middle = before + (after - before) / 2;
-                if offset(middle) == current {
-                    before = middle
-                } else {
-                    after = middle
-                }
+                if offset(middle) == current { before = middle } else { after = middle }
             }
             segments.push(Segment {
                 end: after,
@@ -128,13 +121,7 @@ impl Zone {
             (at, current) = (after, offset(after));
             wall_start = after + current;
         }
-        segments.push(Segment {
-            end: NEVER,
-            offset: current,
-            wall_start,
-            wall_end: NEVER,
-            seen,
-        });
+        segments.push(Segment { end: NEVER, offset: current, wall_start, wall_end: NEVER, seen });
         let mut k = 0;
         let index = match segments.len() {
             1 => Vec::new(),
@@ -147,10 +134,7 @@ impl Zone {
                 })
                 .collect(),
         };
-        Zone {
-            segments: segments.into(),
-            index: index.into(),
-        }
+        Zone { segments: segments.into(), index: index.into() }
     }
 
     /// The number of the segment in force at an instant.
@@ -200,19 +184,13 @@ impl Zone {
             k -= 1;
         }
         // In a gap: the segment that begins at its end.
-        if self.segments[k].wall_end <= wall {
-            k + 1
-        } else {
-            k
-        }
+        if self.segments[k].wall_end <= wall { k + 1 } else { k }
     }
 
     /// Whether the whole civil date of a wall time inside the gap before segment `k` lies in it.
     pub(crate) fn date_skipped(&self, k: usize, wall: i64) -> bool {
         let midnight = wall.div_euclid(DAY) * DAY;
-        k > 0
-            && self.segments[k - 1].wall_end <= midnight
-            && midnight + DAY <= self.segments[k].wall_start
+        k > 0 && self.segments[k - 1].wall_end <= midnight && midnight + DAY <= self.segments[k].wall_start
     }
 
     /// When the clock shows `wall`: none, one or two instants, by the given rules.
@@ -224,10 +202,7 @@ impl Zone {
             return [kept.then(|| start - self.segments[first].offset), None];
         }
         let last = self.last_at_wall(wall);
-        let (a, b) = (
-            wall - self.segments[first].offset,
-            wall - self.segments[last].offset,
-        );
+        let (a, b) = (wall - self.segments[first].offset, wall - self.segments[last].offset);
         match fold {
             Fold::First => [Some(a), None],
             Fold::Second => [Some(b), None],
@@ -246,4 +221,27 @@ impl Zone {
 #[inline]
 pub(crate) fn ceil_seconds(at: DateTime<Utc>) -> i64 {
     at.timestamp() + i64::from(at.timestamp_subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probing day by day would miss an offset that came and went between two probes; none does.
+    #[test]
+    fn tables_say_what_chrono_tz_says() {
+        // A step that shares no factor with a day, so that all hours are met.
+        const STEP: usize = 360_007;
+        for tz in TZ_VARIANTS {
+            let zone = Zone::of(tz);
+            for at in (FIRST..LAST + 1000 * DAY).step_by(STEP) {
+                let naive = DateTime::from_timestamp(at, 0).unwrap_or_default().naive_utc();
+                let offset = i64::from(tz.offset_from_utc_datetime(&naive).fix().local_minus_utc());
+                assert_eq!(zone.wall(at), at + offset, "{tz} at {naive}");
+            }
+            for segment in zone.segments() {
+                assert!(segment.offset.abs() < WIDEST, "{tz}");
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod cli;
 mod contract;
 mod examples;
 mod executors;
+mod layers;
 mod readme;
 mod scheduler;
 mod supervision;

@@ -146,7 +146,9 @@ fn table(title: &str, rows: &[Row]) {
         }
         println!("| {} | {ours:.0} |{cells}", row.name);
     }
-    let mean = |(sum, n): (f64, i32)| if n > 0 { format!("{:.1}×", (sum / f64::from(n)).exp()) } else { "–".into() };
+    let mean = |(sum, n): (f64, i32)| {
+        if n > 0 { format!("{:.1}×", (sum / f64::from(n)).exp()) } else { "–".into() }
+    };
     println!("| geometric mean | 1× | {} | {} | {} |", mean(means[0]), mean(means[1]), mean(means[2]));
 }
 

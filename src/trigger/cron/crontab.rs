@@ -66,11 +66,7 @@ impl Crontab {
 
     /// A line to which a zone, bounds or options are added.
     pub fn builder(expression: impl AsRef<str>) -> CrontabBuilder {
-        CrontabBuilder {
-            expression: tidy(expression.as_ref()),
-            both_days: false,
-            limits: Limits::default(),
-        }
+        CrontabBuilder { expression: tidy(expression.as_ref()), both_days: false, limits: Limits::default() }
     }
 
     /// The line, its blanks tidied.
@@ -150,10 +146,7 @@ impl CrontabBuilder {
         })?;
         collected.sets.either = restricted && !both;
         let (gap, fold) = policy(collected.follows, &self.limits);
-        Ok(Crontab {
-            pattern: Pattern::new(collected, gap, fold),
-            given: self,
-        })
+        Ok(Crontab { pattern: Pattern::new(collected, gap, fold), given: self })
     }
 }
 
@@ -161,9 +154,7 @@ impl CrontabBuilder {
 fn with_plus(line: &str) -> String {
     let mut words: Vec<&str> = line.split(' ').collect();
     let at = if words.len() == 5 { 4 } else { 5 };
-    let plus = words
-        .get(at)
-        .map(|weekday| format!("+{}", weekday.trim_start_matches('+')));
+    let plus = words.get(at).map(|weekday| format!("+{}", weekday.trim_start_matches('+')));
     if let (Some(plus), 5..=7) = (&plus, words.len()) {
         words[at] = plus;
     }
@@ -194,15 +185,8 @@ const NICKNAMES: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
-const ORDER: [Kind; 7] = [
-    Kind::Second,
-    Kind::Minute,
-    Kind::Hour,
-    Kind::Day,
-    Kind::Month,
-    Kind::DayOfWeek,
-    Kind::Year,
-];
+const ORDER: [Kind; 7] =
+    [Kind::Second, Kind::Minute, Kind::Hour, Kind::Day, Kind::Month, Kind::DayOfWeek, Kind::Year];
 
 /// Hands over each field the line has, and says whether `+` asks for both day fields.
 fn each_field(
@@ -211,10 +195,7 @@ fn each_field(
 ) -> Result<bool, TriggerError> {
     let mut line = expression;
     if line.starts_with('@') {
-        let Some((_, same)) = NICKNAMES
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(line))
-        else {
+        let Some((_, same)) = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(line)) else {
             let names = NICKNAMES.map(|(name, _)| name).join(", ");
             return Err(TriggerError::invalid(
                 "crontab",
@@ -223,11 +204,7 @@ fn each_field(
         };
         line = same;
     }
-    let count = if line.is_empty() {
-        0
-    } else {
-        line.split(' ').count()
-    };
+    let count = if line.is_empty() { 0 } else { line.split(' ').count() };
     let kinds = match count {
         5 => &ORDER[1..6],
         6 => &ORDER[..6],
@@ -251,10 +228,7 @@ fn each_field(
         }
         each(*kind, text).map_err(|fault| {
             let at = line[..place].chars().count() + fault.offset + 1;
-            TriggerError::invalid(
-                kind.name(),
-                format!("{} (at character {at} of `{line}`)", fault.reason),
-            )
+            TriggerError::invalid(kind.name(), format!("{} (at character {at} of `{line}`)", fault.reason))
         })?;
     }
     Ok(both)

@@ -9,9 +9,8 @@ use super::search::{Hashed, Sets, YearRange};
 pub(crate) const FIRST_YEAR: u16 = 1970;
 pub(crate) const LAST_YEAR: u16 = 9999;
 
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const FROM_MONDAY: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const FROM_SUNDAY: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const POSITIONS: [&str; 5] = ["1st", "2nd", "3rd", "4th", "5th"];
@@ -87,9 +86,7 @@ impl Kind {
         match (self, dialect) {
             (Kind::Year, _) => "1970-9999",
             (Kind::Month, _) => "1-12 or jan-dec",
-            (Kind::Day, Dialect::Fields) => {
-                "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`"
-            }
+            (Kind::Day, Dialect::Fields) => "1-31, `last`, `1st mon` to `5th sun`, `last mon` to `last sun`",
             (Kind::Day, Dialect::Crontab) => "1-31, L, L-3, LW, 15W, ? and H",
             (Kind::Week, _) => "1-53",
             (Kind::DayOfWeek, Dialect::Fields) => "0-6 (0 is Monday) or mon-sun",
@@ -150,19 +147,11 @@ pub(crate) fn items(
 ) -> Result<(), Fault> {
     let mut offset = 0;
     for part in text.split(',') {
-        let item = if dialect == Dialect::Fields {
-            part.trim()
-        } else {
-            part
-        };
+        let item = if dialect == Dialect::Fields { part.trim() } else { part };
         let at = offset + (part.len() - part.trim_start().len());
-        let parsed =
-            parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
+        let parsed = parse_item(kind, dialect, item).map_err(|reason| Fault { offset: at, reason })?;
         if parsed == Item::Any && part.len() != text.len() {
-            return Err(Fault {
-                offset: at,
-                reason: "`?` stands alone in its field".into(),
-            });
+            return Err(Fault { offset: at, reason: "`?` stands alone in its field".into() });
         }
         each(parsed);
         offset += part.len() + 1;
@@ -205,12 +194,7 @@ pub(crate) struct Collected {
 impl Collected {
     /// Nothing yet; fields that are not added stay as they are in [`Sets::MIDNIGHT`].
     pub(crate) fn new() -> Self {
-        Self {
-            sets: Sets::MIDNIGHT,
-            years: Vec::new(),
-            hashed: Vec::new(),
-            follows: false,
-        }
+        Self { sets: Sets::MIDNIGHT, years: Vec::new(), hashed: Vec::new(), follows: false }
     }
 
     /// Adds a field.
@@ -232,16 +216,10 @@ impl Collected {
             match item.span(kind, dialect) {
                 Some((from, to, step)) if kind == Kind::Year => {
                     let step = step.min(LAST_YEAR.into()) as u16;
-                    self.years.push(YearRange {
-                        from: from as u16,
-                        to: to as u16,
-                        step,
-                    });
+                    self.years.push(YearRange { from: from as u16, to: to as u16, step });
                 }
                 Some((from, to, 1)) => bits |= (u64::MAX >> (63 - to)) & (u64::MAX << from),
-                Some((from, to, step)) => (from..=to)
-                    .step_by(step as usize)
-                    .for_each(|n| bits |= 1 << n),
+                Some((from, to, step)) => (from..=to).step_by(step as usize).for_each(|n| bits |= 1 << n),
                 None => self.special(kind, item),
             }
             self.follows |= time && matches!(item, Item::Star { .. });
@@ -271,20 +249,13 @@ impl Collected {
             Item::LastWorkday => sets.last_workday = true,
             Item::Nearest(day) => sets.nearest |= 1 << day,
             // As a day of the month it is one of the days, as a weekday one of the weekdays.
-            Item::Nth { weekday, nth } if kind == Kind::Day => {
-                sets.day_nth[weekday as usize] |= 1 << nth
-            }
+            Item::Nth { weekday, nth } if kind == Kind::Day => sets.day_nth[weekday as usize] |= 1 << nth,
             Item::Nth { weekday, nth } => sets.nth[weekday as usize] |= 1 << nth,
             Item::LastOf { weekday } if kind == Kind::Day => sets.day_last_of |= 1 << weekday,
             Item::LastOf { weekday } => sets.last_of |= 1 << weekday,
             Item::Hash { from, to, step } => {
                 let step = step.min(255) as u8;
-                self.hashed.push(Hashed {
-                    kind,
-                    from: from as u8,
-                    to: to as u8,
-                    step,
-                });
+                self.hashed.push(Hashed { kind, from: from as u8, to: to as u8, step });
             }
             Item::Star { .. } | Item::Any | Item::One(_) | Item::Range { .. } => {}
         }
@@ -322,18 +293,14 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
             Some(0) => return Err(format!("the step of `{text}` is 0; it has to be 1 or more")),
             Some(step) => (base, Some(step)),
             None => {
-                return Err(format!(
-                    "the step `{step}` of `{text}` is not a whole number"
-                ));
+                return Err(format!("the step `{step}` of `{text}` is not a whole number"));
             }
         },
     };
     if base == "*" {
         let step = step.unwrap_or(1);
         if dialect == Dialect::Fields && step > max - min {
-            return Err(format!(
-                "the step {step} is larger than the range {min}-{max}"
-            ));
+            return Err(format!("the step {step} is larger than the range {min}-{max}"));
         }
         return Ok(Item::Star { step });
     }
@@ -344,10 +311,7 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
     let item = text;
     let value = |text: &str| -> Result<u32, String> {
         let value = number(text).or_else(|| {
-            let named = kind
-                .names(dialect)
-                .iter()
-                .position(|name| name.eq_ignore_ascii_case(text));
+            let named = kind.names(dialect).iter().position(|name| name.eq_ignore_ascii_case(text));
             named.map(|index| index as u32 + u32::from(kind == Kind::Month))
         });
         match value {
@@ -375,49 +339,32 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
     }
     let step = step.unwrap_or(1);
     if dialect == Dialect::Fields && text.contains('/') && step > last - first {
-        return Err(format!(
-            "the step {step} is larger than the range {first}-{last}"
-        ));
+        return Err(format!("the step {step} is larger than the range {first}-{last}"));
     }
-    Ok(Item::Range {
-        from: first,
-        to: last,
-        step,
-    })
+    Ok(Item::Range { from: first, to: last, step })
 }
 
 /// `last`, `last fri`, `3rd fri`
 fn position(text: &str) -> Result<Option<Item>, String> {
     let mut words = text.split_ascii_whitespace();
     let first = words.next().unwrap_or_default().to_ascii_lowercase();
-    let nth = POSITIONS
-        .iter()
-        .position(|p| *p == first)
-        .map(|index| index as u32 + 1);
+    let nth = POSITIONS.iter().position(|p| *p == first).map(|index| index as u32 + 1);
     if nth.is_none() && first != "last" {
         return Ok(None);
     }
     let Some(name) = words.next() else {
         return match nth {
             None => Ok(Some(Item::FromLast(0))),
-            Some(_) => Err(format!(
-                "`{text}` needs a weekday after it, for instance `{text} fri`"
-            )),
+            Some(_) => Err(format!("`{text}` needs a weekday after it, for instance `{text} fri`")),
         };
     };
-    let weekday = FROM_MONDAY
-        .iter()
-        .position(|day| day.eq_ignore_ascii_case(name));
+    let weekday = FROM_MONDAY.iter().position(|day| day.eq_ignore_ascii_case(name));
     match (weekday, words.next()) {
         (Some(weekday), None) => {
             let weekday = weekday as u32;
-            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| {
-                Item::Nth { weekday, nth }
-            })))
+            Ok(Some(nth.map_or(Item::LastOf { weekday }, |nth| Item::Nth { weekday, nth })))
         }
-        _ => Err(format!(
-            "`{text}`: after `{first}` comes one weekday, mon to sun"
-        )),
+        _ => Err(format!("`{text}`: after `{first}` comes one weekday, mon to sun")),
     }
 }
 
@@ -439,9 +386,7 @@ fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
                 },
                 (None, Some(day)) => match number(day) {
                     Some(day @ 1..=31) => Ok(Some(Item::Nearest(day))),
-                    _ => Err(format!(
-                        "`{text}`: before `W` stands a single day, 1-31, or `L`"
-                    )),
+                    _ => Err(format!("`{text}`: before `W` stands a single day, 1-31, or `L`")),
                 },
                 (None, None) => Ok(None),
             }
@@ -452,16 +397,12 @@ fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
                 (None, Some(day)) => (day, "L"),
                 (None, None) => return Ok(None),
             };
-            let named = FROM_SUNDAY
-                .iter()
-                .position(|name| name.eq_ignore_ascii_case(day));
+            let named = FROM_SUNDAY.iter().position(|name| name.eq_ignore_ascii_case(day));
             let weekday = match named.map(|index| index as u32).or_else(|| number(day)) {
                 // From Sunday = 0 or 7 to Monday = 0.
                 Some(day @ 0..=7) => (day + 6) % 7,
                 _ => {
-                    return Err(format!(
-                        "`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"
-                    ));
+                    return Err(format!("`{text}`: before `#` or `L` stands one weekday, 0-7 or sun-sat"));
                 }
             };
             match number(nth) {
@@ -484,33 +425,18 @@ fn hash(kind: Kind, text: &str, rest: &str) -> Result<Item, String> {
     };
     let wrong = || format!("`{text}`: H is written H, H/n, H(a-b) or H(a-b)/n");
     let (range, step) = match rest.split_once('/') {
-        Some((range, step)) => (
-            range,
-            number(step).filter(|step| *step > 0).ok_or_else(wrong)?,
-        ),
+        Some((range, step)) => (range, number(step).filter(|step| *step > 0).ok_or_else(wrong)?),
         None => (rest, 0),
     };
     if range.is_empty() {
-        return Ok(Item::Hash {
-            from: min,
-            to: max,
-            step,
-        });
+        return Ok(Item::Hash { from: min, to: max, step });
     }
-    let inner = range
-        .strip_prefix('(')
-        .and_then(|range| range.strip_suffix(')'))
-        .ok_or_else(wrong)?;
+    let inner = range.strip_prefix('(').and_then(|range| range.strip_suffix(')')).ok_or_else(wrong)?;
     let (from, to) = inner.split_once('-').ok_or_else(wrong)?;
-    let (from, to) = (
-        number(from).ok_or_else(wrong)?,
-        number(to).ok_or_else(wrong)?,
-    );
+    let (from, to) = (number(from).ok_or_else(wrong)?, number(to).ok_or_else(wrong)?);
     let (min, max) = kind.range(Dialect::Crontab);
     if from < min || to > max || from > to {
-        return Err(format!(
-            "`{text}`: the range of H runs upwards within {min}-{max}"
-        ));
+        return Err(format!("`{text}`: the range of H runs upwards within {min}-{max}"));
     }
     Ok(Item::Hash { from, to, step })
 }

@@ -25,12 +25,7 @@ pub use quartz::{Quartz, QuartzBuilder};
 impl Pattern {
     /// The first run within the limits at or after an instant, given in whole seconds.
     #[inline]
-    pub(crate) fn run(
-        &self,
-        limits: &Limits,
-        from: i64,
-        cx: &Context<'_>,
-    ) -> Option<DateTime<Utc>> {
+    pub(crate) fn run(&self, limits: &Limits, from: i64, cx: &Context<'_>) -> Option<DateTime<Utc>> {
         let tz = limits.zone(cx);
         let from = match limits.start_at {
             Some(start) => from.max(ceil_seconds(start.instant(tz))),
@@ -64,11 +59,7 @@ fn tidy(line: &str) -> String {
 /// The kind of a pattern decides how clock changes are treated: a `*` in one of the time fields
 /// makes it follow real time. An option given by the user goes before the kind.
 fn policy(follows: bool, limits: &Limits) -> (Gap, Fold) {
-    let (gap, fold) = if follows {
-        (Gap::Skip, Fold::Both)
-    } else {
-        (Gap::FireAfter, Fold::First)
-    };
+    let (gap, fold) = if follows { (Gap::Skip, Fold::Both) } else { (Gap::FireAfter, Fold::First) };
     (limits.gap.unwrap_or(gap), limits.fold.unwrap_or(fold))
 }
 
@@ -320,23 +311,14 @@ impl CronBuilder {
     pub fn build(self) -> Result<Cron, TriggerError> {
         let mut collected = Collected::new();
         for (kind, text) in self.resolved()? {
-            collected
-                .field(kind, Dialect::Fields, text)
-                .map_err(|fault| {
-                    let at = fault.offset + 1;
-                    let place = if at > 1 {
-                        format!(" (at character {at} of `{text}`)")
-                    } else {
-                        String::new()
-                    };
-                    TriggerError::invalid(kind.name(), format!("{}{place}", fault.reason))
-                })?;
+            collected.field(kind, Dialect::Fields, text).map_err(|fault| {
+                let at = fault.offset + 1;
+                let place = if at > 1 { format!(" (at character {at} of `{text}`)") } else { String::new() };
+                TriggerError::invalid(kind.name(), format!("{}{place}", fault.reason))
+            })?;
         }
         let (gap, fold) = policy(collected.follows, &self.limits);
-        Ok(Cron {
-            pattern: Pattern::new(collected, gap, fold),
-            given: self,
-        })
+        Ok(Cron { pattern: Pattern::new(collected, gap, fold), given: self })
     }
 
     fn values(&self) -> [Option<&FieldValue>; 8] {

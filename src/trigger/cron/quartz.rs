@@ -52,10 +52,7 @@ impl Quartz {
 
     /// A line to which a zone, bounds or options are added.
     pub fn builder(expression: impl AsRef<str>) -> QuartzBuilder {
-        QuartzBuilder {
-            expression: tidy(expression.as_ref()),
-            limits: Limits::default(),
-        }
+        QuartzBuilder { expression: tidy(expression.as_ref()), limits: Limits::default() }
     }
 
     /// The line, its blanks tidied.
@@ -110,14 +107,10 @@ impl QuartzBuilder {
             );
             return Err(TriggerError::invalid("quartz", reason));
         }
-        let schedule = Schedule::from_str(&self.expression).map_err(|error| {
-            TriggerError::invalid("quartz", format!("`{}`: {error}", self.expression))
-        })?;
-        let bits = |unit: &dyn Fn(u32) -> bool| {
-            (0..64)
-                .filter(|n| unit(*n))
-                .fold(0u64, |bits, n| bits | 1 << n)
-        };
+        let schedule = Schedule::from_str(&self.expression)
+            .map_err(|error| TriggerError::invalid("quartz", format!("`{}`: {error}", self.expression)))?;
+        let bits =
+            |unit: &dyn Fn(u32) -> bool| (0..64).filter(|n| unit(*n)).fold(0u64, |bits, n| bits | 1 << n);
         let weekdays = bits(&|n| schedule.days_of_week().includes(n)) as u32;
         let mut collected = Collected::new();
         let sets = &mut collected.sets;
@@ -133,25 +126,13 @@ impl QuartzBuilder {
             false => schedule
                 .years()
                 .iter()
-                .map(|year| YearRange {
-                    from: year as u16,
-                    to: year as u16,
-                    step: 1,
-                })
+                .map(|year| YearRange { from: year as u16, to: year as u16, step: 1 })
                 .collect(),
         };
         let hourly = self.expression.eq_ignore_ascii_case("@hourly");
-        let follows = hourly
-            || self
-                .expression
-                .split(' ')
-                .take(3)
-                .any(|field| field.contains('*'));
+        let follows = hourly || self.expression.split(' ').take(3).any(|field| field.contains('*'));
         let (gap, fold) = policy(follows, &self.limits);
-        Ok(Quartz {
-            pattern: Pattern::new(collected, gap, fold),
-            given: self,
-        })
+        Ok(Quartz { pattern: Pattern::new(collected, gap, fold), given: self })
     }
 }
 

@@ -128,10 +128,8 @@ impl Sets {
         };
         ready.set_time(self.hours, self.minutes, self.seconds);
         let every_day = (self.days == EVERY_DAY) & (self.weekdays == 0x7f);
-        let plain = self.months == EVERY_MONTH
-            && self.weeks == EVERY_WEEK
-            && !self.either
-            && self.days == EVERY_DAY;
+        let plain =
+            self.months == EVERY_MONTH && self.weeks == EVERY_WEEK && !self.either && self.days == EVERY_DAY;
         if every_day && plain {
             ready.days = [28, 29, 30, 31].map(|length| [u32::MAX >> (31 - length) & EVERY_DAY; 7]);
             return ready;
@@ -146,11 +144,7 @@ impl Sets {
             for length in 28..=31 {
                 let days = days | self.special_days(first, length);
                 let weekdays = weekdays | last_of(self.last_of, first, length);
-                let both = if self.either {
-                    days | weekdays
-                } else {
-                    days & weekdays
-                };
+                let both = if self.either { days | weekdays } else { days & weekdays };
                 ready.days[length as usize - 28][first as usize] =
                     both & (u32::MAX >> (31 - length)) & EVERY_DAY;
             }
@@ -214,8 +208,7 @@ fn time(hour: u32, minute: u32, second: u32) -> i64 {
 impl Ready {
     fn set_time(&mut self, hours: u32, minutes: u64, seconds: u64) {
         (self.sets.hours, self.sets.minutes, self.sets.seconds) = (hours, minutes, seconds);
-        (self.first_minute, self.first_second) =
-            (minutes.trailing_zeros(), seconds.trailing_zeros());
+        (self.first_minute, self.first_second) = (minutes.trailing_zeros(), seconds.trailing_zeros());
         self.first_time = time(hours.trailing_zeros(), self.first_minute, self.first_second);
     }
 
@@ -236,13 +229,7 @@ impl Ready {
             }
         }
         let hours = self.sets.hours >> (h + 1);
-        (hours != 0).then(|| {
-            time(
-                h + 1 + hours.trailing_zeros(),
-                self.first_minute,
-                self.first_second,
-            )
-        })
+        (hours != 0).then(|| time(h + 1 + hours.trailing_zeros(), self.first_minute, self.first_second))
     }
 
     /// Keeps the days that lie in one of the ISO weeks.
@@ -295,13 +282,8 @@ fn iso_week(year: i64, day: i64, weekday: u32) -> u32 {
     let week = (day - i64::from(weekday) + 9) / 7;
     // The weekday of 31 December tells whether a year has 53 weeks.
     let weeks = |year: i64| {
-        let p =
-            |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
-        if p(year) == 4 || p(year - 1) == 3 {
-            53
-        } else {
-            52
-        }
+        let p = |y: i64| (y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400)).rem_euclid(7);
+        if p(year) == 4 || p(year - 1) == 3 { 53 } else { 52 }
     };
     match week {
         0 => weeks(year - 1),
@@ -398,11 +380,7 @@ impl Pattern {
     /// Everything worked out for a task. `H` seldom stands in a day field, and the rest is quick.
     fn ready_for(&self, key: &str) -> Ready {
         let sets = self.resolved(key);
-        if self
-            .hashed
-            .iter()
-            .any(|hashed| matches!(hashed.kind, Kind::Day | Kind::DayOfWeek | Kind::Month))
-        {
+        if self.hashed.iter().any(|hashed| matches!(hashed.kind, Kind::Day | Kind::DayOfWeek | Kind::Month)) {
             return sets.ready();
         }
         let mut ready = self.sets;
@@ -417,16 +395,8 @@ impl Pattern {
             return (year <= LAST_YEAR.into()).then_some(year);
         }
         let from = |range: &YearRange| {
-            let (from, to, step) = (
-                i64::from(range.from),
-                i64::from(range.to),
-                i64::from(range.step),
-            );
-            let next = if year <= from {
-                from
-            } else {
-                from + (year - from + step - 1) / step * step
-            };
+            let (from, to, step) = (i64::from(range.from), i64::from(range.to), i64::from(range.step));
+            let next = if year <= from { from } else { from + (year - from + step - 1) / step * step };
             (next <= to).then_some(next)
         };
         self.years.iter().filter_map(from).min()
@@ -457,11 +427,7 @@ impl Pattern {
         if at == year {
             // The months that are over are out, and of this one the days that are.
             months &= u32::MAX << month;
-            keep = if months >> month & 1 == 1 {
-                u32::MAX << today
-            } else {
-                u32::MAX
-            };
+            keep = if months >> month & 1 == 1 { u32::MAX << today } else { u32::MAX };
         }
         for _ in 0..=CYCLE {
             if months != 0 && (!sets.leap_only || leap(at)) {
@@ -515,11 +481,7 @@ impl Pattern {
     pub(crate) fn next(&self, from: i64, zone: &Zone, key: &str) -> Option<i64> {
         // Years a pattern cannot mean; also keeps the arithmetic below from overflowing.
         if !(-LAST_WALL..=LAST_WALL + 2 * DAY).contains(&from) {
-            return if from > 0 {
-                None
-            } else {
-                self.next(-LAST_WALL, zone, key)
-            };
+            return if from > 0 { None } else { self.next(-LAST_WALL, zone, key) };
         }
         if self.hashed.is_empty() {
             self.lay(&self.sets, from, zone)
@@ -560,11 +522,7 @@ impl Pattern {
             if found >= segment.wall_start && found < segment.wall_end && first {
                 return Some(found - segment.offset);
             }
-            let j = if first {
-                zone.first_at_wall(found)
-            } else {
-                zone.last_at_wall(found)
-            };
+            let j = if first { zone.first_at_wall(found) } else { zone.last_at_wall(found) };
             let there = zone.segment(j);
             if found >= there.wall_start {
                 return Some(found - there.offset);

@@ -43,6 +43,21 @@ fn a_task_is_added_paused_resumed_run_and_removed() {
     }
     assert_eq!(inspected.matches("-01-01 03:00:00").count(), 5, "{inspected}");
     assert_eq!(said(&place, &["remove", "a"]), "a removed\n");
+    let odd = [
+        "add",
+        "--id",
+        "a",
+        "--replace",
+        "--cron",
+        "30 2 * * *",
+        "--shell",
+        "true",
+        "--timezone",
+        "Europe/Berlin",
+    ];
+    assert!(said(&place, &odd).contains("\nwarning: 02:30 "));
+    assert!(said(&place, &["inspect", "a"]).contains("\nwarning: 02:30 "));
+    place.run(&["remove", "a"]);
     assert_eq!(said(&place, &["list"]), "no tasks\n");
     service.stop();
 }

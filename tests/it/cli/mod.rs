@@ -151,6 +151,10 @@ impl Service {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    fn running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for the end; the exit code and what was still said.
     fn end(mut self) -> (i32, String) {
         let status = wait(&mut self.child);

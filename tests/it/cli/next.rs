@@ -21,7 +21,8 @@ fn run_times_are_printed_with_offset_and_distance() {
         "2",
     ]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.out.contains("(Europe/Berlin)"), "{said:?}");
+    assert!(said.out.starts_with("at 02:30 every day, Europe/Berlin\n"), "{said:?}");
+    assert!(said.out.contains("\nwarning: 02:30 does not exist on 2090-03-26"), "{said:?}");
     assert!(said.out.contains("Sun 2090-03-26 03:00:00 +02:00  in "), "{said:?}");
     assert!(said.out.contains("Mon 2090-03-27 02:30:00 +02:00"), "{said:?}");
 }

@@ -113,18 +113,21 @@ fn a_task_that_leaves_the_file_goes_and_others_stay() {
     place.json(&["add", "--id", "mine", "--every", "1h", "--shell", "true"]);
     service.stop();
     place.config(
-        "[task.rare]\ncron = '0 5 1 1 *'\nshell = 'true'\n[task.past]\nat = 2020-01-01\nshell = 'true'\n",
+        "[task.rare]\ncron = '0 5 1 1 *'\nshell = 'true'\n[task.past]\nat = 2020-01-01\nshell = 'true'\n\
+         [task.odd]\ncron = '30 2 * * *'\ntimezone = 'Europe/Berlin'\nshell = 'true'\n",
     );
     let service = place.spawn(&[]);
     let removed = service.line("removed, because they left the configuration");
     assert!(removed.contains("fails") && removed.contains("tick") && !removed.contains("mine"), "{removed}");
     service.line("not added, because their time is over: past");
+    service.line("warning: task odd: 02:30 does not exist");
     service.line("running");
     let ids: Vec<_> =
         place.json(&["list", "--sort", "id"]).as_array().unwrap().iter().map(|t| t["id"].clone()).collect();
-    assert_eq!(ids, ["mine", "rare"]);
+    assert_eq!(ids, ["mine", "odd", "rare"]);
     let rare = place.json(&["inspect", "rare"]);
     assert!(rare["next"][0].as_str().unwrap().contains("-01-01T05:00:00"), "the new trigger counts: {rare}");
+    assert!(place.run(&["remove", "rare"]).out.contains("unless you take it out of the configuration"));
     service.stop();
 }
 
@@ -161,7 +164,7 @@ fn what_takes_longer_than_the_grace_is_cut_off() {
 #[test]
 fn a_second_signal_stops_at_once() {
     let place = Place::new();
-    let service = place.serve(&["--grace", "10m"]);
+    let mut service = place.serve(&["--grace", "10m"]);
     let pid = place.path().join("pid");
     let command = format!("echo $$ > {0}.new; mv {0}.new {0}; sleep 600", pid.display());
     place.json(&["add", "--id", "long", "--cron", "0 3 1 1 *", "--shell", &command]);
@@ -169,11 +172,27 @@ fn a_second_signal_stops_at_once() {
     eventually("the run has begun", || pid.exists());
     service.signal(Signal::TERM);
     service.line("stopping");
+    // One that follows on its heels is an echo, as when a whole process group is told.
     service.signal(Signal::TERM);
+    let begin = std::time::Instant::now();
+    while service.running() {
+        service.signal(Signal::TERM);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(begin.elapsed() > std::time::Duration::from_millis(300));
     let (code, rest) = service.end();
     assert_eq!(code, 9, "{rest}");
+    assert!(rest.contains("stopped at once"), "{rest}");
     let pid = fs::read_to_string(pid).unwrap();
     eventually("the process group is gone", || !alive(&pid));
+}
+
+#[test]
+fn a_shutdown_task_runs_when_the_service_ends() {
+    let place = Place::new();
+    place.config("[task.bye]\ntrigger = 'shutdown'\nshell = 'echo good bye'\n");
+    let rest = place.serve(&[]).stop();
+    assert!(rest.contains("bye") && rest.contains("good bye"), "{rest}");
 }
 
 #[test]

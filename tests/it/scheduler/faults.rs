@@ -1,6 +1,9 @@
 //! Panics and deaths: the others go on, counts are exact, each is an event.
 
-use callboard::scheduler::message::Crash;
+use callboard::Error;
+use callboard::scheduler::message::{Crash, PauseTask, ResumeTask};
+use callboard::store::{BackendSource, Faults, MemoryBackend, Op, StoreError};
+use callboard::trigger::{Context as TriggerContext, Custom, CustomTrigger, Trigger};
 
 use super::*;
 
@@ -112,4 +115,175 @@ async fn the_scheduler_itself_dies_and_the_handle_goes_on_working() {
     assert!(told.iter().any(|event| matches!(event, Event::SchedulerRestarted { .. })), "{told:?}");
     assert_eq!(scheduler.status().await.unwrap().running, 0);
     scheduler.shutdown(Shutdown::default()).await.unwrap();
+}
+
+async fn faulty_board(faults: &Faults) -> (Handle, VirtualClock, Ran) {
+    let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
+    board(move |b| b.store("default", store)).await
+}
+
+/// Every run time from 0 to `last` ran, or stands in another run's count.
+fn accounted(told: &[Event], last: i64) {
+    let mut seen = Vec::new();
+    for report in told.iter().filter_map(Event::report) {
+        let nominal = (report.run.nominal - at(0)).num_seconds() / 10;
+        seen.extend(nominal - report.run.coalesced as i64..=nominal);
+    }
+    seen.sort();
+    assert_eq!(seen, (0..=last / 10).collect::<Vec<_>>(), "each run time has one outcome: {told:#?}");
+}
+
+#[actix::test]
+async fn a_store_that_panics_is_replaced_and_no_run_time_is_lost() {
+    for op in [Op::TakeDue, Op::Commit] {
+        let faults = Faults::new();
+        let (scheduler, time, _) = faulty_board(&faults).await;
+        let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+        scheduler.add(every(10).id("a")).await.unwrap();
+        time.advance(secs(25)).await;
+        faults.panic(op);
+        time.advance(secs(100)).await;
+        assert_eq!(faults.left(), 0);
+        let told = heard(&mut events);
+        let count = |mask: EventMask| told.iter().filter(|event| event.mask() == mask).count();
+        assert_eq!(
+            (count(EventMask::STORE_UNAVAILABLE), count(EventMask::STORE_RECOVERED)),
+            (1, 1),
+            "{op:?}"
+        );
+        accounted(&told, 120);
+        assert_eq!(scheduler.status().await.unwrap().running, 0);
+    }
+}
+
+#[actix::test]
+async fn a_store_that_fails_is_tried_again_and_virtual_time_waits_for_it() {
+    let faults = Faults::new();
+    let (scheduler, time, ran) = faulty_board(&faults).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(25)).await;
+    for _ in 0..3 {
+        faults.fail(Op::TakeDue, StoreError::unavailable("the network is down"));
+        faults.fail(Op::Open, StoreError::unavailable("the network is down"));
+    }
+    time.advance(secs(10_000)).await;
+    accounted(&heard(&mut events), 10_020);
+    assert!(ran.count("a") > 990, "{}", ran.count("a"));
+
+    faults.fail(Op::Commit, StoreError::unavailable("the disk is full"));
+    let error = scheduler.run_task("a").await.unwrap_err();
+    assert!(matches!(error, Error::Store { .. }) && error.is_retryable(), "{error}");
+    time.advance(secs(10)).await;
+    assert_eq!(scheduler.status().await.unwrap().stores[0].problem, None);
+}
+
+#[actix::test]
+async fn a_task_in_a_store_that_is_down_is_not_taken_for_deleted() {
+    let faults = Faults::new();
+    let (scheduler, time, _) = faulty_board(&faults).await;
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(5)).await;
+    faults.panic(Op::TakeDue);
+    // Up to the very instant at which it dies; its successor comes a little later.
+    time.advance(secs(5)).await;
+    let error = scheduler.task("a").await.unwrap_err();
+    assert!(!error.is_not_found() && error.is_retryable(), "{error}");
+    assert!(scheduler.tasks(TaskQuery::new()).await.is_err());
+    time.advance(secs(10)).await;
+    assert!(scheduler.task("a").await.is_ok());
+}
+
+#[actix::test]
+async fn a_scheduler_that_dies_between_commit_and_submission_leaves_one_outcome() {
+    let faults = Faults::new();
+    let (scheduler, time, _) = faulty_board(&faults).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(25)).await;
+    let committed = faults.hold(Op::Commit);
+    let turning = time.clone();
+    let turn = async move { turning.advance(secs(75)).await };
+    let crash = async {
+        while faults.left() > 0 {
+            tokio::task::yield_now().await;
+        }
+        scheduler.send(Crash).await.unwrap_err();
+        drop(committed);
+    };
+    futures::join!(turn, crash);
+    time.advance(secs(10)).await;
+    let told = heard(&mut events);
+    accounted(&told, 110);
+    assert!(told.iter().any(|event| matches!(event, Event::TaskInterrupted(_))), "{told:#?}");
+    assert_eq!(scheduler.status().await.unwrap().running, 0);
+}
+
+#[actix::test]
+async fn messages_about_one_task_take_effect_in_the_order_in_which_they_were_sent() {
+    let (scheduler, _, _) = board(|b| b).await;
+    scheduler.add(every(10).id("a")).await.unwrap();
+    let addr = scheduler.addr().unwrap();
+    for _ in 0..100 {
+        addr.do_send(PauseTask::new("a".parse().unwrap()));
+        addr.do_send(ResumeTask::new("a".parse().unwrap(), false));
+    }
+    assert!(
+        !scheduler.task("a").await.unwrap().state.paused || {
+            // `task` is no change and does not wait in line; one that does comes after all of them.
+            !scheduler.update_task("a", TaskChanges::new().name("x")).await.unwrap().state.paused
+        }
+    );
+    addr.do_send(callboard::scheduler::message::AddTask(every(10).id("b")));
+    assert!(scheduler.pause_task("b").await.unwrap().state.paused);
+}
+
+#[derive(Debug)]
+struct Moody;
+
+impl CustomTrigger for Moody {
+    fn next(
+        &self,
+        params: &serde_json::Value,
+        from: DateTime<Utc>,
+        _: &TriggerContext<'_>,
+    ) -> Result<Option<DateTime<Utc>>, String> {
+        assert!(from < at(30), "not in the mood");
+        let step = params["step"].as_i64().ok_or("give it a `step` in seconds")?;
+        let (passed, length) = ((from - at(0)).num_nanoseconds().unwrap(), step * 1_000_000_000);
+        Ok(Some(at((passed + length - 1) / length * step)))
+    }
+
+    fn check(&self, params: &serde_json::Value) -> Result<(), String> {
+        params["step"].as_i64().map(drop).ok_or_else(|| "give it a `step` in seconds".to_owned())
+    }
+}
+
+#[actix::test]
+async fn a_custom_trigger_runs_and_one_that_panics_stalls_its_own_task_only() {
+    let (scheduler, _, _) = board(|b| b).await;
+    let unknown = Trigger::Custom(Arc::new(Custom::new("moody", serde_json::json!({ "step": 10 }))));
+    assert!(
+        scheduler
+            .add(Task::new("note").trigger(unknown.clone()))
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("moody")
+    );
+
+    let ran = Ran::default();
+    let registry = ran.registry().register_trigger("moody", Moody);
+    let time = VirtualClock::starting_at(START);
+    let scheduler = Scheduler::builder().clock(time.clock()).registry(registry).start().await.unwrap();
+    let mut events = scheduler.events(EventMask::TASK_STALLED).await.unwrap();
+    let bad = Trigger::Custom(Arc::new(Custom::new("moody", serde_json::json!({}))));
+    assert!(scheduler.add(Task::new("note").trigger(bad)).await.unwrap_err().to_string().contains("`step`"));
+    scheduler.add(Task::new("note").id("moody").trigger(unknown)).await.unwrap();
+    scheduler.add(every(10).id("steady")).await.unwrap();
+    time.advance(secs(60)).await;
+    assert_eq!(ran.of("moody"), [0, 10, 20, 30].map(at));
+    assert_eq!(ran.count("steady"), 7);
+    assert_eq!(heard(&mut events).len(), 1);
+    assert!(scheduler.task("moody").await.unwrap().state.paused);
 }

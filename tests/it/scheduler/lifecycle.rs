@@ -166,3 +166,27 @@ fn it_runs_on_a_thread_of_its_own_without_an_actix_system() {
     });
     assert_eq!(ran.count("a"), 1);
 }
+
+#[actix::test]
+async fn a_one_shot_whose_time_passes_before_the_start_runs_late() {
+    let (scheduler, time, ran) = stopped().await;
+    scheduler.add(Task::new("note").id("once").trigger(Date::at(at(10)))).await.unwrap();
+    time.advance(secs(60)).await;
+    assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap().len(), 1);
+    scheduler.start().await.unwrap();
+    time.advance(secs(1)).await;
+    assert_eq!(ran.of("once"), [at(10)]);
+}
+
+#[actix::test]
+async fn a_trigger_with_a_part_for_the_shutdown_stays_for_it() {
+    use callboard::trigger::{IntoTrigger, Or, Trigger};
+    let (scheduler, time, ran) = board(|b| b).await;
+    let date = Date::at(at(5)).into_trigger().unwrap();
+    let both = Or::of(date).or(Trigger::Shutdown);
+    scheduler.add(Task::new("note").id("both").trigger(both)).await.unwrap();
+    time.advance(secs(100)).await;
+    assert_eq!(ran.of("both"), [at(5)]);
+    scheduler.shutdown(Shutdown::default()).await.unwrap();
+    assert_eq!(ran.of("both"), [at(5), at(100)]);
+}

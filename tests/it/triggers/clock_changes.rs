@@ -15,10 +15,7 @@ const LAST: i64 = 2_145_916_800; // 2038-01-01
 const HOUR: i64 = 3600;
 
 fn offset(zone: Tz, at: i64) -> i64 {
-    zone.offset_from_utc_datetime(&seconds(at).naive_utc())
-        .fix()
-        .local_minus_utc()
-        .into()
+    zone.offset_from_utc_datetime(&seconds(at).naive_utc()).fix().local_minus_utc().into()
 }
 
 /// The instants at which the offset of a zone changes.
@@ -34,11 +31,7 @@ fn changes(zone: Tz) -> Vec<i64> {
         let (mut low, mut high) = (at, next);
         while high - low > 1 {
             let middle = (low + high) / 2;
-            if offset(zone, middle) == now {
-                low = middle
-            } else {
-                high = middle
-            }
+            if offset(zone, middle) == now { low = middle } else { high = middle }
         }
         found.push(high);
         (at, now) = (high, offset(zone, high));
@@ -59,14 +52,9 @@ struct Wanted {
 
 fn field(dice: &mut Dice, low: i64, high: i64, near: i64) -> (String, BTreeSet<i64>, bool) {
     let value = |dice: &mut Dice| {
-        if dice.one_in(2) {
-            (near + dice.between(-2, 2)).clamp(low, high)
-        } else {
-            dice.between(low, high)
-        }
+        if dice.one_in(2) { (near + dice.between(-2, 2)).clamp(low, high) } else { dice.between(low, high) }
     };
-    let every =
-        |from: i64, to: i64, step: i64| (from..=to).step_by(step as usize).collect::<BTreeSet<_>>();
+    let every = |from: i64, to: i64, step: i64| (from..=to).step_by(step as usize).collect::<BTreeSet<_>>();
     match dice.below(8) {
         0 => ("*".into(), every(low, high, 1), true),
         1 => {
@@ -103,11 +91,8 @@ fn wanted(dice: &mut Dice, wall: i64, with_seconds: bool) -> Wanted {
     let wall = seconds(wall);
     let (minute, minutes, a) = field(dice, 0, 59, wall.minute().into());
     let (hour, hours, b) = field(dice, 0, 23, wall.hour().into());
-    let (second, seconds, c) = if with_seconds {
-        field(dice, 0, 59, 0)
-    } else {
-        (String::new(), [0].into(), false)
-    };
+    let (second, seconds, c) =
+        if with_seconds { field(dice, 0, 59, 0) } else { (String::new(), [0].into(), false) };
     let mut restrict = |low: i64, high: i64, near: i64| {
         dice.one_in(4).then(|| {
             let (a, b) = (near.clamp(low, high), dice.between(low, high));
@@ -116,15 +101,10 @@ fn wanted(dice: &mut Dice, wall: i64, with_seconds: bool) -> Wanted {
     };
     let day = restrict(1, 31, wall.day().into());
     let weekday = restrict(0, 6, wall.weekday().num_days_from_sunday().into());
-    let star = |field: &Option<(String, BTreeSet<i64>)>| {
-        field.as_ref().map_or("*".into(), |(text, _)| text.clone())
-    };
+    let star =
+        |field: &Option<(String, BTreeSet<i64>)>| field.as_ref().map_or("*".into(), |(text, _)| text.clone());
     Wanted {
-        text: format!(
-            "{second} {minute} {hour} {} * {}",
-            star(&day),
-            star(&weekday)
-        ),
+        text: format!("{second} {minute} {hour} {} * {}", star(&day), star(&weekday)),
         seconds,
         minutes,
         hours,
@@ -137,14 +117,9 @@ fn wanted(dice: &mut Dice, wall: i64, with_seconds: bool) -> Wanted {
 impl Wanted {
     fn matches(&self, wall: i64) -> bool {
         let wall = seconds(wall);
-        let day = self
-            .days
-            .as_ref()
-            .map(|days| days.contains(&wall.day().into()));
-        let weekday = self
-            .weekdays
-            .as_ref()
-            .map(|days| days.contains(&wall.weekday().num_days_from_sunday().into()));
+        let day = self.days.as_ref().map(|days| days.contains(&wall.day().into()));
+        let weekday =
+            self.weekdays.as_ref().map(|days| days.contains(&wall.weekday().num_days_from_sunday().into()));
         let date = match (day, weekday) {
             (Some(a), Some(b)) => a || b,
             (a, b) => a.unwrap_or(true) && b.unwrap_or(true),
@@ -182,20 +157,10 @@ fn window(zone: Tz, change: i64, reach: i64, step: i64) -> Window {
         {
             gaps.push((at, before + step, wall));
         }
-        shown
-            .entry(wall)
-            .and_modify(|seen: &mut (i64, i64)| seen.1 = at)
-            .or_insert((at, at));
+        shown.entry(wall).and_modify(|seen: &mut (i64, i64)| seen.1 = at).or_insert((at, at));
         walk.push((at, wall));
     }
-    Window {
-        walk,
-        shown,
-        gaps,
-        from,
-        to,
-        step,
-    }
+    Window { walk, shown, gaps, from, to, step }
 }
 
 impl Window {
@@ -226,9 +191,7 @@ impl Window {
                 }
             }
         }
-        runs.into_iter()
-            .filter(|at| (self.from..=self.to).contains(at))
-            .collect()
+        runs.into_iter().filter(|at| (self.from..=self.to).contains(at)).collect()
     }
 }
 
@@ -248,26 +211,12 @@ fn chain(trigger: &Trigger, zone: Tz, window: &Window) -> Vec<i64> {
     found
 }
 
-fn compare(
-    dice: &mut Dice,
-    zone: Tz,
-    trigger: &Trigger,
-    window: &Window,
-    expected: &[i64],
-    what: &str,
-) {
+fn compare(dice: &mut Dice, zone: Tz, trigger: &Trigger, window: &Window, expected: &[i64], what: &str) {
     let found = chain(trigger, zone, window);
     let show = |runs: &[i64]| {
-        runs.iter()
-            .map(|at| seconds(*at).with_timezone(&zone).to_rfc3339())
-            .collect::<Vec<_>>()
+        runs.iter().map(|at| seconds(*at).with_timezone(&zone).to_rfc3339()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        show(&found),
-        show(expected),
-        "{trigger} {what} in {zone} from {}",
-        seconds(window.from)
-    );
+    assert_eq!(show(&found), show(expected), "{trigger} {what} in {zone} from {}", seconds(window.from));
     // The same answer whichever way one gets to an instant.
     let cx = context(zone, seconds(window.from));
     for _ in 0..4 {
@@ -278,36 +227,22 @@ fn compare(
             .unwrap()
             .map(|run| run.timestamp())
             .filter(|at| *at <= window.to);
-        assert_eq!(
-            next,
-            want.copied(),
-            "{trigger} {what} in {zone} asked at {}",
-            seconds(from)
-        );
+        assert_eq!(next, want.copied(), "{trigger} {what} in {zone} asked at {}", seconds(from));
     }
 }
 
 fn try_zones(part: usize, parts: usize) {
     let mut tried = 0;
     let mut known = BTreeSet::new();
-    for zone in TZ_VARIANTS
-        .iter()
-        .copied()
-        .skip(part * TZ_VARIANTS.len() / parts)
-        .take(TZ_VARIANTS.len() / parts + 1)
+    for zone in
+        TZ_VARIANTS.iter().copied().skip(part * TZ_VARIANTS.len() / parts).take(TZ_VARIANTS.len() / parts + 1)
     {
-        let mut dice = Dice(
-            zone.name()
-                .bytes()
-                .fold(7, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte)),
-        );
+        let mut dice =
+            Dice(zone.name().bytes().fold(7, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte)));
         let all = changes(zone);
         // Many zones are others under an older name, or share their recent past: what two have in
         // common is tried in full once, and here and there again.
-        let history: Vec<(i64, i64)> = all
-            .iter()
-            .map(|change| (*change, offset(zone, *change)))
-            .collect();
+        let history: Vec<(i64, i64)> = all.iter().map(|change| (*change, offset(zone, *change))).collect();
         let again = !known.insert(history);
         for change in all {
             if again && !dice.one_in(16) {
@@ -319,20 +254,13 @@ fn try_zones(part: usize, parts: usize) {
                 continue;
             }
             let shift = (after - before).abs();
-            let reach = if shift > 3 * HOUR {
-                40 * HOUR
-            } else {
-                4 * HOUR
-            };
+            let reach = if shift > 3 * HOUR { 40 * HOUR } else { 4 * HOUR };
             let minutes = window(zone, change, reach, 60);
             for _ in 0..2 {
                 let near = change + before + dice_near(&mut dice, after - before);
                 let wanted = wanted(&mut dice, near, false);
-                let (gap, fold) = if wanted.star {
-                    (Gap::Skip, Fold::Both)
-                } else {
-                    (Gap::FireAfter, Fold::First)
-                };
+                let (gap, fold) =
+                    if wanted.star { (Gap::Skip, Fold::Both) } else { (Gap::FireAfter, Fold::First) };
                 let crontab = Crontab::builder(&wanted.text[1..]);
                 let trigger = crontab.clone().into_trigger().unwrap();
                 compare(
@@ -364,20 +292,10 @@ fn try_zones(part: usize, parts: usize) {
             if shift <= 2 * HOUR && dice.one_in(24) {
                 let walk = window(zone, change, HOUR, 1);
                 let wanted = wanted(&mut dice, change + before, true);
-                let (gap, fold) = if wanted.star {
-                    (Gap::Skip, Fold::Both)
-                } else {
-                    (Gap::FireAfter, Fold::First)
-                };
+                let (gap, fold) =
+                    if wanted.star { (Gap::Skip, Fold::Both) } else { (Gap::FireAfter, Fold::First) };
                 let trigger = Crontab::parse(&wanted.text).into_trigger().unwrap();
-                compare(
-                    &mut dice,
-                    zone,
-                    &trigger,
-                    &walk,
-                    &walk.expect(&wanted, gap, fold),
-                    "by seconds",
-                );
+                compare(&mut dice, zone, &trigger, &walk, &walk.expect(&wanted, gap, fold), "by seconds");
             }
         }
     }
@@ -402,24 +320,13 @@ fn calendar(dice: &mut Dice, zone: Tz, window: &Window, wall: i64) {
         star: false,
     };
     let start = seconds(window.from).date_naive() - chrono::Days::new(3);
-    for (gap, fold) in [
-        (Gap::FireAfter, Fold::First),
-        (Gap::Skip, Fold::Both),
-        (Gap::FireAfter, Fold::Second),
-    ] {
-        let interval = CalendarInterval::builder()
-            .days(1)
-            .at(time.hour(), time.minute(), 0)
-            .start_date(start);
+    for (gap, fold) in
+        [(Gap::FireAfter, Fold::First), (Gap::Skip, Fold::Both), (Gap::FireAfter, Fold::Second)]
+    {
+        let interval =
+            CalendarInterval::builder().days(1).at(time.hour(), time.minute(), 0).start_date(start);
         let trigger = interval.gap(gap).fold(fold).into_trigger().unwrap();
-        compare(
-            dice,
-            zone,
-            &trigger,
-            window,
-            &window.expect(&wanted, gap, fold),
-            "as a calendar interval",
-        );
+        compare(dice, zone, &trigger, window, &window.expect(&wanted, gap, fold), "as a calendar interval");
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use callboard::trigger::{
-    And, CalendarInterval, Cron, Crontab, Custom, Date, Except, Fold, Gap, Interval, IntoTrigger,
-    Moment, Or, Trigger, TriggerError, WarningKind,
+    And, CalendarInterval, Cron, Crontab, Custom, Date, Except, Fold, Gap, Interval, IntoTrigger, Moment, Or,
+    Trigger, TriggerError, WarningKind,
 };
 use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
@@ -17,9 +17,7 @@ fn moment(dice: &mut Dice) -> Moment {
     let when = seconds(dice.between(0, 4_000_000_000));
     match dice.below(3) {
         0 => when.naive_utc().into(),
-        1 => when
-            .with_timezone(&dice.pick(&chrono_tz::TZ_VARIANTS))
-            .into(),
+        1 => when.with_timezone(&dice.pick(&chrono_tz::TZ_VARIANTS)).into(),
         _ => (when + TimeDelta::milliseconds(dice.between(0, 999))).into(),
     }
 }
@@ -41,33 +39,19 @@ fn any(dice: &mut Dice, depth: u32) -> Trigger {
         2 => {
             let length = Duration::new(
                 dice.below(10_000_000),
-                if dice.one_in(3) {
-                    dice.below(1_000_000_000) as u32
-                } else {
-                    0
-                },
+                if dice.one_in(3) { dice.below(1_000_000_000) as u32 } else { 0 },
             );
-            let interval = Interval::every(length + Duration::from_secs(1))
-                .jitter(jitter)
-                .timezone(zone);
-            if dice.one_in(2) {
-                interval.start_at(moment(dice))
-            } else {
-                interval
-            }
-            .into_trigger()
+            let interval = Interval::every(length + Duration::from_secs(1)).jitter(jitter).timezone(zone);
+            if dice.one_in(2) { interval.start_at(moment(dice)) } else { interval }.into_trigger()
         }
         3 => {
-            let mut cron = Cron::builder()
-                .day(dice.pick(&["last fri", "1-2, 4-7", "3rd sun", "*/5", "last", "12"]));
+            let mut cron =
+                Cron::builder().day(dice.pick(&["last fri", "1-2, 4-7", "3rd sun", "*/5", "last", "12"]));
             if dice.one_in(2) {
                 cron = cron.hour(dice.below(24)).day_of_week("mon-fri").year("*/2");
             }
             if dice.one_in(2) {
-                cron = cron
-                    .start_at(moment(dice))
-                    .fold(Fold::Second)
-                    .gap(Gap::FireAfter);
+                cron = cron.start_at(moment(dice)).fold(Fold::Second).gap(Gap::FireAfter);
             }
             cron.timezone(zone).jitter(jitter).into_trigger()
         }
@@ -80,51 +64,30 @@ fn any(dice: &mut Dice, depth: u32) -> Trigger {
                 "0 0 0 L-3 2 ? 2030",
             ]);
             let crontab = Crontab::builder(line).gap(Gap::Skip).fold(Fold::Both);
-            if dice.one_in(2) {
-                crontab.end_at(moment(dice)).both_days()
-            } else {
-                crontab
-            }
-            .into_trigger()
+            if dice.one_in(2) { crontab.end_at(moment(dice)).both_days() } else { crontab }.into_trigger()
         }
         5 => "quartz 0 30 8 ? * MON-FRI".into_trigger(),
         6 => CalendarInterval::builder()
             .months(dice.below(3) as u32)
             .days(dice.between(1, 40) as u32)
-            .at(
-                dice.below(24) as u32,
-                dice.below(60) as u32,
-                dice.below(60) as u32,
-            )
+            .at(dice.below(24) as u32, dice.below(60) as u32, dice.below(60) as u32)
             .start_date(date(dice))
             .timezone(zone)
             .into_trigger(),
         7 => match dice.below(3) {
             0 => Ok(Trigger::Shutdown),
-            1 => Custom::new(
-                "tides",
-                json!({"port": "a; (b\" \\ {", "n": [1, 2.5, null]}),
-            )
-            .into_trigger(),
+            1 => Custom::new("tides", json!({"port": "a; (b\" \\ {", "n": [1, 2.5, null]})).into_trigger(),
             _ => Custom::new("moon:full", json!(null)).into_trigger(),
         },
-        8 => Or::of(any(dice, depth - 1))
-            .or(any(dice, depth - 1))
-            .into_trigger(),
+        8 => Or::of(any(dice, depth - 1)).or(any(dice, depth - 1)).into_trigger(),
         9 => And::of(any(dice, depth - 1))
             .and(any(dice, depth - 1))
             .tolerance(Duration::from_secs(dice.below(3)))
             .into_trigger(),
         _ => {
             let (a, b) = (date(dice), date(dice));
-            let except = Except::of(any(dice, depth - 1))
-                .date(a)
-                .date("12-25")
-                .days(a.min(b), a.max(b));
-            except
-                .range(moment(dice), moment(dice))
-                .trigger(any(dice, depth - 1))
-                .into_trigger()
+            let except = Except::of(any(dice, depth - 1)).date(a).date("12-25").days(a.min(b), a.max(b));
+            except.range(moment(dice), moment(dice)).trigger(any(dice, depth - 1)).into_trigger()
         }
     };
     made.unwrap()
@@ -140,8 +103,7 @@ fn text_and_json_come_back_as_the_same_trigger() {
         assert_eq!(again, trigger, "{text}");
         assert_eq!(again.to_string(), text);
         let stored = serde_json::to_string(&trigger).unwrap();
-        let read: Trigger =
-            serde_json::from_str(&stored).unwrap_or_else(|error| panic!("{stored}: {error}"));
+        let read: Trigger = serde_json::from_str(&stored).unwrap_or_else(|error| panic!("{stored}: {error}"));
         assert_eq!(read, trigger, "{stored}");
         assert_eq!(serde_json::to_string(&read).unwrap(), stored);
         assert_eq!(parse(&stored), trigger);
@@ -175,15 +137,8 @@ fn stored_triggers_look_as_documented() {
         json!({"type": "crontab", "expression": "0 9 * * *", "timezone": "Asia/Tokyo", "jitter": 30})
     );
     assert_eq!(stored(Trigger::Shutdown), json!({"type": "shutdown"}));
-    let text = |value| {
-        serde_json::from_value::<Trigger>(value)
-            .unwrap()
-            .to_string()
-    };
-    assert_eq!(
-        text(json!({"type": "cron", "hour": "8", "minute": null})),
-        "cron hour=8"
-    );
+    let text = |value| serde_json::from_value::<Trigger>(value).unwrap().to_string();
+    assert_eq!(text(json!({"type": "cron", "hour": "8", "minute": null})), "cron hour=8");
     assert_eq!(
         text(json!({"type": "crontab", "expression": "0 9 13 * 5", "both_days": true})),
         "0 9 13 * +5"
@@ -203,20 +158,11 @@ fn what_cannot_be_is_refused() {
     assert!(error(Or::of("x").or("@daily").into_trigger()).contains("fields"));
     assert!(error(Except::of("@daily").date("02-30").into_trigger()).contains("02-30"));
     assert!(error(CalendarInterval::builder().at(9, 0, 0).into_trigger()).contains("no interval"));
-    assert!(
-        error(
-            CalendarInterval::builder()
-                .days(1)
-                .at(24, 0, 0)
-                .into_trigger()
-        )
-        .contains("hour")
-    );
+    assert!(error(CalendarInterval::builder().days(1).at(24, 0, 0).into_trigger()).contains("hour"));
     assert!(error(Custom::new("two words", json!(null)).into_trigger()).contains("not a name"));
     assert!(error("{\"type\": \"or\", \"triggers\": []}".into_trigger()).contains("no parts"));
     assert!(
-        error("{\"type\": \"interval\", \"days\": 1, \"gap\": \"skip\"}".into_trigger())
-            .contains("elapsed")
+        error("{\"type\": \"interval\", \"days\": 1, \"gap\": \"skip\"}".into_trigger()).contains("elapsed")
     );
 }
 
@@ -227,55 +173,22 @@ fn described(text: &str) -> String {
 #[test]
 fn descriptions() {
     for (text, english) in [
-        (
-            "30 8 * * mon-fri",
-            "at 08:30 on Monday to Friday, Europe/Lisbon",
-        ),
+        ("30 8 * * mon-fri", "at 08:30 on Monday to Friday, Europe/Lisbon"),
         ("* * * * *", "every minute every day, Europe/Lisbon"),
-        (
-            "*/5 9-17 * * 1-5 in UTC",
-            "every 5 minutes in the hours 9 to 17 on Monday to Friday, UTC",
-        ),
-        (
-            "0 * * * *",
-            "at minute 0 of every hour every day, Europe/Lisbon",
-        ),
-        (
-            "0 0 1,15 * *",
-            "at 00:00 on the 1st and the 15th of the month, Europe/Lisbon",
-        ),
-        (
-            "0 0 13 * 5",
-            "at 00:00 on the 13th of the month or on Friday, Europe/Lisbon",
-        ),
-        (
-            "0 0 13 * +5",
-            "at 00:00 on the 13th of the month, if it is Friday, Europe/Lisbon",
-        ),
-        (
-            "0 22 * * 5L",
-            "at 22:00 on the last Friday of the month, Europe/Lisbon",
-        ),
+        ("*/5 9-17 * * 1-5 in UTC", "every 5 minutes in the hours 9 to 17 on Monday to Friday, UTC"),
+        ("0 * * * *", "at minute 0 of every hour every day, Europe/Lisbon"),
+        ("0 0 1,15 * *", "at 00:00 on the 1st and the 15th of the month, Europe/Lisbon"),
+        ("0 0 13 * 5", "at 00:00 on the 13th of the month or on Friday, Europe/Lisbon"),
+        ("0 0 13 * +5", "at 00:00 on the 13th of the month, if it is Friday, Europe/Lisbon"),
+        ("0 22 * * 5L", "at 22:00 on the last Friday of the month, Europe/Lisbon"),
         (
             "0 9 LW 1-3 *",
             "at 09:00 on the last day from Monday to Friday of the month in January to March, Europe/Lisbon",
         ),
-        (
-            "*/10 * * * * *",
-            "every 10 seconds every day, Europe/Lisbon",
-        ),
-        (
-            "15 30 8 * * * 2027-2028",
-            "at 08:30:15 every day in 2027 to 2028, Europe/Lisbon",
-        ),
-        (
-            "0 */2 * * *",
-            "at minute 0 of every 2nd hour every day, Europe/Lisbon",
-        ),
-        (
-            "cron day=\"3rd fri\" hour=17",
-            "at 17:00 on the 3rd Friday of the month, Europe/Lisbon",
-        ),
+        ("*/10 * * * * *", "every 10 seconds every day, Europe/Lisbon"),
+        ("15 30 8 * * * 2027-2028", "at 08:30:15 every day in 2027 to 2028, Europe/Lisbon"),
+        ("0 */2 * * *", "at minute 0 of every 2nd hour every day, Europe/Lisbon"),
+        ("cron day=\"3rd fri\" hour=17", "at 17:00 on the 3rd Friday of the month, Europe/Lisbon"),
         ("quartz 0 0 12 ? * 1", "at 12:00 on Sunday, Europe/Lisbon"),
         ("every 15m", "every 15 minutes"),
         ("every 1h", "every hour"),
@@ -283,26 +196,14 @@ fn descriptions() {
             "every 1h 30m from 2026-01-01 jitter 30s",
             "every 1 hour and 30 minutes from 2026-01-01T00:00:00, up to 30 seconds late",
         ),
-        (
-            "calendar 2w at 17:00 from 2026-01-02",
-            "every 2 weeks at 17:00 from 2026-01-02, Europe/Lisbon",
-        ),
-        (
-            "once at 2026-07-01T12:00:00",
-            "once at 2026-07-01 12:00:00+01:00, Europe/Lisbon",
-        ),
-        (
-            "or(@daily; shutdown)",
-            "at 00:00 every day, Europe/Lisbon; or when the scheduler shuts down",
-        ),
+        ("calendar 2w at 17:00 from 2026-01-02", "every 2 weeks at 17:00 from 2026-01-02, Europe/Lisbon"),
+        ("once at 2026-07-01T12:00:00", "once at 2026-07-01 12:00:00+01:00, Europe/Lisbon"),
+        ("or(@daily; shutdown)", "at 00:00 every day, Europe/Lisbon; or when the scheduler shuts down"),
         (
             "and(@daily; @weekly) within 5s",
             "whenever these meet within 5 seconds: at 00:00 every day, Europe/Lisbon; and at 00:00 on Sunday, Europe/Lisbon",
         ),
-        (
-            "except(@daily; 12-25)",
-            "at 00:00 every day, Europe/Lisbon; except on 12-25",
-        ),
+        ("except(@daily; 12-25)", "at 00:00 every day, Europe/Lisbon; except on 12-25"),
     ] {
         assert_eq!(described(text), english, "{text}");
     }
@@ -310,11 +211,7 @@ fn descriptions() {
 
 fn kinds(text: &str) -> Vec<WarningKind> {
     let cx = context(Tz::Europe__Berlin, at("2026-01-01T00:00:00Z"));
-    parse(text)
-        .warnings(&cx)
-        .iter()
-        .map(|warning| warning.kind)
-        .collect()
+    parse(text).warnings(&cx).iter().map(|warning| warning.kind).collect()
 }
 
 #[test]
@@ -353,26 +250,11 @@ fn what_never_fires_is_refused_with_the_reason() {
     let from = at("2026-01-01T00:00:00Z");
     let cx = context(Tz::UTC, from);
     for (text, reason) in [
-        (
-            "0 0 30 2 *",
-            "the trigger never fires: February has no day 30",
-        ),
-        (
-            "0 0 31 4,6,9,11 *",
-            "the trigger never fires: April, June, September, November have no day 31",
-        ),
-        (
-            "cron month=9 week=1",
-            "the trigger never fires: no date of the calendar matches all of its fields",
-        ),
-        (
-            "0 0 0 1 6 * 2020",
-            "the trigger never fires: no date of its years lies ahead",
-        ),
-        (
-            "once at 2020-01-01",
-            "the trigger never fires: its only time, 2020-01-01 00:00:00 UTC, has passed",
-        ),
+        ("0 0 30 2 *", "the trigger never fires: February has no day 30"),
+        ("0 0 31 4,6,9,11 *", "the trigger never fires: April, June, September, November have no day 31"),
+        ("cron month=9 week=1", "the trigger never fires: no date of the calendar matches all of its fields"),
+        ("0 0 0 1 6 * 2020", "the trigger never fires: no date of its years lies ahead"),
+        ("once at 2020-01-01", "the trigger never fires: its only time, 2020-01-01 00:00:00 UTC, has passed"),
         (
             "every 1h from 2020-01-01 until 2021-01-01",
             "the trigger never fires: its end, 2021-01-01 00:00:00 UTC, leaves no run",
@@ -381,30 +263,14 @@ fn what_never_fires_is_refused_with_the_reason() {
             "and(cron minute=10; cron minute=40)",
             "the trigger never fires: its parts never run at the same time",
         ),
-        (
-            "except(@daily; @daily)",
-            "the trigger never fires: every run is left out",
-        ),
-        (
-            "except(@daily; @hourly)",
-            "the trigger never fires: every run is left out",
-        ),
+        ("except(@daily; @daily)", "the trigger never fires: every run is left out"),
+        ("except(@daily; @hourly)", "the trigger never fires: every run is left out"),
     ] {
-        assert_eq!(
-            parse(text).check(from, &cx).unwrap_err().to_string(),
-            reason,
-            "{text}"
-        );
+        assert_eq!(parse(text).check(from, &cx).unwrap_err().to_string(), reason, "{text}");
     }
     assert_eq!(Trigger::Shutdown.check(from, &cx), Ok(()));
     assert_eq!(parse("0 0 29 2 *").check(from, &cx), Ok(()));
-    assert!(
-        Custom::new("x", json!(null))
-            .into_trigger()
-            .unwrap()
-            .check(from, &cx)
-            .is_err()
-    );
+    assert!(Custom::new("x", json!(null)).into_trigger().unwrap().check(from, &cx).is_err());
 }
 
 #[test]
@@ -414,11 +280,7 @@ fn hashed_fields_are_stable_within_their_range_and_spread() {
     let mut minutes = HashSet::new();
     for n in 0..1000 {
         let key = format!("task {n}");
-        let cx = callboard::trigger::Context {
-            zone: Tz::UTC,
-            anchor: from,
-            key: &key,
-        };
+        let cx = callboard::trigger::Context { zone: Tz::UTC, anchor: from, key: &key };
         let first = trigger.next(from, &cx).unwrap().unwrap();
         let second = trigger.after(first, &cx).unwrap().unwrap();
         assert_eq!(second - first, TimeDelta::days(1));
@@ -426,33 +288,13 @@ fn hashed_fields_are_stable_within_their_range_and_spread() {
         assert!((120..360).contains(&minute), "{first}");
         minutes.insert(minute);
     }
-    assert!(
-        minutes.len() > 200,
-        "1000 tasks share {} minutes",
-        minutes.len()
-    );
+    assert!(minutes.len() > 200, "1000 tasks share {} minutes", minutes.len());
     let quarter = parse("H/15 * * * *");
-    let runs: Vec<_> = quarter
-        .times(from, &context(Tz::UTC, from))
-        .take(5)
-        .map(Result::unwrap)
-        .collect();
-    assert!(
-        runs.windows(2)
-            .all(|pair| pair[1] - pair[0] == TimeDelta::minutes(15)),
-        "{runs:?}"
-    );
+    let runs: Vec<_> = quarter.times(from, &context(Tz::UTC, from)).take(5).map(Result::unwrap).collect();
+    assert!(runs.windows(2).all(|pair| pair[1] - pair[0] == TimeDelta::minutes(15)), "{runs:?}");
     // The number for a task must not change between versions: schedules would move.
     let cx = context(Tz::UTC, from);
-    assert_eq!(
-        parse("H H * * *")
-            .next(from, &cx)
-            .unwrap()
-            .unwrap()
-            .format("%H:%M")
-            .to_string(),
-        "05:22"
-    );
+    assert_eq!(parse("H H * * *").next(from, &cx).unwrap().unwrap().format("%H:%M").to_string(), "05:22");
 }
 
 #[test]
@@ -474,10 +316,7 @@ fn jitter_stays_in_its_range_keeps_the_order_and_never_passes_the_end() {
             let run = run.unwrap();
             let due = trigger.due(run, &cx);
             assert_eq!(due, trigger.due(run, &cx));
-            assert!(
-                due >= run && (due - run).to_std().unwrap() <= jitter,
-                "{text}"
-            );
+            assert!(due >= run && (due - run).to_std().unwrap() <= jitter, "{text}");
             assert!(last.is_none_or(|last| due > last), "{text}: {due}");
             last = Some(due);
         }
@@ -493,11 +332,7 @@ fn jitter_stays_in_its_range_keeps_the_order_and_never_passes_the_end() {
     let mut per_second = [0; 61];
     for n in 0..1000 {
         let key = format!("{n}");
-        let cx = callboard::trigger::Context {
-            zone: Tz::UTC,
-            anchor: nominal,
-            key: &key,
-        };
+        let cx = callboard::trigger::Context { zone: Tz::UTC, anchor: nominal, key: &key };
         per_second[(trigger.due(nominal, &cx) - nominal).num_seconds() as usize] += 1;
     }
     assert!(per_second.iter().all(|count| *count < 50), "{per_second:?}");

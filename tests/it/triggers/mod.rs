@@ -41,9 +41,7 @@ impl Dice {
 }
 
 fn at(text: &str) -> DateTime<Utc> {
-    DateTime::parse_from_rfc3339(text)
-        .unwrap()
-        .with_timezone(&Utc)
+    DateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc)
 }
 
 fn seconds(at: i64) -> DateTime<Utc> {
@@ -51,11 +49,7 @@ fn seconds(at: i64) -> DateTime<Utc> {
 }
 
 fn context(zone: Tz, anchor: DateTime<Utc>) -> Context<'static> {
-    Context {
-        zone,
-        anchor,
-        key: "task",
-    }
+    Context { zone, anchor, key: "task" }
 }
 
 /// The first runs from `from` on, as text in the trigger's zone.
@@ -64,14 +58,9 @@ fn runs(trigger: impl IntoTrigger, zone: Tz, from: &str, count: usize) -> Vec<St
     let from = at(from);
     let cx = context(zone, from);
     let zone = trigger.zone(&cx);
-    trigger
-        .times(from, &cx)
-        .take(count)
-        .map(|run| run.unwrap().with_timezone(&zone).to_rfc3339())
-        .collect()
+    trigger.times(from, &cx).take(count).map(|run| run.unwrap().with_timezone(&zone).to_rfc3339()).collect()
 }
 
 fn parse(text: &str) -> Trigger {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }

@@ -34,14 +34,8 @@ fn errors_name_the_field_the_place_and_what_is_allowed() {
     assert!(refused("{\"type\": \"interval\", \"seconds\": 5, \"every\": 1}").contains("every"));
     assert!(refused("{\"type\": \"date\", \"run_at\": \"soon\"}").contains("run_at"));
     let error = Cron::builder().day("1,33").into_trigger().unwrap_err();
-    assert!(
-        matches!(&error, TriggerError::Invalid { field, .. } if field == "day"),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains("at character 3 of `1,33`"),
-        "{error}"
-    );
+    assert!(matches!(&error, TriggerError::Invalid { field, .. } if field == "day"), "{error}");
+    assert!(error.to_string().contains("at character 3 of `1,33`"), "{error}");
 }
 
 #[test]
@@ -121,17 +115,10 @@ fn crontab_takes_what_it_means() {
     ];
     for (a, b) in same {
         let from = "2026-01-01T00:00:00Z";
-        assert_eq!(
-            runs(a, Tz::UTC, from, 40),
-            runs(b, Tz::UTC, from, 40),
-            "{a} and {b}"
-        );
+        assert_eq!(runs(a, Tz::UTC, from, 40), runs(b, Tz::UTC, from, 40), "{a} and {b}");
     }
     assert_eq!(
-        Crontab::builder("0 9 13 * fri")
-            .both_days()
-            .into_trigger()
-            .unwrap(),
+        Crontab::builder("0 9 13 * fri").both_days().into_trigger().unwrap(),
         Crontab::parse("0 9 13 * +fri").into_trigger().unwrap()
     );
 }
@@ -143,10 +130,7 @@ fn quartz_is_read_in_its_own_dialect_and_searched_by_our_rule() {
         runs(Quartz::parse("0 30 8 ? * 2-6"), Tz::UTC, from, 20),
         runs(Crontab::parse("30 8 * * mon-fri"), Tz::UTC, from, 20)
     );
-    assert_eq!(
-        runs(Quartz::parse("0 0 0 ? * 1"), Tz::UTC, from, 3),
-        runs("0 0 * * sun", Tz::UTC, from, 3)
-    );
+    assert_eq!(runs(Quartz::parse("0 0 0 ? * 1"), Tz::UTC, from, 3), runs("0 0 * * sun", Tz::UTC, from, 3));
     // Day and weekday must both match.
     assert_eq!(
         runs(Quartz::parse("0 0 9 13 * FRI"), Tz::UTC, from, 3),
@@ -154,30 +138,11 @@ fn quartz_is_read_in_its_own_dialect_and_searched_by_our_rule() {
     );
     // The `cron` crate would skip the day of the gap and run twice in the fold.
     let berlin = |from| runs(Quartz::parse("0 30 2 * * *"), Tz::Europe__Berlin, from, 2);
-    assert_eq!(
-        berlin("2027-03-27T12:00:00Z"),
-        ["2027-03-28T03:00:00+02:00", "2027-03-29T02:30:00+02:00"]
-    );
-    assert_eq!(
-        berlin("2026-10-24T12:00:00Z"),
-        ["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]
-    );
-    assert_eq!(
-        runs("quartz 0 0 0 1 1 * 2030-2031", Tz::UTC, from, 5).len(),
-        2
-    );
-    assert_eq!(
-        runs("quartz 0 0 0 1 1 *", Tz::UTC, "9000-01-01T00:00:00Z", 1),
-        ["9000-01-01T00:00:00+00:00"]
-    );
-    for line in [
-        "30 8 * * 2-6",
-        "0 30 8 ? * MON#2",
-        "0 60 8 ? * *",
-        "",
-        "0 0 0 0 0 0 0 0 0",
-        "@never",
-    ] {
+    assert_eq!(berlin("2027-03-27T12:00:00Z"), ["2027-03-28T03:00:00+02:00", "2027-03-29T02:30:00+02:00"]);
+    assert_eq!(berlin("2026-10-24T12:00:00Z"), ["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]);
+    assert_eq!(runs("quartz 0 0 0 1 1 * 2030-2031", Tz::UTC, from, 5).len(), 2);
+    assert_eq!(runs("quartz 0 0 0 1 1 *", Tz::UTC, "9000-01-01T00:00:00Z", 1), ["9000-01-01T00:00:00+00:00"]);
+    for line in ["30 8 * * 2-6", "0 30 8 ? * MON#2", "0 60 8 ? * *", "", "0 0 0 0 0 0 0 0 0", "@never"] {
         let error = Quartz::parse(line).unwrap_err();
         assert!(
             matches!(&error, TriggerError::Invalid { field, .. } if field == "quartz"),
@@ -188,22 +153,18 @@ fn quartz_is_read_in_its_own_dialect_and_searched_by_our_rule() {
 
 #[test]
 fn moments_are_read_with_and_without_an_offset() {
-    let berlin = |text: &str| {
-        text.parse::<Moment>()
-            .unwrap()
-            .instant(Tz::Europe__Berlin)
-            .to_rfc3339()
-    };
+    let berlin = |text: &str| text.parse::<Moment>().unwrap().instant(Tz::Europe__Berlin).to_rfc3339();
     assert_eq!(berlin("2026-05-01T12:00:00"), "2026-05-01T10:00:00+00:00");
     assert_eq!(berlin("2026-05-01 12:00"), "2026-05-01T10:00:00+00:00");
     assert_eq!(berlin("2026-05-01"), "2026-04-30T22:00:00+00:00");
+    assert_eq!(berlin("2026-05-01T12:00:00-03:00"), "2026-05-01T15:00:00+00:00");
+    assert_eq!(berlin("2026-05-01T12:00:00.25Z"), "2026-05-01T12:00:00.250+00:00");
+    // A leap second is the next second.
+    assert_eq!(berlin("2016-12-31T23:59:60Z"), "2017-01-01T00:00:00+00:00");
+    assert_eq!(berlin("2026-05-01T12:00:60"), "2026-05-01T10:01:00+00:00");
     assert_eq!(
-        berlin("2026-05-01T12:00:00-03:00"),
-        "2026-05-01T15:00:00+00:00"
-    );
-    assert_eq!(
-        berlin("2026-05-01T12:00:00.25Z"),
-        "2026-05-01T12:00:00.250+00:00"
+        runs("every 5h from 2026-01-01T00:00:60", Tz::UTC, "2016-12-31T23:59:60Z", 1),
+        ["2026-01-01T00:01:00+00:00"]
     );
     // Inside a gap its end, inside a fold the first pass.
     assert_eq!(berlin("2026-03-29T02:30:00"), "2026-03-29T01:00:00+00:00");
@@ -340,16 +301,12 @@ fn no_text_makes_a_parser_panic_or_a_search_hang() {
                 .collect::<Vec<_>>()
                 .join(" "),
             2 => changed(&mut dice),
-            _ => (0..dice.between(0, 40))
-                .map(|_| char::from(dice.between(9, 126) as u8))
-                .collect(),
+            _ => (0..dice.between(0, 40)).map(|_| char::from(dice.between(9, 126) as u8)).collect(),
         };
         let _ = text.parse::<Moment>();
         let _ = Quartz::parse(&text);
         let _ = Cron::builder().day(text.as_str()).into_trigger();
-        let _ = serde_json::from_str::<Trigger>(&format!(
-            "{{\"type\":\"crontab\",\"expression\":{text:?}}}"
-        ));
+        let _ = serde_json::from_str::<Trigger>(&format!("{{\"type\":\"crontab\",\"expression\":{text:?}}}"));
         if let Ok(trigger) = text.parse::<Trigger>() {
             taken += 1;
             let cx = context(dice.pick(&chrono_tz::TZ_VARIANTS), anchor);
@@ -368,11 +325,7 @@ fn no_text_makes_a_parser_panic_or_a_search_hang() {
             }
             trigger.describe(&cx);
             trigger.warnings(&cx);
-            assert!(
-                began.elapsed() < Duration::from_secs(10),
-                "{text} took {:?}",
-                began.elapsed()
-            );
+            assert!(began.elapsed() < Duration::from_secs(10), "{text} took {:?}", began.elapsed());
             assert_eq!(parse(&trigger.to_string()), trigger, "{text}");
         }
     }

@@ -8,9 +8,7 @@ use callboard::trigger::answer;
 use serde_json::{Value, json};
 
 fn check(file: &str, least: usize) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/tables")
-        .join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables").join(file);
     let text = fs::read_to_string(&path).unwrap();
     let mut failures = Vec::new();
     let mut lines = 0;
@@ -26,9 +24,8 @@ fn check(file: &str, least: usize) {
             Some(true) => got["error"].is_string(),
             _ => {
                 let same = |a: &Value, b: &Value| {
-                    let time = |v: &Value| {
-                        chrono::DateTime::parse_from_rfc3339(v.as_str().unwrap_or_default())
-                    };
+                    let time =
+                        |v: &Value| chrono::DateTime::parse_from_rfc3339(v.as_str().unwrap_or_default());
                     matches!((time(a), time(b)), (Ok(a), Ok(b)) if a == b && a.offset() == b.offset())
                 };
                 let (want, have) = (row["expect"].as_array().unwrap(), got["got"].as_array());
@@ -42,12 +39,7 @@ fn check(file: &str, least: usize) {
             failures.push(format!("{row}\n    got {got}"));
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} of {lines} failed:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {lines} failed:\n{}", failures.len(), failures.join("\n"));
     assert!(lines >= least, "{file} has only {lines} lines");
 }
 

@@ -1,7 +1,7 @@
 //! Any text, to every parser of triggers: crontab, cron by fields, Quartz, the text form, JSON.
 //!
-//! What is taken must print to text that parses to the same trigger, be found again from JSON,
-//! and be searched without a panic, forwards only. A hang is libFuzzer's business: run it with
+//! What is taken must print to text that parses to the same trigger, and be searched without a
+//! panic, forwards only. A hang is libFuzzer's business: run it with
 //! `-timeout=10`.
 //!
 //! ```text
@@ -21,10 +21,7 @@ fuzz_target!(|text: &str| {
         quoted.parse(),
         Quartz::parse(text).into_trigger(),
         Cron::builder().day(text).into_trigger(),
-        Cron::builder()
-            .minute(text)
-            .day_of_week("mon-fri")
-            .into_trigger(),
+        Cron::builder().minute(text).day_of_week("mon-fri").into_trigger(),
     ];
     let zones = [
         chrono_tz::UTC,
@@ -33,24 +30,12 @@ fuzz_target!(|text: &str| {
         chrono_tz::Australia::Lord_Howe,
     ];
     let zone = zones[text.len() % zones.len()];
-    let anchor = DateTime::from_timestamp(1_325_150_000 + 7_000_000 * text.len() as i64, 0)
-        .unwrap_or_default();
-    let cx = Context {
-        zone,
-        anchor,
-        key: "task",
-    };
+    let anchor =
+        DateTime::from_timestamp(1_325_150_000 + 7_000_000 * text.len() as i64, 0).unwrap_or_default();
+    let cx = Context { zone, anchor, key: "task" };
     for trigger in taken.into_iter().flatten() {
-        let again: Trigger = trigger
-            .to_string()
-            .parse()
-            .expect("what was printed is read");
+        let again: Trigger = trigger.to_string().parse().expect("what was printed is read");
         assert_eq!(again, trigger);
-        let stored: Trigger = trigger
-            .to_string()
-            .parse()
-            .expect("what was stored is read");
-        assert_eq!(stored, trigger);
         let mut from = anchor;
         for _ in 0..3 {
             let Ok(Some(run)) = trigger.next(from, &cx) else {

@@ -1,0 +1,138 @@
+//! What the scheduler knows of each store and executor.
+
+use chrono::{DateTime, Utc};
+use futures::channel::oneshot;
+
+use super::keeper::Keeper;
+use crate::error::Error;
+use crate::executor::{ExecutorAddr, ExecutorSource};
+use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
+use crate::supervision::RestartPolicy;
+use crate::task::{Alias, RunEnd, RunId, TaskId};
+
+pub(super) struct StoreSlot {
+    pub keeper: Keeper<Box<dyn StoreSource>>,
+    /// The actor, opened or not.
+    pub child: Option<StoreAddr>,
+    /// The actor, once it is open.
+    pub addr: Option<StoreAddr>,
+    pub generation: u64,
+    pub capabilities: Capabilities,
+    pub next_due: Option<DateTime<Utc>>,
+    pub ticking: bool,
+    pub finishing: bool,
+    /// Ends of runs the store has not been told of.
+    pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
+    /// What is the matter with it.
+    pub problem: Option<String>,
+    pub retry_at: Option<DateTime<Utc>>,
+    pub failures: u32,
+    after_tick: Vec<oneshot::Sender<()>>,
+    after_finish: Vec<oneshot::Sender<()>>,
+    pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl StoreSlot {
+    pub(super) fn new(source: Box<dyn StoreSource>, policy: RestartPolicy) -> Self {
+        Self {
+            keeper: Keeper::Source(source, policy),
+            child: None,
+            addr: None,
+            generation: 0,
+            capabilities: Capabilities::default(),
+            next_due: None,
+            ticking: false,
+            finishing: false,
+            unfinished: Vec::new(),
+            problem: None,
+            retry_at: None,
+            failures: 0,
+            after_tick: Vec::new(),
+            after_finish: Vec::new(),
+            opening: Vec::new(),
+        }
+    }
+
+    /// The error of a store that cannot be asked.
+    pub(super) fn down(&self, alias: &Alias) -> Error {
+        let reason = self.problem.clone().unwrap_or_else(|| "it is not open yet".to_owned());
+        Error::Store { store: alias.clone(), source: StoreError::unavailable(reason) }
+    }
+
+    /// Whether a tick may begin.
+    pub(super) fn is_ready(&self) -> bool {
+        self.addr.is_some() && !self.ticking && self.problem.is_none()
+    }
+
+    /// When the timer must ring for this store.
+    pub(super) fn wants_attention(&self, running: bool) -> Option<DateTime<Utc>> {
+        match self.retry_at {
+            Some(retry) => Some(retry),
+            None if running && self.is_ready() => self.next_due,
+            None => None,
+        }
+    }
+
+    /// Rings when the tick under way has submitted what it decided; `None` when there is none.
+    pub(super) fn after_tick(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.ticking.then(|| {
+            let (bell, wait) = oneshot::channel();
+            self.after_tick.push(bell);
+            wait
+        })
+    }
+
+    pub(super) fn release_waiting(&mut self) {
+        for bell in self.after_tick.drain(..) {
+            bell.send(()).ok();
+        }
+    }
+
+    /// Rings when every end has been written, or cannot be.
+    pub(super) fn after_finish(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.finishing.then(|| {
+            let (bell, wait) = oneshot::channel();
+            self.after_finish.push(bell);
+            wait
+        })
+    }
+
+    pub(super) fn release_if_finished(&mut self) {
+        if self.unfinished.is_empty() {
+            self.release_finished();
+        }
+    }
+
+    pub(super) fn release_finished(&mut self) {
+        for bell in self.after_finish.drain(..) {
+            bell.send(()).ok();
+        }
+    }
+
+    /// Forgets what was under way with an actor that is gone.
+    pub(super) fn reset(&mut self, generation: u64) {
+        self.generation = generation;
+        self.addr = None;
+        self.ticking = false;
+        self.finishing = false;
+        self.release_waiting();
+        self.release_finished();
+    }
+}
+
+pub(super) struct ExecutorSlot {
+    pub keeper: Keeper<Box<dyn ExecutorSource>>,
+    pub addr: Option<ExecutorAddr>,
+    /// Why it takes no runs.
+    pub problem: Option<String>,
+}
+
+impl ExecutorSlot {
+    pub(super) fn new(source: Box<dyn ExecutorSource>, policy: RestartPolicy) -> Self {
+        Self {
+            keeper: Keeper::Source(source, policy),
+            addr: None,
+            problem: Some("it has not been started".to_owned()),
+        }
+    }
+}

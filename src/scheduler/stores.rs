@@ -1,0 +1,301 @@
+//! The stores of a scheduler: raised, opened, lost and found again, lowered.
+
+use actix::fut::{ready, wrap_future};
+use actix::prelude::*;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::channel::oneshot;
+
+use super::actor::Scheduler;
+use super::message::{AddStore, RemoveStore, RestoreStore};
+use super::session::within;
+use super::slot::StoreSlot;
+use crate::backoff::Backoff;
+use crate::clock::Busy;
+use crate::error::Error;
+use crate::event::Event;
+use crate::store::message::{Close, Open, Opened};
+use crate::store::{StoreAddr, StoreError};
+use crate::supervision::{ChildChange, ChildNotice};
+use crate::task::{Alias, RunRecord};
+
+impl Scheduler {
+    pub(super) fn unknown_store(&self, alias: &Alias) -> Error {
+        Error::UnknownStore { alias: alias.to_string(), known: self.store_names() }
+    }
+
+    /// The address of an open store.
+    pub(super) fn store_addr(&self, alias: &Alias) -> Result<StoreAddr, Error> {
+        let slot = self.estate.stores.get(alias).ok_or_else(|| self.unknown_store(alias))?;
+        slot.addr.clone().ok_or_else(|| slot.down(alias))
+    }
+
+    fn next_generation(&mut self) -> u64 {
+        self.estate.generation += 1;
+        self.estate.generation
+    }
+
+    /// Starts the actor of a store and opens it; the answer comes when it is open or cannot be.
+    pub(super) fn raise_store(
+        &mut self,
+        alias: &Alias,
+        ctx: &mut Context<Self>,
+    ) -> oneshot::Receiver<Result<(), Error>> {
+        let (opened, wait) = oneshot::channel();
+        let (clock, notices) = (self.clock().clone(), self.usher.clone().recipient());
+        if let Some(slot) = self.estate.stores.get_mut(alias) {
+            slot.opening.push(opened);
+            // A start that was cut off may have left it alive.
+            let there = slot.child.clone().or_else(|| slot.keeper.raise(alias, clock, notices));
+            if let Some(addr) = there {
+                self.store_started(alias, addr, ctx);
+            }
+        }
+        wait
+    }
+
+    pub(super) fn store_started(&mut self, alias: &Alias, addr: StoreAddr, ctx: &mut Context<Self>) {
+        let generation = self.next_generation();
+        if let Some(slot) = self.estate.stores.get_mut(alias) {
+            slot.reset(generation);
+            slot.child = Some(addr);
+        }
+        let busy = self.clock().busy();
+        self.open_store(alias, busy, ctx);
+    }
+
+    fn open_store(&mut self, alias: &Alias, busy: Busy, ctx: &mut Context<Self>) {
+        let (owner, now) = (self.owner(), self.clock().now());
+        let Some(slot) = self.estate.stores.get_mut(alias) else { return };
+        slot.retry_at = None;
+        let Some(addr) = slot.child.clone() else { return };
+        let generation = slot.generation;
+        let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
+        let alias = alias.clone();
+        ctx.spawn(open.map(move |opened, scheduler, ctx| {
+            let current =
+                scheduler.estate.stores.get(&alias).is_some_and(|slot| slot.generation == generation);
+            if !current {
+                return;
+            }
+            match opened {
+                Ok(opened) => scheduler.store_opened(&alias, addr, opened, busy, ctx),
+                Err(error) => {
+                    let answer = Error::store(&alias, error.clone());
+                    scheduler.store_failed(&alias, &error);
+                    if let Some(slot) = scheduler.estate.stores.get_mut(&alias) {
+                        slot.opening.drain(..).for_each(|wait| drop(wait.send(Err(answer.clone()))));
+                    }
+                    scheduler.arm(ctx);
+                }
+            }
+        }));
+    }
+
+    fn store_opened(
+        &mut self,
+        alias: &Alias,
+        addr: StoreAddr,
+        opened: Opened,
+        busy: Busy,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(alias) else { return };
+        slot.addr = Some(addr);
+        slot.capabilities = opened.capabilities;
+        slot.next_due = opened.next_due;
+        slot.opening.drain(..).for_each(|wait| drop(wait.send(Ok(()))));
+        self.store_works(alias);
+        for record in opened.unreadable {
+            tracing::error!(
+                scheduler = %self.settings.name, store = %alias, task = %record.id, reason = %record.reason,
+                "a record cannot be read; it was left as it is"
+            );
+            self.tell(Event::RecordUnreadable { store: alias.clone(), id: record.id, cause: record.reason });
+        }
+        self.report_interrupted(alias, opened.interrupted);
+        self.flush_ends(alias, busy.clone(), ctx);
+        self.arm(ctx);
+        // A virtual clock stands still until the alarm is set.
+        drop(busy);
+    }
+
+    fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {
+        for record in records {
+            tracing::warn!(
+                scheduler = %self.settings.name, store = %store, task = %record.task, run = %record.id,
+                nominal = %record.nominal, "a run of an earlier life never ended"
+            );
+            self.tell(Event::RunInterrupted { store: store.clone(), record: Box::new(record) });
+        }
+    }
+
+    /// A store did not do its part: it is left alone for a while and then opened again.
+    pub(super) fn store_failed(&mut self, alias: &Alias, error: &StoreError) {
+        let now = self.clock().now();
+        let base = self.settings.store_retry;
+        let Some(slot) = self.estate.stores.get_mut(alias) else { return };
+        let news = slot.problem.is_none();
+        slot.problem = Some(error.to_string());
+        let delay = Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation);
+        slot.failures = slot.failures.saturating_add(1);
+        slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));
+        if news {
+            tracing::error!(scheduler = %self.settings.name, store = %alias, %error, "the store is unavailable");
+            self.tell(Event::StoreUnavailable { store: alias.clone(), cause: error.to_string() });
+        }
+    }
+
+    pub(super) fn store_works(&mut self, alias: &Alias) {
+        let Some(slot) = self.estate.stores.get_mut(alias) else { return };
+        slot.failures = 0;
+        slot.retry_at = None;
+        if slot.problem.take().is_some() {
+            tracing::info!(scheduler = %self.settings.name, store = %alias, "the store works again");
+            self.tell(Event::StoreRecovered { store: alias.clone() });
+        }
+    }
+
+    /// Opens stores again whose time has come.
+    pub(super) fn retry_stores(&mut self, now: DateTime<Utc>, busy: &Busy, ctx: &mut Context<Self>) {
+        let retry = |slot: &StoreSlot| slot.retry_at.is_some_and(|at| at <= now);
+        let due: Vec<Alias> = self
+            .estate
+            .stores
+            .iter()
+            .filter(|(_, slot)| retry(slot))
+            .map(|(alias, _)| alias.clone())
+            .collect();
+        for alias in due {
+            self.open_store(&alias, busy.clone(), ctx);
+        }
+    }
+
+    /// Closes a store and lets its actor go. It can be raised again.
+    pub(super) fn lower_store(&mut self, alias: &Alias) -> impl Future<Output = ()> + use<> {
+        let generation = self.next_generation();
+        let settings = self.settings.clone();
+        let lowered = self.estate.stores.get_mut(alias).map(|slot| {
+            slot.reset(generation);
+            slot.problem = None;
+            slot.retry_at = None;
+            (slot.keeper.dismiss(), slot.child.take())
+        });
+        async move {
+            let Some((dismissed, addr)) = lowered else { return };
+            dismissed.await;
+            if let Some(addr) = addr
+                && let Err(error) = within(&settings, addr.close(Close)).await
+            {
+                tracing::error!(scheduler = %settings.name, %error, "a store did not close well");
+            }
+        }
+    }
+}
+
+impl Handler<ChildNotice<StoreAddr>> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, notice: ChildNotice<StoreAddr>, ctx: &mut Self::Context) {
+        let Ok(alias) = Alias::new(&*notice.name) else { return };
+        let trouble = match notice.change {
+            ChildChange::Started { child, .. } => return self.store_started(&alias, child, ctx),
+            ChildChange::Restarting { cause, .. } => {
+                format!("its actor has died ({cause}); a successor follows")
+            }
+            ChildChange::Failed { reason } => format!("its actor has died for good: {reason}"),
+            ChildChange::Ended => "its actor has stopped".to_owned(),
+        };
+        let generation = self.next_generation();
+        if let Some(slot) = self.estate.stores.get_mut(&alias) {
+            slot.reset(generation);
+            slot.child = None;
+            let answer =
+                Error::Store { store: alias.clone(), source: StoreError::unavailable(trouble.clone()) };
+            slot.opening.drain(..).for_each(|wait| drop(wait.send(Err(answer.clone()))));
+        }
+        self.store_failed(&alias, &StoreError::unavailable(trouble));
+        if let Some(slot) = self.estate.stores.get_mut(&alias) {
+            // Its guardian brings it back, not the timer.
+            slot.retry_at = None;
+        }
+    }
+}
+
+impl Handler<AddStore> for Scheduler {
+    type Result = ResponseActFuture<Self, Result<(), Error>>;
+
+    fn handle(&mut self, request: AddStore, ctx: &mut Self::Context) -> Self::Result {
+        let AddStore { alias, source, policy } = request;
+        if self.estate.stores.contains_key(&alias) {
+            return Box::pin(ready(Err(Error::AliasTaken { kind: "store", alias })));
+        }
+        self.estate.stores.insert(alias.clone(), StoreSlot::new(source, policy));
+        if !self.is_open() {
+            return Box::pin(ready(Ok(())));
+        }
+        let opened = self.raise_store(&alias, ctx);
+        Box::pin(wrap_future::<_, Self>(opened).then(move |opened, scheduler, _| {
+            let result = opened.unwrap_or(Err(Error::Gone));
+            match &result {
+                Ok(()) => scheduler.tell(Event::StoreAdded { store: alias }),
+                Err(_) => {
+                    // A store that cannot be opened is not added.
+                    let lowered = scheduler.lower_store(&alias);
+                    scheduler.estate.stores.remove(&alias);
+                    return Box::pin(wrap_future(async move {
+                        lowered.await;
+                        result
+                    })) as ResponseActFuture<Self, _>;
+                }
+            }
+            Box::pin(ready(result))
+        }))
+    }
+}
+
+impl Handler<RemoveStore> for Scheduler {
+    type Result = ResponseActFuture<Self, Result<(), Error>>;
+
+    fn handle(&mut self, RemoveStore(alias): RemoveStore, _: &mut Self::Context) -> Self::Result {
+        let Some(slot) = self.estate.stores.get_mut(&alias) else {
+            return Box::pin(ready(Err(self.unknown_store(&alias))));
+        };
+        // What the tick under way has decided is submitted first.
+        let tick = slot.after_tick();
+        let wait = async move {
+            if let Some(tick) = tick {
+                tick.await.ok();
+            }
+        };
+        Box::pin(
+            wrap_future::<_, Self>(wait)
+                .then({
+                    let alias = alias.clone();
+                    move |(), scheduler, _| wrap_future(scheduler.lower_store(&alias))
+                })
+                .map(move |(), scheduler: &mut Self, _| {
+                    scheduler.estate.stores.remove(&alias);
+                    scheduler.tell(Event::StoreRemoved { store: alias });
+                    Ok(())
+                }),
+        )
+    }
+}
+
+impl Handler<RestoreStore> for Scheduler {
+    type Result = ResponseActFuture<Self, Result<(), Error>>;
+
+    fn handle(&mut self, RestoreStore(alias): RestoreStore, ctx: &mut Self::Context) -> Self::Result {
+        let restored = match self.estate.stores.get(&alias) {
+            Some(_) if !self.is_open() => Err(Error::NotRunning),
+            Some(slot) => Ok(slot.keeper.restore()),
+            None => Err(self.unknown_store(&alias)),
+        };
+        let heard = self.hear_out(ctx);
+        Box::pin(wrap_future(async move {
+            restored?.await;
+            heard.await;
+            Ok(())
+        }))
+    }
+}
