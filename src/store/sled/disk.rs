@@ -1,10 +1,12 @@
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec};
 
@@ -16,6 +18,8 @@ use crate::store::engine::{
 
 /// So many batches are written before the seal is renewed.
 const SEAL_EVERY: u64 = 256;
+/// So many changes are handed to sled at once at most, but for the last batch among them.
+const PENDING: usize = 10_000;
 /// Where sled puts what is too large for its log.
 const BLOBS: &str = "blobs";
 
@@ -43,10 +47,18 @@ impl Place for SledPlace {
         // Some systems sync only files that may be written to.
         let file = OpenOptions::new().read(true).write(true).open(path.join(check::DATA));
         let file = file.map_err(|error| io_error(path, "open", error))?;
-        let mut disk =
-            SledDisk { db, file, path: path.clone(), batch, sealed: batch, synced_blobs: HashSet::new() };
+        let mut disk = SledDisk {
+            db,
+            file,
+            path: path.clone(),
+            pending: RefCell::default(),
+            batch,
+            sealed: batch,
+            synced_blobs: HashSet::new(),
+            _released: Released(path.join(check::DATA)),
+        };
         if !known {
-            disk.apply(Changes::new())?;
+            disk.apply(vec![(MARK.to_vec(), Some(Mark::encoded(1)?))])?;
             disk.seal()?;
         }
         // sled makes files, and nobody else makes sure of their names.
@@ -62,11 +74,32 @@ pub(super) struct SledDisk {
     /// sled's data file once more: sled itself never syncs it when it is asked to.
     file: File,
     path: PathBuf,
+    /// What is applied and not handed to sled yet: one batch of sled costs as much as dozens of
+    /// changes in it.
+    pending: RefCell<Changes>,
     /// The latest batch.
     batch: u64,
     /// The batch that the seal knows of.
     sealed: u64,
     synced_blobs: HashSet<OsString>,
+    /// Dropped after the database.
+    _released: Released,
+}
+
+/// Its drop ends when the files are free: threads of sled hold them for a moment after the
+/// database was dropped.
+#[derive(Debug)]
+struct Released(PathBuf);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            match File::open(&self.0).map(|file| file.try_lock()) {
+                Ok(Err(TryLockError::WouldBlock)) => std::thread::sleep(Duration::from_millis(1)),
+                _ => return,
+            }
+        }
+    }
 }
 
 /// What a database says of itself.
@@ -82,11 +115,13 @@ pub(super) enum Found {
 
 impl Disk for SledDisk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.hand_over()?;
         let value = self.db.get(key).map_err(|error| failure(&self.path, error))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.hand_over()?;
         let mut entries = self.db.scan_prefix(prefix);
         while let Some(entry) = match order {
             Order::Ascending => entries.next(),
@@ -101,18 +136,10 @@ impl Disk for SledDisk {
     }
 
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
-        let number = self.batch + 1;
-        let mut batch = Batch::default();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(MARK, IVec::from(Mark::encoded(number)?));
-        self.db.apply_batch(batch).map_err(|error| failure(&self.path, error))?;
-        self.batch = number;
-        Ok(())
+        self.batch += 1;
+        let pending = self.pending.get_mut();
+        pending.extend(changes);
+        if pending.len() < PENDING { Ok(()) } else { self.hand_over() }
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -126,9 +153,27 @@ impl Disk for SledDisk {
 }
 
 impl SledDisk {
+    /// Gives sled what is pending, as one batch with the number of the latest in it.
+    fn hand_over(&self) -> Result<(), StoreError> {
+        let pending = self.pending.take();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        for (key, value) in pending {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(MARK, IVec::from(Mark::encoded(self.batch)?));
+        self.db.apply_batch(batch).map_err(|error| failure(&self.path, error))
+    }
+
     /// sled's `flush` hands its log over to the system, and stops there (on Linux it starts the
     /// writing of the pages, and waits neither for the device nor for the file's length).
     fn write_out(&mut self) -> Result<(), StoreError> {
+        self.hand_over()?;
         self.db.flush().map_err(|error| failure(&self.path, error))?;
         self.sync_blobs().map_err(|error| io_error(&self.path.join(BLOBS), "sync", error))?;
         self.file.sync_all().map_err(|error| io_error(&self.path, "sync", error))
