@@ -13,10 +13,13 @@ use crate::supervision::{ChildChange, ChildNotice, Guardian, LinkOwner};
 pub(super) struct Usher {
     link: LinkOwner<Addr<Scheduler>>,
     present: Option<Addr<Scheduler>>,
-    waiting: Vec<Box<dyn FnOnce(&Addr<Scheduler>)>>,
+    waiting: Vec<Notice>,
     /// Lives as long as somebody holds its address.
     _guardian: Addr<Guardian<Addr<Scheduler>>>,
 }
+
+/// Sends one notice, once there is somebody to send it to.
+type Notice = Box<dyn FnOnce(&Addr<Scheduler>)>;
 
 impl Usher {
     pub(super) fn start(

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -237,10 +238,13 @@ impl Registry {
         trigger: impl CustomTrigger + 'static,
     ) -> Self {
         let name = name.into();
-        if self.triggers.contains_key(&name) {
-            self.problem.get_or_insert(TaskError::DuplicateHandler(name));
-        } else {
-            self.triggers.insert(name, Arc::new(trigger));
+        match self.triggers.entry(name) {
+            Entry::Occupied(taken) => {
+                self.problem.get_or_insert(TaskError::DuplicateHandler(taken.key().clone()));
+            }
+            Entry::Vacant(free) => {
+                free.insert(Arc::new(trigger));
+            }
         }
         self
     }
