@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 
 use super::history::{Upkeep, latest};
 use super::load::Loaded;
 use super::{Batch, Disk, Durability, Place, Rules};
+use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::task::{RunRecord, TaskId};
 
@@ -65,6 +66,7 @@ impl Writer {
                         durability: rules.durability,
                         waiting: Vec::new(),
                         unsynced: None,
+                        clock: Clock::system(),
                         shared,
                     }
                     .serve(&inbox);
@@ -203,8 +205,10 @@ struct Desk<D> {
     durability: Durability,
     /// Whoever waits for the next sync.
     waiting: Vec<Answer<()>>,
-    /// When what is applied and not synced must be synced, in the relaxed mode.
-    unsynced: Option<Instant>,
+    /// When what is applied and not synced must be synced, in the relaxed mode; by the clock below.
+    unsynced: Option<Duration>,
+    /// The machine's, also where a test turns the time: it is the device that must keep up.
+    clock: Clock,
     shared: Arc<Shared>,
 }
 
@@ -213,7 +217,7 @@ impl<D: Disk> Desk<D> {
         loop {
             let mut next = match self.unsynced {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+                Some(at) => inbox.recv_timeout(at.saturating_sub(self.clock.monotonic())),
             };
             if let Err(RecvTimeoutError::Disconnected) = next {
                 self.sync();
@@ -255,7 +259,7 @@ impl<D: Disk> Desk<D> {
     }
 
     fn is_overdue(&self) -> bool {
-        self.unsynced.is_some_and(|at| at <= Instant::now())
+        self.unsynced.is_some_and(|at| at <= self.clock.monotonic())
     }
 
     fn failure(&self) -> Result<(), StoreError> {
@@ -290,7 +294,7 @@ impl<D: Disk> Desk<D> {
         match self.durability {
             Durability::Fsync => self.waiting.push(done),
             Durability::Interval(most) => {
-                self.unsynced.get_or_insert_with(|| Instant::now() + most);
+                self.unsynced.get_or_insert_with(|| self.clock.monotonic().saturating_add(most));
                 self.shared.durable.fetch_add(1, Ordering::Release);
                 done.send(Ok(())).ok();
             }
