@@ -11,7 +11,8 @@ macro_rules! embedded_store {
                 self
             }
 
-            /// When a change is acknowledged. Default: [`Durability::Fsync`].
+            /// When a change is acknowledged. Default:
+            /// [`Durability::Fsync`](crate::store::Durability::Fsync).
             pub fn durability(mut self, durability: $crate::store::Durability) -> Self {
                 self.rules.durability = durability;
                 self
