@@ -1,15 +1,16 @@
 //! What a store costs: the scheduler's tick on a memory store of a million tasks, and changes that
-//! sled acknowledges.
+//! the embedded stores acknowledge.
 //!
 //! Throughput is in tasks: criterion's `elem/s` are tasks a second.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callboard::store::message::*;
 use callboard::store::{
-    Backend, MemoryBackend, MemoryStore, Reply, SledStore, StoreAddr, StoreError, StoreSource,
+    Backend, MemoryBackend, MemoryStore, RedbStore, Reply, SledStore, StoreAddr, StoreError, StoreSource,
 };
 use callboard::task::{Alias, Fire, Handler, MisfireGrace, OwnerId, StoredTask, TaskId, TaskSpec, TaskState};
 use callboard::trigger::{Interval, Trigger};
@@ -155,37 +156,72 @@ fn actor(c: &mut Criterion) {
 }
 
 fn sled(c: &mut Criterion) {
-    let directory = tempfile::tempdir().expect("a directory");
+    embedded(c, "sled store", |path| SledStore::open(path).expect("a path"));
+}
+
+fn redb(c: &mut Criterion) {
+    embedded(c, "redb store", |path| RedbStore::open(path).expect("a path"));
+}
+
+fn embedded<S: StoreSource>(c: &mut Criterion, name: &str, make: impl Fn(&Path) -> S) {
     let system = actix_rt::System::new();
-    let store = system.block_on(async {
-        let store = SledStore::open(directory.path()).expect("a path").start(Box::new(()));
-        store.open(Open { owner: OwnerId(1), now: begin() }).await.expect("an open store");
-        fill(&store, 10_000).await;
-        store
-    });
-    let mut group = c.benchmark_group("sled store, 10,000 tasks");
+    let open = |directory: &tempfile::TempDir| {
+        system.block_on(async {
+            let store = make(directory.path()).start(Box::new(()));
+            store.open(Open { owner: OwnerId(1), now: begin() }).await.expect("an open store");
+            store
+        })
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(&directory);
+    system.block_on(fill(&store, 10_000));
+    let mut group = c.benchmark_group(format!("{name}, 10,000 tasks"));
     group.sample_size(20);
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("take and commit 1000", |b| {
         b.iter(|| system.block_on(tick(&store)).expect("a tick"))
     });
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("put and delete one task, acknowledged", |b| {
-        let task = sample_task();
-        b.iter(|| {
-            system.block_on(async {
-                let put = Put { task: task.clone(), expect: Expect::Absent };
-                store.put(put).await?;
-                store.delete(Delete { id: task.spec.id.clone(), revision: None }).await
-            })
+    group.finish();
+
+    // Many clients who add at once, each waiting for its acknowledgement.
+    let mut group = c.benchmark_group(format!("{name}, acknowledged adds"));
+    group.sample_size(10);
+    for clients in [1, 16, 256] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = open(&directory);
+        let sample = sample_task();
+        let mut serial = 0_u64;
+        group.throughput(Throughput::Elements(clients));
+        group.bench_function(format!("{clients} clients"), |b| {
+            b.iter_batched(
+                || {
+                    let fresh = |index| {
+                        let id = TaskId::new(format!("added-{index}")).expect("a valid id");
+                        let spec = TaskSpec { id, ..(*sample.spec).clone() };
+                        StoredTask { spec: Arc::new(spec), state: sample.state.clone() }
+                    };
+                    serial += clients;
+                    (serial - clients..serial).map(fresh).collect::<Vec<_>>()
+                },
+                |tasks| {
+                    let put = |task| store.put(Put { task, expect: Expect::Absent });
+                    let all = futures::future::join_all(tasks.into_iter().map(put));
+                    system.block_on(all).into_iter().for_each(|added| added.expect("a task is put"));
+                },
+                BatchSize::PerIteration,
+            );
         });
-    });
+    }
     group.finish();
 }
 
 async fn fill(store: &StoreAddr, count: usize) {
-    for task in tasks(count) {
-        store.put(Put { task, expect: Expect::Absent }).await.expect("a task is put");
+    let tasks: Vec<_> = tasks(count).collect();
+    for some in tasks.chunks(1000) {
+        let put = |task: &StoredTask| store.put(Put { task: task.clone(), expect: Expect::Absent });
+        for added in futures::future::join_all(some.iter().map(put)).await {
+            added.expect("a task is put");
+        }
     }
 }
 
@@ -195,5 +231,5 @@ async fn tick(store: &StoreAddr) -> Result<Committed, StoreError> {
     store.commit(Commit { changes: due.tasks.into_iter().map(advance).collect() }).await
 }
 
-criterion_group!(benches, memory, actor, sled);
+criterion_group!(benches, memory, actor, sled, redb);
 criterion_main!(benches);

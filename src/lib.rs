@@ -8,7 +8,7 @@
 //!                       ├─▶ Scheduler ──▶ EventBus ──▶ your actors, streams
 //!   your actors ────────┘    │     │
 //!                            │     └─ runs ──▶ executors: futures, threads
-//!                            └─ due tasks, new states ──▶ stores: memory, sled
+//!                            └─ due tasks, new states ──▶ stores: memory, sled, redb
 //! ```
 //!
 //! # Example
@@ -46,7 +46,7 @@
 //! - [`task`]: WHAT. Tasks, the registry of their code, runs and their outcomes.
 //! - [`event`]: WHAT HAPPENED. Events, masks to choose among them, the bus.
 //! - [`supervision`]: WHO KEEPS WHOM ALIVE. Guardians and restart policies.
-//! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, and the contract for your own.
+//! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, redb, and the contract for your own.
 //! - [`executor`]: WHERE IT RUNS. Futures, threads, inline, and the contract for your own.
 //! - [`scheduler`]: THE CONDUCTOR. The scheduler, its builder, its handle, its messages.
 //! - [`config`]: a scheduler from a TOML file (feature `config`).
@@ -62,9 +62,10 @@
 //! | feature | default | what for |
 //! |---|---|---|
 //! | `sled` | yes | [`SledStore`](store::SledStore), the embedded store whose tasks survive a restart |
+//! | `redb` | no | [`RedbStore`](store::RedbStore): the same on an engine that is maintained |
 //! | `config` | no | [`config`]: schedulers described by a file |
 //! | `testing` | no | [`testing`], and the suites [`store::contract`] and [`executor::contract`]: for tests of your own tasks, stores and executors |
-//! | `cli` | no | the program `callboard`; brings `config` and `sled` |
+//! | `cli` | no | the program `callboard`; brings `config`, `sled` and `redb` |
 //!
 //! Without any feature there are the memory store, all executors and all triggers.
 

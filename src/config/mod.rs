@@ -16,8 +16,11 @@
 //! store = "default"
 //!
 //! [store.default]                 # default: sled, in the data directory
-//! type = "sled"                   # or "memory"
-//! path = "store"                  # of sled; relative to the data directory
+//! type = "sled"                   # or "redb" (where that is built in), "memory"
+//! path = "store"                  # not of memory; relative to the data directory. Default: "store",
+//!                                 #   and "store-redb" for redb
+//! durability = "fsync"            # not of memory; or a length of time: acknowledged at once, on the
+//!                                 #   device that much later at most
 //!
 //! [executor.default]              # default: async
 //! type = "async"                  # or "threadpool", "debug"
@@ -52,7 +55,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "redb"))]
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +64,8 @@ use chrono_tz::Tz;
 pub use duration::{DurationError, parse_duration};
 pub use task::TaskSettings;
 
+#[cfg(any(feature = "sled", feature = "redb"))]
+use crate::store::Durability;
 use crate::task::{Alias, MisfireGrace, TaskDefaults};
 use value::{Kind, Problems, Section, Table, Value};
 
@@ -101,6 +106,16 @@ pub enum StoreSettings {
     Sled {
         /// Relative to the data directory.
         path: PathBuf,
+        /// When a change is acknowledged. Default: on the device.
+        durability: Durability,
+    },
+    /// The other embedded store, in this directory.
+    #[cfg(feature = "redb")]
+    Redb {
+        /// Relative to the data directory.
+        path: PathBuf,
+        /// When a change is acknowledged. Default: on the device.
+        durability: Durability,
     },
 }
 
@@ -180,7 +195,7 @@ impl Default for StoreSettings {
     /// sled where it is there, else memory.
     fn default() -> Self {
         #[cfg(feature = "sled")]
-        return Self::Sled { path: PathBuf::from("store") };
+        return Self::Sled { path: PathBuf::from(SLED_PATH), durability: Durability::Fsync };
         #[cfg(not(feature = "sled"))]
         Self::Memory
     }
@@ -297,6 +312,11 @@ impl Settings {
     }
 }
 
+#[cfg(feature = "sled")]
+const SLED_PATH: &str = "store";
+/// Not that of sled: who changes the type finds the tasks of before when they change it back.
+#[cfg(feature = "redb")]
+const REDB_PATH: &str = "store-redb";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
 const ALIAS: &str = "the name of one, in quotes";
 
@@ -318,24 +338,58 @@ fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
 fn store(mut section: Section<'_>) -> Option<StoreSettings> {
     let kind = section.text("type");
     let path = section.text("path");
+    let given = section.peek("durability").is_some();
+    // The word reads as the longest of times.
+    #[cfg_attr(
+        not(any(feature = "sled", feature = "redb")),
+        expect(unused_variables, reason = "it is read to be checked")
+    )]
+    let durability = section.duration_or("durability", "fsync");
     let store = match kind.as_deref() {
-        Some("memory") if path.is_none() => Some(StoreSettings::Memory),
         Some("memory") => {
-            section.problem(None, "path", "a memory store has no path; leave it out, or use type = \"sled\"");
-            None
+            for (key, given) in [("path", path.is_some()), ("durability", given)] {
+                if given {
+                    let message = format!("a memory store has no {key}; leave it out, or use another type");
+                    section.problem(None, key, message);
+                }
+            }
+            (path.is_none() && !given).then_some(StoreSettings::Memory)
         }
         #[cfg(feature = "sled")]
-        Some("sled") => {
-            Some(path.map_or_else(StoreSettings::default, |path| StoreSettings::Sled { path: path.into() }))
-        }
+        Some("sled") => Some(StoreSettings::Sled {
+            path: path.unwrap_or_else(|| SLED_PATH.to_owned()).into(),
+            durability: promise(durability),
+        }),
+        #[cfg(feature = "redb")]
+        Some("redb") => Some(StoreSettings::Redb {
+            path: path.unwrap_or_else(|| REDB_PATH.to_owned()).into(),
+            durability: promise(durability),
+        }),
         other => {
-            let valid = if cfg!(feature = "sled") { "\"sled\" or \"memory\"" } else { "\"memory\"" };
-            section.problem(None, "type", choice(other, valid));
+            section.problem(None, "type", choice(other, store_types()));
             None
         }
     };
     section.finish();
     store
+}
+
+/// The types of stores that are built in.
+fn store_types() -> &'static str {
+    match (cfg!(feature = "sled"), cfg!(feature = "redb")) {
+        (true, true) => "\"sled\", \"redb\" or \"memory\"",
+        (true, false) => "\"sled\" or \"memory\" (\"redb\" takes the cargo feature `redb`)",
+        (false, true) => "\"redb\" or \"memory\" (\"sled\" takes the cargo feature `sled`)",
+        (false, false) => "\"memory\" (others take the cargo features `sled` or `redb`)",
+    }
+}
+
+#[cfg(any(feature = "sled", feature = "redb"))]
+fn promise(given: Option<Duration>) -> Durability {
+    match given {
+        None | Some(Duration::MAX) => Durability::Fsync,
+        Some(interval) => Durability::Interval(interval),
+    }
 }
 
 fn executor(mut section: Section<'_>) -> Option<ExecutorSettings> {

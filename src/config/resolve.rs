@@ -10,7 +10,10 @@ use crate::store::{MemoryStore, StoreError};
 impl Settings {
     /// A scheduler's builder with these settings. Stores are opened, in `data` where their paths
     /// are relative; the tasks are not added, and the handlers are for the caller to register.
-    #[cfg_attr(not(feature = "sled"), expect(unused_variables, reason = "memory needs no directory"))]
+    #[cfg_attr(
+        not(any(feature = "sled", feature = "redb")),
+        expect(unused_variables, reason = "memory needs no directory")
+    )]
     pub fn builder(&self, data: &Path) -> Result<Builder, StoreError> {
         let mut builder =
             Scheduler::builder().name(&self.name).timezone(self.timezone).defaults(self.defaults.clone());
@@ -21,8 +24,14 @@ impl Settings {
             builder = match store {
                 StoreSettings::Memory => builder.store(alias.as_str(), MemoryStore::new()),
                 #[cfg(feature = "sled")]
-                StoreSettings::Sled { path } => {
-                    builder.store(alias.as_str(), crate::store::SledStore::open(data.join(path))?)
+                StoreSettings::Sled { path, durability } => {
+                    let store = crate::store::SledStore::open(data.join(path))?.durability(*durability);
+                    builder.store(alias.as_str(), store)
+                }
+                #[cfg(feature = "redb")]
+                StoreSettings::Redb { path, durability } => {
+                    let store = crate::store::RedbStore::open(data.join(path))?.durability(*durability);
+                    builder.store(alias.as_str(), store)
                 }
             };
         }

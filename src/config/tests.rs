@@ -92,7 +92,12 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[task.\"\"]\nevery = '5s'\nshell = 'x'", "id is empty"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nmax_instances = 0", "at least 1"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nuserdata = 1", "must be a table"),
-        ("[store.x]\ntype = 'redis'", "it must be \"sled\" or \"memory\""),
+        ("[store.x]\ntype = 'redis'", store_types()),
+        ("[store.x]\ntype = 'memory'\npath = 'x'", "a memory store has no path"),
+        ("[store.x]\ntype = 'memory'\ndurability = 'fsync'", "a memory store has no durability"),
+        ("[store.x]\ntype = 'sled'\ndurability = 'often'", "store.x.durability"),
+        ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
+        ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability"),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         ("task = 5", "it must be a table"),
     ];
@@ -112,4 +117,26 @@ fn a_task_from_json_has_the_same_keys() {
     assert_eq!(TaskSettings::from_json(json).unwrap_err().problems.len(), 3);
     assert!(TaskSettings::from_json(serde_json::json!(5)).is_err());
     assert!(TaskSettings::from_json(serde_json::Value::Null).is_err());
+}
+
+#[cfg(all(feature = "sled", feature = "redb"))]
+#[test]
+fn durable_stores_have_a_place_and_a_promise() {
+    let read = |text: &str| {
+        let settings = Settings::from_toml(text, "test").unwrap();
+        settings.stores[&Alias::default_alias()].clone()
+    };
+    let sled = |path: &str, durability| StoreSettings::Sled { path: path.into(), durability };
+    let redb = |path: &str, durability| StoreSettings::Redb { path: path.into(), durability };
+    let often = Durability::Interval(Duration::from_millis(200));
+    assert_eq!(read(""), sled("store", Durability::Fsync));
+    assert_eq!(
+        read("[store.default]\ntype = 'sled'\ndurability = 'fsync'"),
+        sled("store", Durability::Fsync)
+    );
+    assert_eq!(read("[store.default]\ntype = 'redb'"), redb("store-redb", Durability::Fsync));
+    let text = "[store.default]\ntype = 'redb'\npath = 'here'\ndurability = '200ms'";
+    assert_eq!(read(text), redb("here", often));
+    let directory = std::path::Path::new("/nowhere");
+    assert!(Settings::from_toml(text, "test").unwrap().builder(directory).is_ok(), "opened at the start");
 }

@@ -296,7 +296,11 @@ impl<'p> Section<'p> {
             ))),
             _ => None,
         };
-        self.read(key, read, "a duration such as \"90s\", \"5m\" or \"1h30m\"")
+        let wanted = match word {
+            "" => "a duration such as \"90s\", \"5m\" or \"1h30m\"".to_owned(),
+            word => format!("a duration such as \"90s\", \"5m\" or \"1h30m\", or {word:?}"),
+        };
+        self.read(key, read, &wanted)
     }
 
     /// Text of a type that reads itself.

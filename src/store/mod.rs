@@ -7,13 +7,17 @@ mod actor;
 mod addr;
 #[cfg(feature = "testing")]
 pub mod contract;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "redb"))]
+mod engine;
+#[cfg(any(feature = "sled", feature = "redb"))]
 mod envelope;
 mod error;
 #[cfg(feature = "testing")]
 mod faulty;
 mod memory;
 pub mod message;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(feature = "sled")]
 mod sled;
 mod source;
@@ -22,12 +26,16 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub use engine::{Durability, ROW_LIMIT};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};
 pub use memory::{MemoryBackend, MemoryStore};
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;
 #[cfg(feature = "sled")]
-pub use sled::{ROW_LIMIT, SledBackend, SledStore};
+pub use sled::SledStore;
 pub use source::BackendSource;
 
 use crate::task::StoredTask;

@@ -3,11 +3,12 @@
 mod actor;
 mod killed;
 mod network;
+mod redb;
 mod round_trip;
 mod sled;
 
 use callboard::store::contract::{durable, random, suite};
-use callboard::store::{MemoryStore, SledStore, StoreSource};
+use callboard::store::{MemoryStore, RedbStore, SledStore, StoreSource};
 use proptest::prelude::*;
 
 fn system<T>(future: impl Future<Output = T>) -> T {
@@ -20,6 +21,14 @@ fn sled_stores(base: &std::path::Path) -> impl FnMut() -> SledStore {
     move || {
         count += 1;
         SledStore::open(base.join(count.to_string())).unwrap()
+    }
+}
+
+fn redb_stores(base: &std::path::Path) -> impl FnMut() -> RedbStore {
+    let mut count = 0;
+    move || {
+        count += 1;
+        RedbStore::open(base.join(count.to_string())).unwrap()
     }
 }
 
@@ -38,6 +47,18 @@ fn the_sled_store_keeps_the_contract() {
 fn what_sled_acknowledged_is_there_after_a_restart() {
     let base = tempfile::tempdir().unwrap();
     system(durable(|| SledStore::open(base.path().join("store")).unwrap()));
+}
+
+#[test]
+fn the_redb_store_keeps_the_contract() {
+    let base = tempfile::tempdir().unwrap();
+    system(suite(redb_stores(base.path())));
+}
+
+#[test]
+fn what_redb_acknowledged_is_there_after_a_restart() {
+    let base = tempfile::tempdir().unwrap();
+    system(durable(|| RedbStore::open(base.path().join("store")).unwrap()));
 }
 
 /// A store that was started by hand is a source as well.
@@ -62,5 +83,11 @@ proptest! {
     fn the_sled_store_agrees_with_the_model(seed in any::<u64>()) {
         let base = tempfile::tempdir().unwrap();
         system(random(sled_stores(base.path()), seed, 120));
+    }
+
+    #[test]
+    fn the_redb_store_agrees_with_the_model(seed in any::<u64>()) {
+        let base = tempfile::tempdir().unwrap();
+        system(random(redb_stores(base.path()), seed, 120));
     }
 }

@@ -7,26 +7,13 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::disk;
 use crate::store::StoreError;
+use crate::store::engine::{damaged, io_error, place, read_seal, unreadable};
 
-const DATA: &str = "db";
-const SEAL: &str = "callboard-store.json";
+pub(super) const DATA: &str = "db";
 const COPY: &str = "callboard-check";
-const RESTORE: &str = "stop the program, move the directory aside and put a backup in its place \
-                       (or start with an empty directory)";
-
-/// What is known of the data outside of it: a small file beside it, readable by people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seal {
-    pub format: u32,
-    /// A batch that is known to be on disk. The data has this one or a later one.
-    pub batch: u64,
-}
 
 /// Checks a directory that is about to be opened; answers whether there is anything in it.
 pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
@@ -43,62 +30,35 @@ pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
             // The copy's directory means nothing to anybody.
             let found = found.map_err(|error| rename(error, path))?;
             match (seal, found) {
-                (None, disk::Mark::Nothing) => Ok(false),
-                (_, disk::Mark::Foreign) => Err(damaged(
+                (None, disk::Found::Nothing) => Ok(false),
+                (_, disk::Found::Foreign) => Err(damaged(
                     path,
                     "it holds the data of another program",
                     "give the store a directory of its own",
                 )),
-                (Some(_), disk::Mark::Nothing) => Err(damaged(path, "its data is gone or cut off", RESTORE)),
-                (Some(seal), disk::Mark::Batch(batch)) if batch < seal.batch => {
+                (Some(_), disk::Found::Nothing) => Err(unreadable(path, "its data is gone or cut off")),
+                (Some(seal), disk::Found::Batch(batch)) if batch < seal.batch => {
                     let missing = seal.batch - batch;
-                    Err(damaged(path, &format!("its latest {missing} changes or more are missing"), RESTORE))
+                    Err(unreadable(path, &format!("its latest {missing} changes or more are missing")))
                 }
-                (_, disk::Mark::Batch(_)) => Ok(true),
+                (_, disk::Found::Batch(_)) => Ok(true),
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Two kinds of store in one directory would share the seal.
+            if path.join("tasks.redb").exists() {
+                return Err(damaged(
+                    path,
+                    "it holds the tasks of a redb store",
+                    "give the store a directory of its own",
+                ));
+            }
             if seal.is_some() || has_remains(path)? {
-                return Err(damaged(path, "the file `db` is missing", RESTORE));
+                return Err(unreadable(path, "the file `db` is missing"));
             }
             Ok(false)
         }
         Err(error) => Err(io_error(path, "open", error)),
-    }
-}
-
-/// Writes the seal. `batch` must be on disk.
-pub(super) fn write_seal(path: &Path, seal: Seal) -> Result<(), StoreError> {
-    let text = serde_json::to_vec(&seal).map_err(|error| StoreError::unavailable(error.to_string()))?;
-    let aside = path.join(format!("{SEAL}.new"));
-    let written = fs::write(&aside, text).and_then(|()| fs::rename(&aside, path.join(SEAL)));
-    written.map_err(|error| io_error(path, "write to", error))
-}
-
-/// Makes sure that the data is on the device and not only with the operating system.
-pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
-    File::open(path.join(DATA))
-        .and_then(|file| file.sync_all())
-        .map_err(|error| io_error(path, "sync", error))
-}
-
-pub(super) fn place(path: &Path) -> String {
-    path.display().to_string()
-}
-
-pub(super) fn damaged(path: &Path, reason: &str, advice: &str) -> StoreError {
-    StoreError::Damaged { place: place(path), reason: reason.to_owned(), advice: advice.to_owned() }
-}
-
-/// `reason` is what was found; the advice is to restore.
-pub(super) fn unreadable(path: &Path, reason: &str) -> StoreError {
-    damaged(path, reason, RESTORE)
-}
-
-pub(super) fn io_error(path: &Path, deed: &str, error: io::Error) -> StoreError {
-    StoreError::Unavailable {
-        reason: format!("cannot {deed} {}: {error}", path.display()),
-        source: Some(Arc::new(error)),
     }
 }
 
@@ -109,31 +69,6 @@ fn rename(error: StoreError, path: &Path) -> StoreError {
         }
         other => other,
     }
-}
-
-fn read_seal(path: &Path) -> Result<Option<Seal>, StoreError> {
-    let bytes = match fs::read(path.join(SEAL)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error(path, "read", error)),
-    };
-    let seal: Seal = serde_json::from_slice(&bytes).map_err(|error| {
-        damaged(
-            path,
-            &format!("`{SEAL}` does not decode: {error}"),
-            "put the file back from a backup, or remove it to go without its protection against lost data",
-        )
-    })?;
-    known_format(path, seal.format)?;
-    Ok(Some(seal))
-}
-
-pub(super) fn known_format(path: &Path, format: u32) -> Result<(), StoreError> {
-    if format <= disk::FORMAT {
-        return Ok(());
-    }
-    let reason = format!("it has format {format}, and this version reads up to {}", disk::FORMAT);
-    Err(damaged(path, &reason, "open it with the version of callboard that wrote it"))
 }
 
 /// Whether sled was at home here.

@@ -1,37 +1,110 @@
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec};
-use serde::{Deserialize, Serialize};
 
-use super::{check, keys};
+use super::check;
 use crate::store::StoreError;
-use crate::store::envelope::{Kind, decode, encode};
+use crate::store::engine::{
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, create_dir, io_error, place, sync_dir, unreadable,
+};
 
-/// The layout of [`keys`] and the formats of the records.
-pub(super) const FORMAT: u32 = 1;
-
-/// So many batches are written before the seal is renewed, which costs a sync of the file.
+/// So many batches are written before the seal is renewed.
 const SEAL_EVERY: u64 = 256;
+/// So many changes are handed to sled at once at most, but for the last batch among them.
+const PENDING: usize = 10_000;
+/// Where sled puts what is too large for its log.
+const BLOBS: &str = "blobs";
 
-/// sled, and the one place where something is written to it.
-#[derive(Debug)]
-pub(super) struct Disk {
-    db: Db,
-    path: PathBuf,
-    batch: u64,
+/// A directory for sled.
+#[derive(Debug, Clone)]
+pub(super) struct SledPlace {
+    pub path: PathBuf,
+    /// In bytes.
+    pub cache: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct MarkRecord {
-    format: u32,
+impl Place for SledPlace {
+    type Disk = SledDisk;
+
+    fn open(&self) -> Result<SledDisk, StoreError> {
+        let path = &self.path;
+        create_dir(path)?;
+        let known = check::examine(path, self.cache)?;
+        let db = try_open(path, self.cache)?;
+        let batch = match mark(&db)? {
+            Found::Batch(batch) => batch,
+            _ if known => return Err(unreadable(path, "its data was lost while it was opened")),
+            _ => 0,
+        };
+        // Some systems sync only files that may be written to.
+        let file = OpenOptions::new().read(true).write(true).open(path.join(check::DATA));
+        let file = file.map_err(|error| io_error(path, "open", error))?;
+        let mut disk = SledDisk {
+            db,
+            file,
+            path: path.clone(),
+            pending: RefCell::default(),
+            batch,
+            sealed: batch,
+            synced_blobs: HashSet::new(),
+            _released: Released(path.join(check::DATA)),
+        };
+        if !known {
+            disk.apply(vec![(MARK.to_vec(), Some(Mark::encoded(1)?))])?;
+            disk.seal()?;
+        }
+        // sled makes files, and nobody else makes sure of their names.
+        sync_dir(path).map_err(|error| io_error(path, "sync", error))?;
+        Ok(disk)
+    }
+}
+
+/// sled, made to keep its word.
+#[derive(Debug)]
+pub(super) struct SledDisk {
+    db: Db,
+    /// sled's data file once more: sled itself never syncs it when it is asked to.
+    file: File,
+    path: PathBuf,
+    /// What is applied and not handed to sled yet: one batch of sled costs as much as dozens of
+    /// changes in it.
+    pending: RefCell<Changes>,
+    /// The latest batch.
     batch: u64,
+    /// The batch that the seal knows of.
+    sealed: u64,
+    synced_blobs: HashSet<OsString>,
+    /// Dropped after the database.
+    _released: Released,
+}
+
+/// Its drop ends when the files are free: threads of sled hold them for a moment after the
+/// database was dropped.
+#[derive(Debug)]
+struct Released(PathBuf);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            match File::open(&self.0).map(|file| file.try_lock()) {
+                Ok(Err(TryLockError::WouldBlock)) => std::thread::sleep(Duration::from_millis(1)),
+                _ => return,
+            }
+        }
+    }
 }
 
 /// What a database says of itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Found {
     /// It is empty.
     Nothing,
     /// Ours, with this batch as the latest.
@@ -40,66 +113,104 @@ pub(super) enum Mark {
     Foreign,
 }
 
-impl Disk {
-    /// Opens the directory, or makes it. `cache` is in bytes.
-    pub(super) fn open(path: &Path, cache: u64) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(|error| check::io_error(path, "create", error))?;
-        let known = check::examine(path, cache)?;
-        let db = try_open(path, cache)?;
-        let batch = match mark(&db)? {
-            Mark::Batch(batch) => batch,
-            _ if known => return Err(check::unreadable(path, "its data was lost while it was opened")),
-            _ => 0,
-        };
-        let mut disk = Self { db, path: path.to_owned(), batch };
-        if !known {
-            disk.write(Batch::default())?;
-            disk.seal()?;
+impl Disk for SledDisk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.hand_over()?;
+        let value = self.db.get(key).map_err(|error| failure(&self.path, error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.hand_over()?;
+        let mut entries = self.db.scan_prefix(prefix);
+        while let Some(entry) = match order {
+            Order::Ascending => entries.next(),
+            Order::Descending => entries.next_back(),
+        } {
+            let (key, value) = entry.map_err(|error| failure(&self.path, error))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
         }
-        Ok(disk)
+        Ok(())
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
+        self.batch += 1;
+        let pending = self.pending.get_mut();
+        pending.extend(changes);
+        if pending.len() < PENDING { Ok(()) } else { self.hand_over() }
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        self.db.get(key).map_err(|error| failure(&self.path, error))
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.write_out()?;
+        if self.batch - self.sealed >= SEAL_EVERY { self.seal() } else { Ok(()) }
     }
 
-    /// Everything under a prefix, in order of the keys; backwards with `.rev()`.
-    pub(super) fn scan(
-        &self,
-        prefix: &[u8],
-    ) -> impl DoubleEndedIterator<Item = Result<(IVec, IVec), StoreError>> + '_ {
-        self.db.scan_prefix(prefix).map(|entry| entry.map_err(|error| failure(&self.path, error)))
-    }
-
-    /// Writes a batch, wholly or not at all, and returns when it would survive the death of this
-    /// process: what is acknowledged has been through here.
-    ///
-    /// After an error nobody knows what was written: close the disk and open it again.
-    pub(super) fn write(&mut self, mut batch: Batch) -> Result<(), StoreError> {
-        let number = self.batch + 1;
-        let mark = encode(Kind::Mark, &MarkRecord { format: FORMAT, batch: number });
-        batch.insert(keys::MARK, mark.map_err(StoreError::unavailable)?);
-        self.db
-            .apply_batch(batch)
-            .and_then(|()| self.db.flush())
-            .map_err(|error| failure(&self.path, error))?;
-        self.batch = number;
-        if number.is_multiple_of(SEAL_EVERY) { self.seal() } else { Ok(()) }
-    }
-
-    fn seal(&self) -> Result<(), StoreError> {
-        check::sync(&self.path)?;
-        check::write_seal(&self.path, check::Seal { format: FORMAT, batch: self.batch })
-    }
-
-    /// Writes out everything and lets go of the files.
-    pub(super) fn close(self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| failure(&self.path, error))?;
+    fn close(mut self) -> Result<(), StoreError> {
         self.seal()
+    }
+}
+
+impl SledDisk {
+    /// Gives sled what is pending, as one batch with the number of the latest in it.
+    fn hand_over(&self) -> Result<(), StoreError> {
+        let pending = self.pending.take();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        for (key, value) in pending {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(MARK, IVec::from(Mark::encoded(self.batch)?));
+        self.db.apply_batch(batch).map_err(|error| failure(&self.path, error))
+    }
+
+    /// sled's `flush` hands its log over to the system, and stops there (on Linux it starts the
+    /// writing of the pages, and waits neither for the device nor for the file's length).
+    fn write_out(&mut self) -> Result<(), StoreError> {
+        self.hand_over()?;
+        self.db.flush().map_err(|error| failure(&self.path, error))?;
+        self.sync_blobs().map_err(|error| io_error(&self.path.join(BLOBS), "sync", error))?;
+        self.file.sync_all().map_err(|error| io_error(&self.path, "sync", error))
+    }
+
+    /// What does not fit sled's log is in files of its own, which the log names. sled writes each
+    /// once and never syncs it. No row is that large, but sixteen neighbours can be.
+    fn sync_blobs(&mut self) -> io::Result<()> {
+        let blobs = self.path.join(BLOBS);
+        let entries = match fs::read_dir(&blobs) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (mut present, mut news) = (HashSet::new(), false);
+        for entry in entries {
+            let name = entry?.file_name();
+            if !self.synced_blobs.contains(&name) {
+                match OpenOptions::new().read(true).write(true).open(blobs.join(&name)) {
+                    Ok(file) => file.sync_all()?,
+                    // sled removes those that it needs no more.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+                news = true;
+            }
+            present.insert(name);
+        }
+        self.synced_blobs = present;
+        if news { sync_dir(&blobs) } else { Ok(()) }
+    }
+
+    fn seal(&mut self) -> Result<(), StoreError> {
+        self.write_out()?;
+        Seal::write(&self.path, self.batch)?;
+        self.sealed = self.batch;
+        Ok(())
     }
 }
 
@@ -109,38 +220,32 @@ pub(super) fn try_open(path: &Path, cache: u64) -> Result<Db, StoreError> {
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(error)) => Err(failure(path, error)),
-        Err(_) => Err(check::unreadable(path, "sled panicked while it opened the files")),
+        Err(_) => Err(unreadable(path, "sled panicked while it opened the files")),
     }
 }
 
-pub(super) fn mark(db: &Db) -> Result<Mark, StoreError> {
+pub(super) fn mark(db: &Db) -> Result<Found, StoreError> {
     let path = Path::new("the store");
-    let look = || -> Result<Mark, StoreError> {
-        match db.get(keys::MARK).map_err(|error| failure(path, error))? {
-            Some(bytes) => {
-                let mark: MarkRecord = decode(Kind::Mark, &bytes).map_err(|reason| {
-                    check::unreadable(path, &format!("its mark cannot be read: {reason}"))
-                })?;
-                check::known_format(path, mark.format)?;
-                Ok(Mark::Batch(mark.batch))
-            }
-            None if db.is_empty() && db.tree_names().len() <= 1 => Ok(Mark::Nothing),
-            None => Ok(Mark::Foreign),
+    let look = || -> Result<Found, StoreError> {
+        match db.get(MARK).map_err(|error| failure(path, error))? {
+            Some(bytes) => Ok(Found::Batch(Mark::decoded(path, &bytes)?.batch)),
+            None if db.is_empty() && db.tree_names().len() <= 1 => Ok(Found::Nothing),
+            None => Ok(Found::Foreign),
         }
     };
     catch_unwind(AssertUnwindSafe(look))
-        .unwrap_or_else(|_| Err(check::unreadable(path, "sled panicked while it read the files")))
+        .unwrap_or_else(|_| Err(unreadable(path, "sled panicked while it read the files")))
 }
 
 fn failure(path: &Path, error: ::sled::Error) -> StoreError {
     use ::sled::Error;
     match error {
-        Error::Corruption { .. } => check::unreadable(path, "sled found corrupt data"),
+        Error::Corruption { .. } => unreadable(path, "sled found corrupt data"),
         Error::Io(error) if error.to_string().contains("could not acquire lock") => {
-            StoreError::InUse { place: check::place(path) }
+            StoreError::InUse { place: place(path) }
         }
         // A damaged configuration file, and anything else that is not about the disk.
-        Error::Unsupported(reason) => check::unreadable(path, &format!("sled does not support it: {reason}")),
+        Error::Unsupported(reason) => unreadable(path, &format!("sled does not support it: {reason}")),
         error => StoreError::Unavailable {
             reason: format!("sled in {}: {error}", path.display()),
             source: Some(Arc::new(error)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
-use callboard::store::{ROW_LIMIT, SledStore, StoreAddr, StoreError, StoreSource};
+use callboard::store::{Durability, ROW_LIMIT, SledStore, StoreAddr, StoreError, StoreSource};
 use callboard::task::{Outcome, OwnerId, RunEnd, RunId, RunRecord, Source, StoredTask, TaskId, TaskState};
 use futures::channel::oneshot;
 
@@ -20,7 +20,7 @@ impl Running {
         Self::open_with(SledStore::open(path)?).await
     }
 
-    async fn open_with(mut source: SledStore) -> Result<(Self, Opened), StoreError> {
+    pub(super) async fn open_with(mut source: impl StoreSource) -> Result<(Self, Opened), StoreError> {
         let (keep, ended) = oneshot::channel::<()>();
         let store = source.start(Box::new(keep));
         match store.open(Open { owner: OwnerId(1), now: start() }).await {
@@ -72,7 +72,7 @@ pub(super) fn run(task: &str, serial: u64) -> RunRecord {
 }
 
 /// All files under a directory with their bytes.
-fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
@@ -471,5 +471,51 @@ fn the_history_of_removed_tasks_is_bounded() {
         assert_eq!(kept("00000").await, 1, "it was added again");
         assert_eq!((kept("00001").await, kept("00009").await, kept("00010").await), (0, 0, 1));
         assert_eq!(kept("00109").await, 1);
+    });
+}
+
+/// sled keeps what is too large for its log in files of their own. No row is, but neighbours
+/// together are: they are written and found like others.
+#[test]
+fn large_neighbours_are_there_after_a_restart() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let large = |index: usize| {
+            let mut task = sample(&format!("{index:02}"), start());
+            let spec = (*task.spec).clone();
+            task.spec =
+                callboard::task::TaskSpec { args: "x".repeat(ROW_LIMIT - 2000).into(), ..spec }.into();
+            task
+        };
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        for index in 0..40 {
+            store.0.put(Put { task: large(index), expect: Expect::Absent }).await.unwrap();
+        }
+        assert!(fs::read_dir(base.path().join("blobs")).unwrap().count() > 0, "what this test is about");
+        store.stop().await;
+        let (store, opened) = Running::open(base.path()).await.unwrap();
+        assert_eq!(opened.unreadable, []);
+        for index in 0..40 {
+            let task = large(index);
+            let found = store.0.get(Get { id: task.spec.id.clone() }).await.unwrap();
+            assert_eq!(found, Some(task));
+        }
+    });
+}
+
+#[test]
+fn a_relaxed_store_keeps_what_it_was_closed_with() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let hour = Durability::Interval(std::time::Duration::from_secs(3600));
+        let source = SledStore::open(base.path()).unwrap().durability(hour);
+        let (store, _) = Running::open_with(source).await.unwrap();
+        for index in 0..300 {
+            store.put(&format!("{index:03}")).await;
+        }
+        store.0.close(Close).await.unwrap();
+        store.stop().await;
+        let (store, _) = Running::open(base.path()).await.unwrap();
+        assert_eq!(store.ids().await.len(), 300);
     });
 }

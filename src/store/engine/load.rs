@@ -1,16 +1,15 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use super::disk::Disk;
-use super::{check, keys};
+use super::{Disk, Order, keys};
 use crate::store::envelope::{Kind, decode};
 use crate::store::message::Unreadable;
 use crate::store::{MemoryBackend, StoreError};
 use crate::task::{RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 
-/// What a directory holds.
+/// What a disk holds.
 #[derive(Default)]
 pub(super) struct Loaded {
     pub tasks: MemoryBackend,
@@ -25,62 +24,56 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub(super) fn from_disk(disk: &Disk) -> Result<Self, StoreError> {
-        let load = || -> Result<Self, StoreError> {
-            let mut loaded = Self::default();
-            loaded.load_tasks(disk)?;
-            loaded.find_orphans(disk)?;
-            loaded.load_open_runs(disk)?;
-            loaded.load_gone(disk)?;
-            Ok(loaded)
-        };
-        catch_unwind(AssertUnwindSafe(load))
-            .unwrap_or_else(|_| Err(check::unreadable(disk.path(), "sled panicked while it read the files")))
+    /// Reads everything but the run records that have ended. Everything must be synced.
+    pub(super) fn from_disk<D: Disk>(disk: &D) -> Result<Self, StoreError> {
+        let mut loaded = Self::default();
+        loaded.load_tasks(disk)?;
+        loaded.find_orphans(disk)?;
+        loaded.load_open_runs(disk)?;
+        loaded.load_gone(disk)?;
+        Ok(loaded)
     }
 
-    fn load_tasks(&mut self, disk: &Disk) -> Result<(), StoreError> {
-        for entry in disk.scan(keys::SPEC) {
-            let (key, spec) = entry?;
-            let id = match keys::id_of(&key) {
+    fn load_tasks<D: Disk>(&mut self, disk: &D) -> Result<(), StoreError> {
+        each(disk, keys::SPEC, |key, spec| {
+            let id = match keys::id_of(key) {
                 Ok(id) => id,
                 Err(text) => {
                     let reason = "its id is not one that a task can have".to_owned();
                     self.unreadable.push(Unreadable { id: text, reason });
-                    continue;
+                    return Ok(());
                 }
             };
             let state = disk.get(&keys::state(&id))?;
-            match read_task(&id, &spec, state.as_deref()) {
+            match read_task(&id, spec, state.as_deref()) {
                 Ok(task) => self.tasks.insert(task)?,
                 Err(reason) => self.unreadable.push(Unreadable { id: id.into(), reason }),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    fn find_orphans(&mut self, disk: &Disk) -> Result<(), StoreError> {
+    fn find_orphans<D: Disk>(&mut self, disk: &D) -> Result<(), StoreError> {
         let mut reported: FxHashSet<_> = self.unreadable.iter().map(|u| u.id.clone()).collect();
-        for entry in disk.scan(keys::STATE) {
-            let (key, _) = entry?;
-            let known = keys::id_of(&key).map(|id| (self.tasks.find(&id).is_some(), id));
+        each(disk, keys::STATE, |key, _| {
+            let known = keys::id_of(key).map(|id| (self.tasks.find(&id).is_some(), id));
             let id = match known {
-                Ok((true, _)) => continue,
+                Ok((true, _)) => return Ok(()),
                 Ok((false, id)) => id.into(),
                 Err(text) => text,
             };
             if reported.insert(id.clone()) {
                 self.unreadable.push(Unreadable { id, reason: "its spec is missing".to_owned() });
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    fn load_open_runs(&mut self, disk: &Disk) -> Result<(), StoreError> {
-        for entry in disk.scan(keys::OPEN_RUN) {
-            let (key, task) = entry?;
-            let named = std::str::from_utf8(&task).ok().and_then(|text| TaskId::new(text).ok());
-            let (Some(run), Some(task)) = (keys::run_of(&key), named) else { continue };
-            let Some(bytes) = disk.get(&keys::run(&task, run))? else { continue };
+    fn load_open_runs<D: Disk>(&mut self, disk: &D) -> Result<(), StoreError> {
+        each(disk, keys::OPEN_RUN, |key, task| {
+            let named = std::str::from_utf8(task).ok().and_then(|text| TaskId::new(text).ok());
+            let (Some(run), Some(task)) = (keys::run_of(key), named) else { return Ok(()) };
+            let Some(bytes) = disk.get(&keys::run(&task, run))? else { return Ok(()) };
             match decode::<RunRecord>(Kind::Run, &bytes) {
                 Ok(record) => self.open_runs.push(record),
                 Err(reason) => {
@@ -88,20 +81,33 @@ impl Loaded {
                     self.unreadable_runs.push(Unreadable { id: task.into(), reason });
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    fn load_gone(&mut self, disk: &Disk) -> Result<(), StoreError> {
-        for entry in disk.scan(keys::GONE) {
-            let (key, task) = entry?;
-            let named = std::str::from_utf8(&task).ok().and_then(|text| TaskId::new(text).ok());
-            if let (Some(number), Some(task)) = (keys::number_of(&key), named) {
+    fn load_gone<D: Disk>(&mut self, disk: &D) -> Result<(), StoreError> {
+        each(disk, keys::GONE, |key, task| {
+            let named = std::str::from_utf8(task).ok().and_then(|text| TaskId::new(text).ok());
+            if let (Some(number), Some(task)) = (keys::number_of(key), named) {
                 self.gone.push((number, task));
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
+}
+
+/// Shows `visit` everything under a prefix, until it fails.
+fn each<D: Disk>(
+    disk: &D,
+    prefix: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut failure = Ok(());
+    disk.scan(prefix, Order::Ascending, &mut |key, value| -> ControlFlow<()> {
+        failure = visit(key, value);
+        if failure.is_ok() { Continue(()) } else { Break(()) }
+    })?;
+    failure
 }
 
 fn read_task(id: &TaskId, spec: &[u8], state: Option<&[u8]>) -> Result<StoredTask, String> {

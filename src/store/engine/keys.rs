@@ -1,4 +1,4 @@
-//! The layout: everything lies in one tree, so that one batch is one atomic write.
+//! The layout: everything lies in one table, so that one batch is one atomic write.
 //!
 //! ```text
 //! s <id>                      → spec
@@ -19,7 +19,7 @@ pub(super) const SPEC: &[u8] = b"s";
 pub(super) const STATE: &[u8] = b"t";
 pub(super) const OPEN_RUN: &[u8] = b"o";
 pub(super) const GONE: &[u8] = b"g";
-pub(super) const MARK: &[u8] = b"m";
+pub(in crate::store) const MARK: &[u8] = b"m";
 
 const NUMBER: usize = size_of::<u64>();
 

@@ -1,23 +1,19 @@
 use std::collections::VecDeque;
+use std::ops::ControlFlow::{Break, Continue};
 
-use ::sled::Batch;
 use rustc_hash::FxHashMap;
 
-use super::disk::Disk;
-use super::{ROW_LIMIT, keys};
+use super::{Batch, Disk, Order, ROW_LIMIT, keys};
 use crate::store::StoreError;
 use crate::store::envelope::{Kind, decode, encode};
 use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
 
-/// The run records: written at the start of a run, completed at its end, bounded in number.
+/// The run records: written at the start of a run, completed at its end. The actor's part, which
+/// never looks at the disk.
 #[derive(Default)]
 pub(super) struct History {
-    /// How many records of a task are kept.
-    limit: usize,
     /// The records without an end.
     open: FxHashMap<RunId, RunRecord>,
-    /// How many records a task has, once that was counted.
-    counts: FxHashMap<TaskId, usize>,
     /// How many removed tasks keep their records.
     gone_limit: usize,
     /// Removed tasks whose records are still there, oldest first, by the number in their key.
@@ -26,10 +22,21 @@ pub(super) struct History {
     latest_gone: FxHashMap<TaskId, u64>,
 }
 
+/// Work on the records of a task that takes a look at the disk.
+#[derive(Debug)]
+pub(in crate::store) enum Chore {
+    /// It gets so many more.
+    Grows(TaskId, usize),
+    /// It was removed, and keeps its records for a while.
+    Leaves(TaskId),
+    /// It was removed long ago: its records go.
+    Forgotten(TaskId),
+}
+
 impl History {
-    pub(super) fn new(limit: usize, gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
-        Self { limit, gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+        Self { gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
     }
 
     /// Takes charge of a run that was begun before.
@@ -40,7 +47,6 @@ impl History {
     /// Writes the records of runs that begin (or that ended without one).
     pub(super) fn begin(
         &mut self,
-        disk: &Disk,
         batch: &mut Batch,
         task: &TaskId,
         runs: Vec<RunRecord>,
@@ -48,11 +54,11 @@ impl History {
         if runs.is_empty() {
             return Ok(());
         }
-        self.bound(disk, batch, task, runs.len())?;
+        batch.chores.push(Chore::Grows(task.clone(), runs.len()));
         for record in runs {
             batch.insert(keys::run(task, record.id), encoded(&record)?);
             if record.end.is_none() {
-                batch.insert(keys::open_run(record.id), task.as_str().as_bytes());
+                batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
                 self.open.insert(record.id, record);
             }
         }
@@ -73,31 +79,11 @@ impl History {
         Ok(Some(record))
     }
 
-    /// The latest records of a task, newest first.
-    pub(super) fn latest(
-        &self,
-        disk: &Disk,
-        task: &TaskId,
-        limit: usize,
-    ) -> Result<Vec<RunRecord>, StoreError> {
-        let readable = disk.scan(&keys::runs(task)).rev().filter_map(|entry| match entry {
-            Ok((_, bytes)) => decode(Kind::Run, &bytes).ok().map(Ok),
-            Err(error) => Some(Err(error)),
-        });
-        readable.take(limit).collect()
-    }
-
     /// Notes that a task was removed: its records stay for a while.
-    pub(super) fn leave(
-        &mut self,
-        disk: &Disk,
-        batch: &mut Batch,
-        task: TaskId,
-        exists: impl Fn(&TaskId) -> bool,
-    ) -> Result<(), StoreError> {
+    pub(super) fn leave(&mut self, batch: &mut Batch, task: TaskId, exists: impl Fn(&TaskId) -> bool) {
         let number = self.gone.back().map_or(0, |(number, _)| number + 1);
-        batch.insert(keys::gone(number), task.as_str().as_bytes());
-        self.counts.remove(&task);
+        batch.insert(keys::gone(number), task.as_str().as_bytes().to_vec());
+        batch.chores.push(Chore::Leaves(task.clone()));
         self.latest_gone.insert(task.clone(), number);
         self.gone.push_back((number, task));
         while self.gone.len() > self.gone_limit {
@@ -106,8 +92,37 @@ impl History {
             if self.latest_gone.get(&task) == Some(&number) {
                 self.latest_gone.remove(&task);
                 if !exists(&task) {
-                    self.drop_oldest(disk, batch, &task, usize::MAX)?;
+                    batch.chores.push(Chore::Forgotten(task));
                 }
+            }
+        }
+    }
+}
+
+/// Bounds the number of run records: the part of the thread that has the disk.
+pub(super) struct Upkeep {
+    /// How many records of a task are kept.
+    limit: usize,
+    /// How many records a task has, once that was counted.
+    counts: FxHashMap<TaskId, usize>,
+}
+
+impl Upkeep {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, counts: FxHashMap::default() }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.counts.clear();
+    }
+
+    /// Does the chores of a batch that is about to be applied: what goes is added to its changes.
+    pub(super) fn complete<D: Disk>(&mut self, disk: &D, batch: &mut Batch) -> Result<(), StoreError> {
+        for chore in std::mem::take(&mut batch.chores) {
+            match chore {
+                Chore::Grows(task, more) => self.bound(disk, batch, task, more)?,
+                Chore::Leaves(task) => drop(self.counts.remove(&task)),
+                Chore::Forgotten(task) => drop(drop_oldest(disk, batch, &task, usize::MAX)?),
             }
         }
         Ok(())
@@ -115,48 +130,65 @@ impl History {
 
     /// Makes room for `more` records of a task. Some may be too many for a while, so that not every
     /// run costs a look at the whole history.
-    fn bound(
+    fn bound<D: Disk>(
         &mut self,
-        disk: &Disk,
+        disk: &D,
         batch: &mut Batch,
-        task: &TaskId,
+        task: TaskId,
         more: usize,
     ) -> Result<(), StoreError> {
-        let count = match self.counts.get(task) {
+        let count = match self.counts.get(&task) {
             Some(count) => *count,
-            None => disk.scan(&keys::runs(task)).count(),
+            None => {
+                let mut count = 0;
+                disk.scan(&keys::runs(&task), Order::Ascending, &mut |_, _| {
+                    count += 1;
+                    Continue(())
+                })?;
+                count
+            }
         };
         let mut wanted = count + more;
         if wanted > self.limit + self.limit / 4 {
-            wanted -= self.drop_oldest(disk, batch, task, wanted - self.limit)?;
+            wanted -= drop_oldest(disk, batch, &task, wanted - self.limit)?;
         }
-        self.counts.insert(task.clone(), wanted);
+        self.counts.insert(task, wanted);
         Ok(())
     }
+}
 
-    /// Removes up to `excess` records that have ended and can be read.
-    fn drop_oldest(
-        &self,
-        disk: &Disk,
-        batch: &mut Batch,
-        task: &TaskId,
-        excess: usize,
-    ) -> Result<usize, StoreError> {
-        let mut dropped = 0;
-        for entry in disk.scan(&keys::runs(task)) {
-            if dropped == excess {
-                break;
-            }
-            let (key, bytes) = entry?;
-            let ended = decode::<RunRecord>(Kind::Run, &bytes)
-                .is_ok_and(|record| !self.open.contains_key(&record.id));
-            if ended {
-                batch.remove(key);
-                dropped += 1;
-            }
+/// Removes up to `excess` records that have ended and can be read.
+fn drop_oldest<D: Disk>(
+    disk: &D,
+    batch: &mut Batch,
+    task: &TaskId,
+    excess: usize,
+) -> Result<usize, StoreError> {
+    let mut dropped = 0;
+    disk.scan(&keys::runs(task), Order::Ascending, &mut |key, bytes| {
+        if dropped == excess {
+            return Break(());
         }
-        Ok(dropped)
-    }
+        if decode::<RunRecord>(Kind::Run, bytes).is_ok_and(|record| record.end.is_some()) {
+            batch.remove(key.to_vec());
+            dropped += 1;
+        }
+        Continue(())
+    })?;
+    Ok(dropped)
+}
+
+/// The latest readable records of a task, newest first.
+pub(super) fn latest<D: Disk>(disk: &D, task: &TaskId, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+    let mut records = Vec::new();
+    disk.scan(&keys::runs(task), Order::Descending, &mut |_, bytes| {
+        if records.len() == limit {
+            return Break(());
+        }
+        records.extend(decode::<RunRecord>(Kind::Run, bytes));
+        Continue(())
+    })?;
+    Ok(records)
 }
 
 fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {

@@ -1,0 +1,326 @@
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use rustc_hash::FxHashMap;
+
+use super::history::History;
+use super::writer::Writer;
+use super::{Batch, Place, ROW_LIMIT, Rules, keys};
+use crate::store::envelope::{Kind, decode, encode};
+use crate::store::message::*;
+use crate::store::{Backend, Capabilities, MemoryBackend, Reply, StoreError};
+use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId, TaskSpec};
+
+/// A store that answers from memory and writes through to the disk at `P`.
+pub(in crate::store) struct Engine<P: Place> {
+    place: P,
+    rules: Rules,
+    /// `None` before it is opened and after a failure.
+    writer: Option<Writer>,
+    tasks: MemoryBackend,
+    unreadable: FxHashMap<String, String>,
+    history: History,
+}
+
+impl<P: Place> Engine<P> {
+    pub(in crate::store) fn new(place: P, rules: Rules) -> Self {
+        Self {
+            place,
+            rules,
+            writer: None,
+            tasks: MemoryBackend::default(),
+            unreadable: FxHashMap::default(),
+            history: History::default(),
+        }
+    }
+
+    /// The writer, if memory is true.
+    fn writer(&mut self) -> Result<&mut Writer, StoreError> {
+        let working = match &self.writer {
+            Some(writer) => writer.check(),
+            None => return Err(StoreError::unavailable("it is not open")),
+        };
+        if working.is_err() {
+            self.tasks = MemoryBackend::default();
+            self.history = History::default();
+        }
+        working?;
+        self.writer.as_mut().ok_or_else(|| StoreError::unavailable("it is not open"))
+    }
+
+    /// A record that cannot be read is not written over.
+    fn check_readable(&self, id: &TaskId) -> Result<(), StoreError> {
+        match self.unreadable.get(id.as_str()) {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Damaged {
+                place: format!("the record of task `{id}`"),
+                reason: reason.clone(),
+                advice: "use another id, or a version of callboard that can read it".to_owned(),
+            }),
+        }
+    }
+
+    /// Writes `batch`, after memory has changed already, and answers when that is durable.
+    fn write<T: 'static>(&mut self, batch: Batch, answer: T) -> Reply<T> {
+        match self.writer() {
+            Ok(writer) => {
+                let written = writer.write(batch);
+                Reply::later(async move { written.await.map(|()| answer) })
+            }
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    /// Answers when everything that memory knows by now is durable. What is told after that was
+    /// never only a wish.
+    fn settled<T: 'static>(&mut self, answer: Result<T, StoreError>) -> Reply<T> {
+        match self.writer() {
+            Ok(writer) if writer.is_even() => Reply::Now(answer),
+            Ok(writer) => {
+                let written = writer.write(Batch::default());
+                Reply::later(async move { written.await.and(answer) })
+            }
+            Err(down) => Reply::Now(answer.and(Err(down))),
+        }
+    }
+
+    /// What a change comes to that was refused, or whose batch was not made.
+    fn reply<T: 'static>(&mut self, made: Result<(Batch, T), StoreError>) -> Reply<T> {
+        match made {
+            Ok((batch, answer)) => self.write(batch, answer),
+            Err(error) => self.settled(Err(error)),
+        }
+    }
+
+    fn open_now(&mut self, Open { owner, now }: Open) -> Result<(Batch, Opened), StoreError> {
+        let reloaded = match &self.writer {
+            Some(writer) if writer.check().is_ok() => writer.load(),
+            _ => {
+                // What is left of a failed one lets go of its files first.
+                self.writer = None;
+                let (writer, loaded) = Writer::open(&self.place, &self.rules)?;
+                self.writer = Some(writer);
+                Ok(loaded)
+            }
+        };
+        let loaded = reloaded.inspect_err(|_| self.writer = None)?;
+        self.tasks = loaded.tasks;
+        self.unreadable = loaded.unreadable.iter().map(|u| (u.id.clone(), u.reason.clone())).collect();
+        let mut unreadable = loaded.unreadable;
+        unreadable.extend(loaded.unreadable_runs);
+        unreadable.sort_by(|a, b| a.id.cmp(&b.id));
+        self.history = History::new(self.rules.removed, loaded.gone);
+        let (mut batch, mut interrupted) = (Batch::default(), Vec::new());
+        for record in loaded.open_runs {
+            let run = record.id;
+            self.history.resume(record);
+            if run.owner != owner {
+                let reason = "the scheduler that started it ended before the run did".to_owned();
+                let end = RunEnd::unstarted(Outcome::Interrupted { reason }, now);
+                interrupted.extend(self.history.end(&mut batch, run, end)?);
+            }
+        }
+        let next_due = self.tasks.first_due();
+        Ok((batch, Opened { capabilities: self.capabilities(), interrupted, unreadable, next_due }))
+    }
+
+    fn put_now(&mut self, request: Put) -> Result<(Batch, ()), StoreError> {
+        self.writer()?;
+        let (id, spec) = (request.task.spec.id.clone(), request.task.spec.clone());
+        self.check_readable(&id)?;
+        let state = encode(Kind::State, &request.task.state)
+            .map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
+        let there = self.tasks.get_now(&id);
+        let mut batch = Batch::default();
+        // Pausing a task does not write its arguments again.
+        if there.is_none_or(|there| !Arc::ptr_eq(&there.spec, &spec)) {
+            batch.insert(keys::spec(&id), encoded_spec(&request.task)?);
+        }
+        self.tasks.put_now(request)?;
+        batch.insert(keys::state(&id), state);
+        Ok((batch, ()))
+    }
+
+    fn delete_now(&mut self, request: Delete) -> Result<(Batch, StoredTask), StoreError> {
+        self.writer()?;
+        self.check_readable(&request.id)?;
+        let task = self.tasks.delete_now(request)?;
+        let mut batch = Batch::default();
+        self.forget(&mut batch, task.spec.id.clone());
+        Ok((batch, task))
+    }
+
+    /// Removes the records of a task that is gone from memory already.
+    fn forget(&mut self, batch: &mut Batch, id: TaskId) {
+        batch.remove(keys::spec(&id));
+        batch.remove(keys::state(&id));
+        let tasks = &self.tasks;
+        self.history.leave(batch, id, |id| tasks.find(id).is_some());
+    }
+
+    fn commit_now(&mut self, mut request: Commit) -> Result<(Batch, Committed), StoreError> {
+        self.writer()?;
+        // Everything that can be refused is, before memory changes.
+        let mut writes = Vec::with_capacity(request.changes.len());
+        for change in &mut request.changes {
+            let state = match &change.then {
+                Then::State(state) => {
+                    let failed = |reason| StoreError::Unstorable { id: change.id.clone(), reason };
+                    Some(encode(Kind::State, state).map_err(failed)?)
+                }
+                Then::Remove => None,
+            };
+            writes.push((change.id.clone(), state, std::mem::take(&mut change.runs)));
+        }
+        let committed = self.tasks.commit_now(request);
+        let mut refused = committed.refused.iter().copied().peekable();
+        let mut batch = Batch::default();
+        for (index, (id, state, runs)) in writes.into_iter().enumerate() {
+            if refused.next_if_eq(&index).is_some() {
+                continue;
+            }
+            self.history.begin(&mut batch, &id, runs).inspect_err(|error| self.spoil(error))?;
+            match state {
+                Some(state) => batch.insert(keys::state(&id), state),
+                None => self.forget(&mut batch, id),
+            }
+        }
+        Ok((batch, committed))
+    }
+
+    fn finish_now(&mut self, Finish { ends }: Finish) -> Result<(Batch, ()), StoreError> {
+        self.writer()?;
+        let mut batch = Batch::default();
+        for (run, _, end) in ends {
+            self.history.end(&mut batch, run, end).inspect_err(|error| self.spoil(error))?;
+        }
+        Ok((batch, ()))
+    }
+
+    fn remove_all_now(&mut self) -> Result<(Batch, usize), StoreError> {
+        self.writer()?;
+        let ids = self.tasks.ids();
+        self.tasks = MemoryBackend::default();
+        let removed = ids.len();
+        let mut batch = Batch::default();
+        ids.into_iter().for_each(|id| self.forget(&mut batch, id));
+        Ok((batch, removed))
+    }
+
+    /// Memory has changed and the disk will not: the store is down.
+    fn spoil(&self, error: &StoreError) {
+        if let Some(writer) = &self.writer {
+            writer.spoil(error);
+        }
+    }
+
+    /// Answers from memory, at once.
+    fn recall<T>(&mut self, ask: impl FnOnce(&mut MemoryBackend) -> Reply<T>) -> Reply<T> {
+        match self.writer() {
+            Ok(_) => ask(&mut self.tasks),
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+}
+
+impl<P: Place> Backend for Engine<P> {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durable: true, closures: false, blocking: true, shared: false }
+    }
+
+    fn open(&mut self, request: Open) -> Reply<Opened> {
+        match self.open_now(request) {
+            Ok((batch, opened)) if batch.is_empty() => Reply::Now(Ok(opened)),
+            Ok((batch, opened)) => self.write(batch, opened),
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    fn put(&mut self, request: Put) -> Reply<()> {
+        let made = self.put_now(request);
+        self.reply(made)
+    }
+
+    fn delete(&mut self, request: Delete) -> Reply<StoredTask> {
+        let made = self.delete_now(request);
+        self.reply(made)
+    }
+
+    fn get(&mut self, request: Get) -> Reply<Option<StoredTask>> {
+        let found = self.check_readable(&request.id).map(|()| self.tasks.get_now(&request.id).cloned());
+        self.settled(found)
+    }
+
+    fn list(&mut self, request: List) -> Reply<Vec<StoredTask>> {
+        match self.tasks.list(request) {
+            Reply::Now(tasks) => self.settled(tasks),
+            later @ Reply::Later(_) => later,
+        }
+    }
+
+    fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
+        self.recall(|tasks| tasks.take_due(request))
+    }
+
+    fn commit(&mut self, request: Commit) -> Reply<Committed> {
+        let made = self.commit_now(request);
+        self.reply(made)
+    }
+
+    fn finish(&mut self, request: Finish) -> Reply<()> {
+        let made = self.finish_now(request);
+        self.reply(made)
+    }
+
+    fn next_due(&mut self, request: NextDue) -> Reply<Option<DateTime<Utc>>> {
+        self.recall(|tasks| tasks.next_due(request))
+    }
+
+    fn runs(&mut self, Runs { id, limit }: Runs) -> Reply<Vec<RunRecord>> {
+        match self.writer() {
+            Ok(writer) => Reply::later(writer.runs(id, limit)),
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    fn remove_all(&mut self, _: RemoveAll) -> Reply<usize> {
+        let made = self.remove_all_now();
+        self.reply(made)
+    }
+
+    fn close(&mut self, _: Close) -> Reply<()> {
+        match self.writer.take() {
+            Some(writer) => Reply::later(writer.close()),
+            None => Reply::Now(Ok(())),
+        }
+    }
+}
+
+fn encoded_spec(task: &StoredTask) -> Result<Vec<u8>, StoreError> {
+    let id = &task.spec.id;
+    if matches!(task.spec.handler, Handler::Closure(_)) {
+        let reason = "a closure cannot be written down; register the code under a name, or keep the task \
+                      in a memory store";
+        return Err(StoreError::Unstorable { id: id.clone(), reason: reason.to_owned() });
+    }
+    let unstorable = |reason| StoreError::Unstorable { id: id.clone(), reason };
+    let bytes = encode(Kind::Spec, &*task.spec).map_err(unstorable)?;
+    // Better refused now than acknowledged and unreadable after a restart.
+    decode::<TaskSpec>(Kind::Spec, &bytes)
+        .map_err(|reason| unstorable(format!("written down, it cannot be read again: {reason}")))?;
+    if bytes.len() > ROW_LIMIT {
+        return Err(StoreError::TooLarge { id: id.clone(), size: bytes.len(), limit: ROW_LIMIT });
+    }
+    Ok(bytes)
+}
+
+impl<P: Place> fmt::Debug for Engine<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("place", &self.place)
+            .field("rules", &self.rules)
+            .field("open", &self.writer.is_some())
+            .finish_non_exhaustive()
+    }
+}

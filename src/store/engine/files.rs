@@ -1,0 +1,120 @@
+//! Directories, the seal beside the data, and what errors of the system are called.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::FORMAT;
+use crate::store::StoreError;
+
+const SEAL: &str = "callboard-store.json";
+const RESTORE: &str = "stop the program, move the directory aside and put a backup in its place \
+                       (or start with an empty directory)";
+
+/// What is known of the data outside of it: a small file beside it, readable by people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store) struct Seal {
+    pub format: u32,
+    /// A batch that is known to be on disk. The data has this one or a later one.
+    pub batch: u64,
+}
+
+impl Seal {
+    /// Writes the seal of the store in the directory `path`; it is on the device when this
+    /// returns. `batch` must be there already.
+    pub(in crate::store) fn write(path: &Path, batch: u64) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(&Self { format: FORMAT, batch })
+            .map_err(|error| StoreError::unavailable(error.to_string()))?;
+        let aside = path.join(format!("{SEAL}.new"));
+        let write = || {
+            let mut file = File::create(&aside)?;
+            file.write_all(&text)?;
+            // Renamed before its content is on the device, it could be empty after a power cut.
+            file.sync_all()?;
+            fs::rename(&aside, path.join(SEAL))?;
+            sync_dir(path)
+        };
+        write().map_err(|error| io_error(path, "write to", error))
+    }
+}
+
+/// The seal of the store in the directory `path`, if there is one.
+pub(in crate::store) fn read_seal(path: &Path) -> Result<Option<Seal>, StoreError> {
+    let bytes = match fs::read(path.join(SEAL)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path, "read", error)),
+    };
+    let seal: Seal = serde_json::from_slice(&bytes).map_err(|error| {
+        damaged(
+            path,
+            &format!("`{SEAL}` does not decode: {error}"),
+            "put the file back from a backup, or remove it to go without its protection against lost data",
+        )
+    })?;
+    known_format(path, seal.format)?;
+    Ok(Some(seal))
+}
+
+/// An error unless this version reads the format.
+pub(in crate::store) fn known_format(path: &Path, format: u32) -> Result<(), StoreError> {
+    if format <= FORMAT {
+        return Ok(());
+    }
+    let reason = format!("it has format {format}, and this version reads up to {FORMAT}");
+    Err(damaged(path, &reason, "open it with the version of callboard that wrote it"))
+}
+
+/// The path of a store, unless it is something else than a directory.
+pub(in crate::store) fn check_directory(path: &Path) -> Result<PathBuf, StoreError> {
+    if path.exists() && !path.is_dir() {
+        let advice = "give the store the path of a directory";
+        return Err(damaged(path, "it is a file where a directory belongs", advice));
+    }
+    Ok(path.to_owned())
+}
+
+/// Makes a directory and those above it, so that a power cut does not take them back.
+pub(in crate::store) fn create_dir(path: &Path) -> Result<(), StoreError> {
+    let missing: Vec<_> =
+        path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
+    let create = || {
+        fs::create_dir_all(path)?;
+        // The name of a directory is in the one above it.
+        for made in missing.iter().rev() {
+            let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+            sync_dir(above.unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
+    };
+    create().map_err(|error| io_error(path, "create", error))
+}
+
+/// Makes sure that the names in a directory are on the device.
+pub(in crate::store) fn sync_dir(path: &Path) -> io::Result<()> {
+    // Elsewhere a directory cannot be opened as a file; its entries are in a journal there.
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+pub(in crate::store) fn place(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub(in crate::store) fn damaged(path: &Path, reason: &str, advice: &str) -> StoreError {
+    StoreError::Damaged { place: place(path), reason: reason.to_owned(), advice: advice.to_owned() }
+}
+
+/// `reason` is what was found; the advice is to restore.
+pub(in crate::store) fn unreadable(path: &Path, reason: &str) -> StoreError {
+    damaged(path, reason, RESTORE)
+}
+
+pub(in crate::store) fn io_error(path: &Path, deed: &str, error: io::Error) -> StoreError {
+    StoreError::Unavailable {
+        reason: format!("cannot {deed} {}: {error}", path.display()),
+        source: Some(Arc::new(error)),
+    }
+}

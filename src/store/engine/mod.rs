@@ -1,0 +1,172 @@
+//! What the embedded durable stores have in common: memory answers, a disk is written through.
+//!
+//! The tasks are in memory, where everything that is asked is looked up. Each change becomes a
+//! [`Batch`] for a thread that owns the [`Disk`]: it takes all batches that wait, applies them in
+//! order, syncs once, and then answers them all (group commit). The actor goes on meanwhile.
+//!
+//! Memory is ahead of the disk by what waits for a sync. Nobody is told so: `Get`, `List`, and
+//! refusals (`Exists`, `Changed`, …) are answered when what they are based on is durable.
+//! `TakeDue` and `NextDue` are answered at once, because nothing comes of them without a `Commit`,
+//! which waits behind all that was accepted before it.
+//!
+//! After a failure nobody knows what the disk holds, and memory is not what is stored: everything
+//! that waits fails, the disk is let go, and the store is down until it is opened again, which
+//! reads what is really there.
+
+mod backend;
+mod files;
+mod history;
+mod keys;
+mod load;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+pub(super) use backend::Engine;
+pub(super) use files::{
+    Seal, check_directory, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir,
+    unreadable,
+};
+pub(super) use history::Chore;
+pub(super) use keys::MARK;
+pub(super) use settings::embedded_store;
+
+use super::StoreError;
+use super::envelope::{Kind, decode, encode};
+
+/// The most bytes a task may take when it is written down: 64 KiB. sled keeps larger rows outside
+/// its log; and what is written at each change should be small in any store.
+pub const ROW_LIMIT: usize = 64 * 1024;
+
+/// The layout of [`keys`] and the formats of the records.
+pub(super) const FORMAT: u32 = 1;
+
+/// What a durable store means by "acknowledged", and what a crash can take.
+///
+/// ```
+/// use std::time::Duration;
+/// use callboard::store::Durability;
+///
+/// assert_eq!(Durability::default(), Durability::Fsync);
+/// let relaxed = Durability::Interval(Duration::from_millis(200));
+/// # let _ = relaxed;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Acknowledged is on the device (`fsync`): neither a killed process nor a power cut takes it
+    /// back. Changes that wait at the same time share one sync. The default.
+    #[default]
+    Fsync,
+    /// Acknowledged at once, on the device at most this much later. A killed process or a power
+    /// cut can take back what was acknowledged in that time; what is left is a state that was
+    /// there before, never half a change. Zero is a sync after each group of changes, for which
+    /// nobody waits.
+    Interval(Duration),
+}
+
+/// What the stores of this kind let be chosen.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub durability: Durability,
+    /// Run records kept a task.
+    pub history: usize,
+    /// Removed tasks that keep their run records.
+    pub removed: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { durability: Durability::default(), history: 100, removed: 10_000 }
+    }
+}
+
+/// Where a disk is, and how it is opened.
+pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
+    /// What is opened there.
+    type Disk: Disk;
+
+    /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
+    fn open(&self) -> Result<Self::Disk, StoreError>;
+}
+
+/// Ordered keys with their values on a device: what differs between the embedded stores. One
+/// thread has it; every method may block.
+pub(super) trait Disk: Sized + 'static {
+    /// One value.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shows `visit` what lies under a prefix, in the order of the keys or from the last to the
+    /// first, until it breaks. What was applied is seen, synced or not. `visit` calls
+    /// [`get`](Self::get) only when everything is synced.
+    fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Makes the changes of a batch: after a crash either all of them are there or none, and none
+    /// without those applied before.
+    fn apply(&mut self, changes: Changes) -> Result<(), StoreError>;
+
+    /// Returns when everything applied would survive a power cut.
+    fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// Lets go of the files. Everything is synced.
+    fn close(self) -> Result<(), StoreError>;
+}
+
+/// Keys with their new values, or none to remove them; a later change of a key wins.
+pub(super) type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// What [`Disk::scan`] shows keys and values to.
+pub(super) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// The order of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Ascending,
+    Descending,
+}
+
+/// What becomes of one request: changes, and what is left to whoever can see the disk.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub changes: Changes,
+    pub chores: Vec<Chore>,
+}
+
+impl Batch {
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.changes.push((key, Some(value)));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.changes.push((key, None));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.chores.is_empty()
+    }
+}
+
+/// What a store says of itself, under [`MARK`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Mark {
+    pub format: u32,
+    /// The number of the latest batch.
+    pub batch: u64,
+}
+
+impl Mark {
+    pub(super) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
+        encode(Kind::Mark, &Self { format: FORMAT, batch }).map_err(StoreError::unavailable)
+    }
+
+    /// Reads the mark of the store at `path`; one of a newer version is an error.
+    pub(super) fn decoded(path: &std::path::Path, bytes: &[u8]) -> Result<Self, StoreError> {
+        let mark: Self = decode(Kind::Mark, bytes)
+            .map_err(|reason| unreadable(path, &format!("its mark cannot be read: {reason}")))?;
+        known_format(path, mark.format)?;
+        Ok(mark)
+    }
+}

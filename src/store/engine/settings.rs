@@ -1,0 +1,61 @@
+//! What the embedded stores have in common for those who use them.
+
+/// The settings every store around an [`Engine`](super::Engine) has, and how it is started. The
+/// type has the fields `place`, `rules` and `source`.
+macro_rules! embedded_store {
+    ($store:ident) => {
+        impl $store {
+            /// The size of the database's own cache in bytes. Default: 16 MiB.
+            pub fn cache(mut self, bytes: u64) -> Self {
+                self.place.cache = bytes;
+                self
+            }
+
+            /// When a change is acknowledged. Default:
+            /// [`Durability::Fsync`](crate::store::Durability::Fsync).
+            pub fn durability(mut self, durability: $crate::store::Durability) -> Self {
+                self.rules.durability = durability;
+                self
+            }
+
+            /// How many run records of a task are kept; up to a quarter more before the oldest go.
+            /// Runs that have not ended are always kept. Default: 100.
+            pub fn history(mut self, runs: usize) -> Self {
+                self.rules.history = runs;
+                self
+            }
+
+            /// How many removed tasks keep their run records; when more are removed, the records of
+            /// those removed first go. Default: 10,000.
+            pub fn history_of_removed(mut self, tasks: usize) -> Self {
+                self.rules.removed = tasks;
+                self
+            }
+        }
+
+        impl $crate::store::StoreSource for $store {
+            fn start(&mut self, keep: $crate::store::Keep) -> $crate::store::StoreAddr {
+                let (place, rules) = (&self.place, &self.rules);
+                self.source
+                    .get_or_insert_with(|| {
+                        let (place, rules) = (place.clone(), rules.clone());
+                        $crate::store::BackendSource::new(move || {
+                            $crate::store::engine::Engine::new(place.clone(), rules.clone())
+                        })
+                    })
+                    .start(keep)
+            }
+        }
+
+        impl std::fmt::Debug for $store {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($store))
+                    .field("place", &self.place)
+                    .field("rules", &self.rules)
+                    .finish()
+            }
+        }
+    };
+}
+
+pub(in crate::store) use embedded_store;

@@ -1,0 +1,330 @@
+//! The thread that has the disk, and what is asked of it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+
+use super::history::{Upkeep, latest};
+use super::load::Loaded;
+use super::{Batch, Disk, Durability, Place, Rules};
+use crate::clock::Clock;
+use crate::store::StoreError;
+use crate::task::{RunRecord, TaskId};
+
+/// So many batches share one sync at most, lest the first of them waits for ever.
+const GROUP: usize = 4096;
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+enum Job {
+    Write { batch: Batch, done: Answer<()> },
+    Runs { id: TaskId, limit: usize, done: Answer<Vec<RunRecord>> },
+    Load { done: mpsc::Sender<Result<Loaded, StoreError>> },
+    Close { done: Answer<()> },
+}
+
+/// A thread with an open disk. Dropped, it writes what waits, and ends before the drop does.
+pub(super) struct Writer {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    accepted: u64,
+    shared: Arc<Shared>,
+}
+
+/// What the thread tells without being asked.
+#[derive(Default)]
+struct Shared {
+    /// How many batches are as durable as they were promised to be.
+    durable: AtomicU64,
+    failure: OnceLock<StoreError>,
+}
+
+impl Writer {
+    /// Opens the disk on a thread of its own and reads what is there. Waits for that.
+    pub(super) fn open<P: Place>(place: &P, rules: &Rules) -> Result<(Self, Loaded), StoreError> {
+        let (jobs, inbox) = mpsc::channel();
+        let (opened, wait) = mpsc::channel();
+        let shared = Arc::<Shared>::default();
+        let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
+        let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
+            let disk = guarded(|| open_patiently(&place));
+            let loaded = disk.and_then(|disk| Ok((guarded(|| Loaded::from_disk(&disk))?, disk)));
+            match loaded {
+                Ok((loaded, disk)) => {
+                    opened.send(Ok(loaded)).ok();
+                    let upkeep = Upkeep::new(rules.history);
+                    let shared = theirs;
+                    Desk {
+                        disk: Some(disk),
+                        upkeep,
+                        durability: rules.durability,
+                        waiting: Vec::new(),
+                        unsynced: None,
+                        clock: Clock::system(),
+                        shared,
+                    }
+                    .serve(&inbox);
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        });
+        let thread = thread.map_err(|error| StoreError::Unavailable {
+            reason: format!("no thread could be started for it: {error}"),
+            source: Some(Arc::new(error)),
+        })?;
+        let writer = Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, shared };
+        let loaded = wait.recv().unwrap_or_else(|_| Err(died()))?;
+        Ok((writer, loaded))
+    }
+
+    /// Reads again what is there, after everything that waits was written. Waits for that.
+    pub(super) fn load(&self) -> Result<Loaded, StoreError> {
+        let (done, wait) = mpsc::channel();
+        self.send(Job::Load { done });
+        wait.recv().unwrap_or_else(|_| Err(died()))
+    }
+
+    /// An error when something has failed: the disk is gone then.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.shared.failure.get() {
+            None => Ok(()),
+            Some(error) => Err(StoreError::Unavailable {
+                reason: format!("it failed ({error}) and has not been opened again yet"),
+                source: Some(Arc::new(error.clone())),
+            }),
+        }
+    }
+
+    /// Takes the store down from the actor's side.
+    pub(super) fn spoil(&self, error: &StoreError) {
+        self.shared.failure.get_or_init(|| error.clone());
+    }
+
+    /// Whether nothing that was accepted waits any more.
+    pub(super) fn is_even(&self) -> bool {
+        self.shared.durable.load(Ordering::Acquire) == self.accepted
+    }
+
+    /// Hands a batch over; the future ends when it is as durable as promised. An empty one is a
+    /// way to wait for those before it.
+    pub(super) fn write(&mut self, batch: Batch) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (done, receipt) = oneshot::channel();
+        self.accepted += 1;
+        self.send(Job::Write { batch, done });
+        answer(receipt)
+    }
+
+    /// The latest run records of a task, newest first, with all that was accepted before.
+    pub(super) fn runs(
+        &self,
+        id: TaskId,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<RunRecord>, StoreError>> + use<> {
+        let (done, receipt) = oneshot::channel();
+        self.send(Job::Runs { id, limit, done });
+        answer(receipt)
+    }
+
+    /// Writes what waits and lets go of the files.
+    pub(super) fn close(self) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (done, receipt) = oneshot::channel();
+        self.send(Job::Close { done });
+        let closed = answer(receipt);
+        async move {
+            let closed = closed.await;
+            drop(self);
+            closed
+        }
+    }
+
+    fn send(&self, job: Job) {
+        // A thread that is gone drops the job, and with it whoever waits for an answer hears of it.
+        if let Some(jobs) = &self.jobs {
+            jobs.send(job).ok();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // The files are free when the store's actor has ended, not a moment later.
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+async fn answer<T>(receipt: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    receipt.await.unwrap_or_else(|_| Err(died()))
+}
+
+fn died() -> StoreError {
+    StoreError::unavailable("the thread that writes for it has ended")
+}
+
+/// Files are let go a moment after a database was dropped, and those of a killed process a moment
+/// after its successor was started.
+fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
+    let mut patience = 20;
+    loop {
+        match place.open() {
+            Err(StoreError::InUse { .. }) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(Duration::from_millis(25));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The panic of a database is an error like others.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = message(&panic);
+        Err(StoreError::unavailable(format!("its database panicked: {said}")))
+    })
+}
+
+fn message(panic: &Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// The thread's side.
+struct Desk<D> {
+    /// `None` after a failure.
+    disk: Option<D>,
+    upkeep: Upkeep,
+    durability: Durability,
+    /// Whoever waits for the next sync.
+    waiting: Vec<Answer<()>>,
+    /// When what is applied and not synced must be synced, in the relaxed mode; by the clock below.
+    unsynced: Option<Duration>,
+    /// The machine's, also where a test turns the time: it is the device that must keep up.
+    clock: Clock,
+    shared: Arc<Shared>,
+}
+
+impl<D: Disk> Desk<D> {
+    fn serve(mut self, inbox: &mpsc::Receiver<Job>) {
+        loop {
+            let mut next = match self.unsynced {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => inbox.recv_timeout(at.saturating_sub(self.clock.monotonic())),
+            };
+            if let Err(RecvTimeoutError::Disconnected) = next {
+                self.sync();
+                return;
+            }
+            // Everything that is there already shares the next sync.
+            let mut group = 0;
+            while let Ok(Job::Write { batch, done }) = next {
+                self.write(batch, done);
+                group += 1;
+                next = if group < GROUP {
+                    inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout)
+                } else {
+                    Err(RecvTimeoutError::Timeout)
+                };
+            }
+            if matches!(self.durability, Durability::Fsync) || next.is_ok() || self.is_overdue() {
+                self.sync();
+            }
+            match next {
+                Ok(Job::Runs { id, limit, done }) => {
+                    drop(done.send(self.ask(|disk| latest(disk, &id, limit))))
+                }
+                Ok(Job::Load { done }) => {
+                    self.upkeep.clear();
+                    drop(done.send(self.ask(|disk| Loaded::from_disk(disk))));
+                }
+                Ok(Job::Close { done }) => {
+                    let closed = match self.disk.take() {
+                        Some(disk) => guarded(|| disk.close()),
+                        None => self.failure(),
+                    };
+                    done.send(closed).ok();
+                    return;
+                }
+                Ok(Job::Write { .. }) | Err(_) => {}
+            }
+        }
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.unsynced.is_some_and(|at| at <= self.clock.monotonic())
+    }
+
+    fn failure(&self) -> Result<(), StoreError> {
+        self.shared.failure.get().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Reads from the disk, where everything is synced.
+    fn ask<T>(&mut self, ask: impl FnOnce(&D) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &self.disk {
+            Some(disk) => guarded(|| ask(disk)),
+            None => Err(self.shared.failure.get().cloned().unwrap_or_else(died)),
+        }
+    }
+
+    fn write(&mut self, mut batch: Batch, done: Answer<()>) {
+        let Some(disk) = &mut self.disk else {
+            let error = self.shared.failure.get().cloned().unwrap_or_else(died);
+            done.send(Err(error)).ok();
+            return;
+        };
+        if !batch.is_empty() {
+            let upkeep = &mut self.upkeep;
+            let applied = guarded(|| {
+                upkeep.complete(disk, &mut batch)?;
+                disk.apply(batch.changes)
+            });
+            if let Err(error) = applied {
+                self.waiting.push(done);
+                return self.fail(error);
+            }
+        }
+        match self.durability {
+            Durability::Fsync => self.waiting.push(done),
+            Durability::Interval(most) => {
+                self.unsynced.get_or_insert_with(|| self.clock.monotonic().saturating_add(most));
+                self.shared.durable.fetch_add(1, Ordering::Release);
+                done.send(Ok(())).ok();
+            }
+        }
+    }
+
+    /// Syncs what was applied, and answers those who wait for it.
+    fn sync(&mut self) {
+        if self.waiting.is_empty() && self.unsynced.take().is_none() {
+            return;
+        }
+        let Some(disk) = &mut self.disk else { return };
+        match guarded(|| disk.sync()) {
+            Ok(()) => {
+                self.shared.durable.fetch_add(self.waiting.len() as u64, Ordering::Release);
+                self.waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
+    /// heard of the failure finds the store down.
+    fn fail(&mut self, error: StoreError) {
+        tracing::error!(%error, "a durable store could not write; it is down until it is opened again");
+        self.shared.failure.get_or_init(|| error.clone());
+        // A database whose files are gone may panic when it is dropped.
+        let disk = self.disk.take();
+        catch_unwind(AssertUnwindSafe(|| drop(disk))).ok();
+        self.unsynced = None;
+        self.waiting.drain(..).for_each(|done| drop(done.send(Err(error.clone()))));
+    }
+}

@@ -1,0 +1,311 @@
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::redb::{
+    Builder, Database, DatabaseError, Error, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableHandle, WriteTransaction,
+};
+
+use crate::store::StoreError;
+use crate::store::engine::{
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, create_dir, damaged, io_error, place, read_seal,
+    sync_dir, unreadable,
+};
+
+const DATA: &str = "tasks.redb";
+const COPY: &str = "tasks.redb.check";
+const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("callboard");
+
+/// So many batches are written before the seal is renewed.
+const SEAL_EVERY: u64 = 256;
+
+/// A directory for redb.
+#[derive(Debug, Clone)]
+pub(super) struct RedbPlace {
+    pub path: PathBuf,
+    /// In bytes.
+    pub cache: u64,
+}
+
+impl Place for RedbPlace {
+    type Disk = RedbDisk;
+
+    fn open(&self) -> Result<RedbDisk, StoreError> {
+        let path = &self.path;
+        create_dir(path)?;
+        let known = self.examine()?;
+        let db = self.try_open(DATA)?;
+        let batch = match mark(&db, path)? {
+            Some(batch) => batch,
+            None if known => return Err(unreadable(path, "its data was lost while it was opened")),
+            None => 0,
+        };
+        let mut disk = RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch };
+        if !known {
+            disk.apply(Changes::new())?;
+            disk.seal()?;
+        }
+        sync_dir(path).map_err(|error| io_error(path, "sync", error))?;
+        Ok(disk)
+    }
+}
+
+impl RedbPlace {
+    /// Looks at what is there before redb may change it; answers whether there is anything.
+    fn examine(&self) -> Result<bool, StoreError> {
+        let path = &self.path;
+        let seal = read_seal(path)?;
+        let length = match fs::metadata(path.join(DATA)) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match seal {
+                    // Two kinds of store in one directory would share the seal.
+                    Some(_) if path.join("db").exists() => Err(damaged(
+                        path,
+                        "it holds the tasks of a sled store",
+                        "give the store a directory of its own",
+                    )),
+                    Some(_) => Err(unreadable(path, &format!("the file `{DATA}` is missing"))),
+                    None => Ok(false),
+                };
+            }
+            Err(error) => return Err(io_error(path, "open", error)),
+        };
+        match (seal, length) {
+            // Made and never written: the process died in its first moment.
+            (None, 0) => return Ok(false),
+            // redb would take it for a new file.
+            (Some(_), 0) => return Err(unreadable(path, "its data is gone")),
+            _ => {}
+        }
+        self.lock()?;
+        let copy = path.join(COPY);
+        let found = fs::copy(path.join(DATA), &copy)
+            .map_err(|error| io_error(path, "make a copy for checking in", error))
+            .and_then(|_| mark(&self.try_open(COPY)?, path));
+        // What is left behind is written over by the next start.
+        fs::remove_file(&copy).ok();
+        match (seal, found?) {
+            (None, None) => Ok(false),
+            (Some(_), None) => Err(unreadable(path, "its data is gone")),
+            (Some(seal), Some(batch)) if batch < seal.batch => {
+                let missing = seal.batch - batch;
+                Err(unreadable(path, &format!("its latest {missing} changes or more are missing")))
+            }
+            (_, Some(_)) => Ok(true),
+        }
+    }
+
+    /// Whether nobody else has the file: what they write meanwhile would make a bad copy.
+    fn lock(&self) -> Result<(), StoreError> {
+        let path = &self.path;
+        let file = OpenOptions::new().read(true).write(true).open(path.join(DATA));
+        let file = file.map_err(|error| io_error(path, "open", error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: place(path) }),
+            Err(fs::TryLockError::Error(error)) => Err(io_error(path, "lock", error)),
+        }
+    }
+
+    /// Opens a database, or makes it, with redb, which may panic on a damaged one.
+    fn try_open(&self, file: &str) -> Result<Database, StoreError> {
+        let path = &self.path;
+        let mut builder = Builder::new();
+        builder.set_cache_size(usize::try_from(self.cache).unwrap_or(usize::MAX));
+        match catch_unwind(AssertUnwindSafe(|| builder.create(path.join(file)))) {
+            Ok(Ok(db)) => Ok(db),
+            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse { place: place(path) }),
+            Ok(Err(error @ DatabaseError::UpgradeRequired(_))) => Err(damaged(
+                path,
+                &format!("redb cannot read it: {error}"),
+                "open it with the version of callboard that wrote it",
+            )),
+            Ok(Err(error)) => Err(failure(path)(error)),
+            Err(_) => Err(unreadable(path, "redb panicked while it opened the file")),
+        }
+    }
+}
+
+/// redb, and the transaction that waits for its commit.
+pub(super) struct RedbDisk {
+    db: Database,
+    transaction: Option<WriteTransaction>,
+    path: PathBuf,
+    /// The latest batch.
+    batch: u64,
+    /// The batch that the seal knows of.
+    sealed: u64,
+}
+
+impl Disk for RedbDisk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let failure = failure(&self.path);
+        let get = || -> Result<Option<Vec<u8>>, Error> {
+            Ok(match &self.transaction {
+                Some(writing) => writing.open_table(TABLE)?.get(key)?.map(|value| value.value().to_vec()),
+                None => {
+                    self.db.begin_read()?.open_table(TABLE)?.get(key)?.map(|value| value.value().to_vec())
+                }
+            })
+        };
+        get().map_err(failure)
+    }
+
+    fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let scanned = match &self.transaction {
+            Some(writing) => writing
+                .open_table(TABLE)
+                .map_err(Error::from)
+                .and_then(|table| scan(&table, prefix, order, visit)),
+            None => self
+                .db
+                .begin_read()
+                .map_err(Error::from)
+                .and_then(|reading| scan(&reading.open_table(TABLE)?, prefix, order, visit)),
+        };
+        scanned.map_err(failure(&self.path))
+    }
+
+    fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
+        let writing = match self.transaction.take() {
+            Some(writing) => writing,
+            None => self.db.begin_write().map_err(failure(&self.path))?,
+        };
+        let write = || -> Result<(), Error> {
+            let mut table = writing.open_table(TABLE)?;
+            for (key, value) in &changes {
+                match value {
+                    Some(value) => drop(table.insert(key.as_slice(), value.as_slice())?),
+                    None => drop(table.remove(key.as_slice())?),
+                }
+            }
+            Ok(())
+        };
+        write().map_err(failure(&self.path))?;
+        self.transaction = Some(writing);
+        self.batch += 1;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.commit()?;
+        if self.batch - self.sealed >= SEAL_EVERY { self.seal() } else { Ok(()) }
+    }
+
+    fn close(mut self) -> Result<(), StoreError> {
+        self.seal()
+    }
+}
+
+impl RedbDisk {
+    /// One commit for all batches; redb syncs the file before it answers.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let Some(writing) = self.transaction.take() else { return Ok(()) };
+        let mark = Mark::encoded(self.batch)?;
+        let commit = || -> Result<(), Error> {
+            writing.open_table(TABLE)?.insert(MARK, mark.as_slice())?;
+            Ok(writing.commit()?)
+        };
+        commit().map_err(failure(&self.path))
+    }
+
+    fn seal(&mut self) -> Result<(), StoreError> {
+        self.commit()?;
+        Seal::write(&self.path, self.batch)?;
+        self.sealed = self.batch;
+        Ok(())
+    }
+}
+
+fn scan<T: ReadableTable<&'static [u8], &'static [u8]>>(
+    table: &T,
+    prefix: &[u8],
+    order: Order,
+    visit: &mut Visit<'_>,
+) -> Result<(), Error> {
+    let end = after(prefix);
+    let mut entries = match &end {
+        Some(end) => table.range::<&[u8]>(prefix..end.as_slice())?,
+        None => table.range::<&[u8]>(prefix..)?,
+    };
+    while let Some(entry) = match order {
+        Order::Ascending => entries.next(),
+        Order::Descending => entries.next_back(),
+    } {
+        let (key, value) = entry?;
+        if visit(key.value(), value.value()).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The first key that sorts after all those with a prefix; none when there is no such key.
+fn after(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix.get(..=last)?.to_vec();
+    if let Some(byte) = end.last_mut() {
+        *byte += 1;
+    }
+    Some(end)
+}
+
+/// The number of the latest batch; none in a database that is empty.
+fn mark(db: &Database, path: &Path) -> Result<Option<u64>, StoreError> {
+    let look = || -> Result<Option<Vec<u8>>, Error> {
+        let reading = db.begin_read()?;
+        let names: Vec<_> = reading.list_tables()?.map(|table| table.name().to_owned()).collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        if !names.iter().any(|name| name == TABLE.name()) {
+            return Ok(Some(Vec::new()));
+        }
+        let table = reading.open_table(TABLE)?;
+        match table.get(MARK)? {
+            Some(mark) => Ok(Some(mark.value().to_vec())),
+            None if table.is_empty()? => Ok(None),
+            None => Ok(Some(Vec::new())),
+        }
+    };
+    let found = catch_unwind(AssertUnwindSafe(look))
+        .unwrap_or_else(|_| Err(Error::Corrupted("redb panicked while it read the file".to_owned())));
+    match found.map_err(failure(path))? {
+        None => Ok(None),
+        Some(bytes) if bytes.is_empty() => Err(damaged(
+            path,
+            "it holds the data of another program",
+            "give the store a directory of its own",
+        )),
+        Some(bytes) => Ok(Some(Mark::decoded(path, &bytes)?.batch)),
+    }
+}
+
+/// What an error of redb is to those who use the store.
+fn failure<E: Into<Error>>(path: &Path) -> impl Fn(E) -> StoreError + '_ {
+    move |error| match error.into() {
+        Error::Corrupted(reason) => unreadable(path, &format!("redb found corrupt data ({reason})")),
+        Error::Io(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            unreadable(path, &format!("redb cannot read the file: {error}"))
+        }
+        error => StoreError::Unavailable {
+            reason: format!("redb in {}: {error}", path.display()),
+            source: Some(Arc::new(error)),
+        },
+    }
+}
+
+impl std::fmt::Debug for RedbDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedbDisk")
+            .field("path", &self.path)
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}

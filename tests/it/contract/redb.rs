@@ -1,0 +1,188 @@
+//! The redb store on directories that are not as they should be. What it shares with the sled store
+//! is tested there.
+
+use std::fs;
+use std::path::Path;
+
+use ::redb::{Database, ReadableDatabase, TableDefinition};
+use callboard::store::contract::{sample, start};
+use callboard::store::message::*;
+use callboard::store::{RedbStore, StoreError};
+
+use super::sled::{Running, id, moved_on, run, snapshot};
+use super::system;
+
+const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("callboard");
+
+async fn open(path: &Path) -> Result<(Running, Opened), StoreError> {
+    Running::open_with(RedbStore::open(path)?).await
+}
+
+/// A directory with 300 tasks.
+async fn filled(path: &Path) {
+    let (store, _) = open(path).await.unwrap();
+    let put = |index| {
+        let task = sample(&format!("{index:03}"), start());
+        store.0.put(Put { task, expect: Expect::Absent })
+    };
+    futures::future::try_join_all((0..300).map(put)).await.unwrap();
+    store.0.close(Close).await.unwrap();
+    store.stop().await;
+}
+
+/// Damages a directory and expects a typed error that contains `reason`, and untouched files; then
+/// the restored directory works.
+fn damaged(reason: &str, damage: impl Fn(&Path)) {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("tasks");
+    system(async {
+        filled(&path).await;
+        let intact = snapshot(&path);
+        damage(&path);
+        let before = snapshot(&path);
+        for _ in 0..2 {
+            let error = open(&path).await.map(|_| ()).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{reason}: {error:?}");
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains(&*path.display().to_string()), "{text}");
+            assert!(text.contains("Nothing was deleted"), "{text}");
+            assert!(snapshot(&path) == before, "{reason}: the files are as they were");
+        }
+        for (file, bytes) in intact {
+            fs::write(file, bytes).unwrap();
+        }
+        let (store, opened) = open(&path).await.unwrap();
+        assert_eq!((store.ids().await.len(), opened.unreadable.len()), (300, 0));
+    });
+}
+
+#[test]
+fn damage_is_told_and_nothing_is_touched() {
+    let data = |path: &Path| path.join("tasks.redb");
+    let cut = |path: &Path, part: u64| {
+        let file = fs::OpenOptions::new().write(true).open(data(path)).unwrap();
+        file.set_len(file.metadata().unwrap().len() / part).unwrap();
+    };
+    damaged("its data is gone", |path| fs::write(data(path), "").unwrap());
+    damaged("", |path| cut(path, 2));
+    damaged("", |path| cut(path, 10));
+    damaged("redb", |path| fs::write(data(path), vec![0xab; 1 << 20]).unwrap());
+    damaged("`tasks.redb` is missing", |path| fs::remove_file(data(path)).unwrap());
+    let seal =
+        |text: &'static str| move |path: &Path| fs::write(path.join("callboard-store.json"), text).unwrap();
+    damaged("format 7", seal(r#"{"format":7,"batch":1}"#));
+    damaged("callboard-store.json", seal("{"));
+    damaged("changes or more are missing", seal(r#"{"format":1,"batch":100000}"#));
+}
+
+/// redb keeps no sums of what lies in its pages while it is open in peace, so a flipped bit in a
+/// record is found when the record is read: it is reported, or the directory is damaged.
+#[test]
+fn overwritten_parts_never_pass_for_less_data() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("tasks");
+    let file = path.join("tasks.redb");
+    system(async {
+        filled(&path).await;
+        let intact = snapshot(&path);
+        let bytes = intact[&file].clone();
+        for place in (0..20).map(|twentieth| bytes.len() * twentieth / 20) {
+            let mut broken = bytes.clone();
+            broken.iter_mut().skip(place).take(64).for_each(|byte| *byte ^= 0xff);
+            fs::write(&file, &broken).unwrap();
+            match open(&path).await {
+                Ok((store, opened)) => {
+                    assert_eq!(store.ids().await.len() + opened.unreadable.len(), 300, "at {place}");
+                    store.stop().await;
+                }
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Damaged { .. }), "at {place}: {error:?}");
+                    assert!(fs::read(&file).unwrap() == broken, "at {place}");
+                }
+            }
+            for (file, bytes) in &intact {
+                fs::write(file, bytes).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn the_data_of_another_program_is_left_alone() {
+    let base = tempfile::tempdir().unwrap();
+    let db = Database::create(base.path().join("tasks.redb")).unwrap();
+    let write = db.begin_write().unwrap();
+    write.open_table(TableDefinition::<u64, u64>::new("theirs")).unwrap().insert(1, 2).unwrap();
+    write.commit().unwrap();
+    drop(db);
+    let error = system(async { open(base.path()).await.map(|_| ()).unwrap_err() });
+    assert!(error.to_string().contains("another program"), "{error}");
+}
+
+#[test]
+fn a_directory_has_one_store() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (first, _) = open(base.path()).await.unwrap();
+        let error = open(base.path()).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
+        first.put("a").await;
+        first.stop().await;
+        assert!(RedbStore::open(base.path().join("tasks.redb")).is_err(), "a file is no directory");
+    });
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_and_left_alone() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = open(base.path()).await.unwrap();
+        let task = store.put("fine").await;
+        store.put("newer").await;
+        let runs = vec![run("fine", 1), run("fine", 2)];
+        store.0.commit(Commit { changes: vec![moved_on(&task, runs)] }).await.unwrap();
+        store.stop().await;
+
+        let file = base.path().join("tasks.redb");
+        let db = Database::create(&file).unwrap();
+        let write = db.begin_write().unwrap();
+        let broken = [b"rfine\0".as_slice(), &1_u64.to_be_bytes(), &2_u64.to_be_bytes()].concat();
+        {
+            let mut table = write.open_table(TABLE).unwrap();
+            table.insert(b"snewer".as_slice(), b"S\x09j{}".as_slice()).unwrap();
+            assert!(table.insert(broken.as_slice(), b"R\x01j{".as_slice()).unwrap().is_some());
+        }
+        write.commit().unwrap();
+        drop(db);
+
+        let (store, opened) = open(base.path()).await.unwrap();
+        let reported: Vec<_> = opened.unreadable.iter().map(|u| u.id.as_str()).collect();
+        assert_eq!(reported, ["fine", "newer"]);
+        assert!(opened.unreadable[0].reason.contains("run 0000000000000001-2"), "{:?}", opened.unreadable);
+        assert!(opened.unreadable[1].reason.contains("format 9"), "{:?}", opened.unreadable);
+        assert_eq!(store.0.runs(Runs { id: id("fine"), limit: 9 }).await.unwrap(), [run("fine", 1)]);
+        store.0.get(Get { id: id("newer") }).await.unwrap_err();
+        assert_eq!(store.0.remove_all(RemoveAll).await.unwrap(), 1);
+        store.stop().await;
+        let db = Database::create(&file).unwrap();
+        let table = db.begin_read().unwrap().open_table(TABLE).unwrap();
+        assert_eq!(table.get(b"snewer".as_slice()).unwrap().unwrap().value(), b"S\x09j{}");
+        assert_eq!(table.get(broken.as_slice()).unwrap().unwrap().value(), b"R\x01j{");
+    });
+}
+
+#[test]
+fn a_directory_has_one_kind_of_store() {
+    let base = tempfile::tempdir().unwrap();
+    let (sled, redb) = (base.path().join("sled"), base.path().join("redb"));
+    system(async {
+        Running::open(&sled).await.unwrap().0.stop().await;
+        open(&redb).await.unwrap().0.stop().await;
+        let before = snapshot(base.path());
+        let error = open(&sled).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("of a sled store") && error.contains("directory of its own"), "{error}");
+        let error = Running::open(&redb).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("of a redb store") && error.contains("directory of its own"), "{error}");
+        assert!(snapshot(base.path()) == before);
+    });
+}
