@@ -26,7 +26,7 @@ pub enum Error {
         source: StoreError,
     },
     /// No store has such a task.
-    #[error("there is no task `{0}`; `list` shows the tasks there are")]
+    #[error("there is no task `{0}`")]
     UnknownTask(TaskId),
     /// A task of this id exists already.
     #[error("a task `{0}` exists already; choose another id, or add it with `replace_existing(true)`")]

@@ -75,7 +75,7 @@ pub(super) struct Next {
     #[arg(value_name = "EXPR|JSON")]
     pub(super) trigger: Option<String>,
     /// The zone in which the trigger is read where it names none.
-    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = super::time::zone)]
     pub(super) timezone: Tz,
     /// Where the search starts: a time, with or without an offset. Default: now.
     #[arg(long, value_name = "TIME")]
@@ -196,7 +196,7 @@ pub(super) struct Add {
     #[arg(long)]
     pub(super) name: Option<String>,
     /// The zone in which the trigger is read. Default: the service's.
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
     pub(super) timezone: Option<Tz>,
     /// Runs of the task at once.
     #[arg(long, value_name = "N")]

@@ -110,6 +110,15 @@ impl From<Error> for Failure {
         let exit = match &error {
             Error::Store { source, .. } => Exit::of_store(source),
             Error::Refused { .. } => Exit::Conflict,
+            Error::UnknownExecutor { .. } | Error::UnknownStore { .. } => Exit::Invalid,
+            Error::TaskExists(id) => {
+                let message = format!("a task `{id}` exists already; choose another --id, or add --replace");
+                return Self::new(Exit::Conflict, message);
+            }
+            Error::UnknownTask(id) => {
+                let message = format!("there is no task `{id}`; `callboard list` shows the tasks there are");
+                return Self::new(Exit::NotFound, message);
+            }
             error if error.is_not_found() => Exit::NotFound,
             error if error.is_conflict() => Exit::Conflict,
             error if error.is_invalid() => Exit::Invalid,

@@ -2,9 +2,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::time::{distance, length, shown};
+use crate::task::Outcome;
 
 /// Columns wide enough for what is in them; the last is as wide as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
@@ -155,8 +157,8 @@ fn record(run: &Value, task: &Value) -> Vec<String> {
     let nominal = instant(&run["nominal"]);
     let outcome = end["outcome"].as_str().unwrap_or("running").to_owned();
     let duration = end["duration"].as_i64().map(TimeDelta::nanoseconds);
-    let note = ["error", "message", "reason"].iter().find_map(|key| end[key].as_str());
-    let note = note.map(str::to_owned).or_else(|| result(&end["value"]));
+    let note = Outcome::deserialize(end).ok().and_then(|outcome| outcome.problem());
+    let note = note.or_else(|| result(&end["value"]));
     vec![
         format!("  {}", nominal.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task)))),
         outcome,

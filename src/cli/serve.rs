@@ -33,14 +33,14 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     let _lock = data::lock(&args.data)?;
     let show = Show::new(args.json, settings.timezone)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}")))?;
-    let mut service = Service { settings, show };
+    let mut service = Service { settings, show, from_file: args.config.is_some() };
     let result = actix_rt::System::new().block_on(service.run(&args.data, &socket));
     service.show.finish();
     result
 }
 
-const QUIET: &str = "warn,callboard::scheduler::ends=off,callboard::scheduler::stage=off,\
-     callboard::scheduler::lifecycle=off,rustls_platform_verifier=off";
+const QUIET: &str = "warn,callboard::scheduler::ends=off,callboard::scheduler::stores=off,callboard::scheduler::executors=off,callboard::scheduler::heir=off,\
+     callboard::scheduler::lifecycle=off,rustls_platform_verifier=off,sled=off";
 
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
 /// By default warnings, except those that have a line of their own already.
@@ -77,6 +77,8 @@ fn settings(args: &Serve) -> Result<Settings, Failure> {
 struct Service {
     settings: Settings,
     show: Show,
+    /// Whether the settings come from a file.
+    from_file: bool,
 }
 
 /// How long after a signal the same one is an echo of it.
@@ -139,7 +141,8 @@ impl Service {
         let stored = handle.tasks(TaskQuery::new()).await?;
         for task in &stored {
             let listed = self.settings.tasks.iter().any(|listed| listed.id() == task.id());
-            if TaskSettings::is_from_file(&task.spec.userdata) && !listed {
+            // Without a file nothing is known about what it holds.
+            if self.from_file && TaskSettings::is_from_file(&task.spec.userdata) && !listed {
                 handle.delete_task(task.id()).await?;
                 changes.removed.push(task.id().to_string());
             }

@@ -1,8 +1,9 @@
 //! Times as people write and read them.
 
-use chrono::offset::LocalResult;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+
+use crate::trigger::Moment;
 
 /// A time with an offset, or one without that is read in `zone`.
 pub(super) fn parse(text: &str, zone: Tz) -> Result<DateTime<Utc>, String> {
@@ -19,12 +20,8 @@ pub(super) fn parse(text: &str, zone: Tz) -> Result<DateTime<Utc>, String> {
             "{text:?} is no time; write for instance 2027-03-28T02:30:00+02:00, or 2027-03-28T02:30 for the zone's own clock"
         ));
     };
-    match zone.from_local_datetime(&naive) {
-        LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => Ok(time.to_utc()),
-        LocalResult::None => {
-            Err(format!("{text} does not occur in {zone}: the clock is set forward over it; give an offset"))
-        }
-    }
+    // As in a trigger: the first pass of a repeated hour, the end of a skipped one.
+    Ok(Moment::from(naive).instant(zone))
 }
 
 /// `Sat 2026-11-21 10:00:05 +00:00`.
@@ -58,6 +55,13 @@ pub(super) fn length(span: TimeDelta) -> String {
     }
 }
 
+/// The zone of this name, for the command line.
+pub(super) fn zone(text: &str) -> Result<Tz, String> {
+    text.parse().map_err(|_| {
+        "no zone has this name; they look like Europe/Lisbon, America/New_York or UTC".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +73,8 @@ mod tests {
         assert_eq!(read("2027-03-27T02:30:00+02:00").unwrap(), "2027-03-27T00:30:00+00:00");
         assert_eq!(read("2027-03-27 02:30").unwrap(), "2027-03-27T01:30:00+00:00");
         assert_eq!(read("2027-03-27").unwrap(), "2027-03-26T23:00:00+00:00");
-        assert!(read("2027-03-28T02:30").unwrap_err().contains("does not occur"));
+        assert_eq!(read("2027-03-28T02:30").unwrap(), "2027-03-28T01:00:00+00:00", "the end of the gap");
+        assert_eq!(read("2027-10-31T02:30").unwrap(), "2027-10-31T00:30:00+00:00", "the first pass");
         assert!(read("tomorrow").unwrap_err().contains("no time"));
     }
 

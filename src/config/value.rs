@@ -310,7 +310,9 @@ impl<'p> Section<'p> {
         wanted: &str,
     ) -> Option<T> {
         let read = |value: &Value| match &value.kind {
-            Kind::Text(text) => Some(text.parse::<T>().map_err(|error| format!("is {text:?}: {error}"))),
+            Kind::Text(text) => {
+                Some(text.parse::<T>().map_err(|error| format!("is {text:?}: {error}; it is {wanted}")))
+            }
             _ => None,
         };
         self.read(key, read, wanted)

@@ -26,6 +26,16 @@ use crate::task::{Alias, Run, RunEnd, Source, TaskId};
 /// Something that happened. Cheap to clone.
 ///
 /// As JSON an event is an object whose `event` says what happened, in snake case.
+///
+/// ```
+/// use callboard::event::{Event, EventMask};
+/// use callboard::task::Alias;
+///
+/// let event = Event::StoreAdded { store: Alias::new("default")? };
+/// assert_eq!(event.mask(), EventMask::STORE_ADDED);
+/// assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"event":"store_added","store":"default"}"#);
+/// # Ok::<(), callboard::task::TaskError>(())
+/// ```
 #[derive(Debug, Clone, Serialize, actix::Message)]
 #[rtype(result = "()")]
 #[serde(tag = "event", rename_all = "snake_case")]

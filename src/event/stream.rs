@@ -13,6 +13,22 @@ use super::Event;
 /// The stream has room for a fixed number of events. A reader that falls behind by more loses the
 /// newest ones, and [`lagged`](Self::lagged) counts them: the scheduler never waits for a reader.
 /// The stream ends when the scheduler does; dropping it ends the subscription.
+///
+/// ```
+/// use callboard::prelude::*;
+/// use futures::StreamExt;
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), callboard::Error> {
+/// # let registry = Registry::new().register("sweep", |_: TaskContext, ()| async {});
+/// # let scheduler = Scheduler::builder().registry(registry).start().await?;
+/// let mut ends = scheduler.events(EventMask::RUN_ENDED).await?;
+/// scheduler.add(Task::new("sweep").id("now").trigger(Interval::seconds(3600))).await?;
+/// let event = ends.next().await;
+/// assert!(matches!(&event, Some(Event::TaskExecuted(report)) if report.task_id().as_str() == "now"));
+/// # scheduler.shutdown(Shutdown::default()).await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct EventStream {
     pub(super) events: mpsc::Receiver<Event>,

@@ -24,6 +24,26 @@ const STREAM_CAPACITY: usize = 4096;
 /// Cheap to clone, can be sent to any thread, and goes on working when the scheduler's actor died
 /// and was started again. A running scheduler goes on when every handle is dropped; a stopped one
 /// ends then.
+///
+/// ```
+/// use callboard::prelude::*;
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), callboard::Error> {
+/// let registry = Registry::new().register("sweep", |_: TaskContext, ()| async {});
+/// let scheduler = Scheduler::builder().registry(registry).start().await?;
+///
+/// let id = scheduler.add(Task::new("sweep").id("nightly").trigger("0 3 * * *")).await?;
+/// scheduler.pause_task(&id).await?;
+/// assert_eq!(scheduler.task("nightly").await?.next_run_time(), None);
+/// scheduler.resume_task(&id).await?;
+/// assert_eq!(scheduler.preview("nightly", 5).await?.len(), 5);
+/// scheduler.run_task("nightly").await?;
+/// scheduler.delete_task("nightly").await?;
+/// assert!(scheduler.task("nightly").await.unwrap_err().is_not_found());
+/// scheduler.shutdown(Shutdown::default()).await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     link: Link<Addr<Scheduler>>,

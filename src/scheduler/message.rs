@@ -3,7 +3,30 @@
 //! Send these from your own actors to [`Handle::addr`](super::Handle::addr), or use the methods of
 //! [`Handle`](super::Handle), which send them for you. Messages that name a task may name its store
 //! too; without one all stores are asked, in the order of their aliases. An answer of `Ok` from a
-//! durable store means that the change outlives a crash.
+//! durable store means that the change outlives a crash. Messages about one task are dealt with in
+//! the order in which they arrive.
+//!
+//! ```
+//! use callboard::prelude::*;
+//! use callboard::scheduler::message::{PauseTask, RunTask};
+//!
+//! # #[actix::main]
+//! # async fn main() -> Result<(), callboard::Error> {
+//! # let registry = Registry::new().register("sweep", |_: TaskContext, ()| async {});
+//! # let scheduler = Scheduler::builder().registry(registry).start().await?;
+//! scheduler.add(Task::new("sweep").id("nightly").trigger("0 3 * * *")).await?;
+//! let id = TaskId::new("nightly")?;
+//!
+//! // From an actor of yours, which holds the address:
+//! let addr = scheduler.addr().ok_or(callboard::Error::Gone)?;
+//! addr.do_send(PauseTask::new(id.clone()));
+//!
+//! // Or through the handle, which waits for a scheduler that is being started again:
+//! let run = scheduler.send(RunTask::new(id, false, false)).await??;
+//! println!("{run} was let in although the task is paused");
+//! # scheduler.shutdown(Shutdown::default()).await
+//! # }
+//! ```
 
 use actix::prelude::*;
 use chrono::{DateTime, Utc};

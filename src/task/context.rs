@@ -6,6 +6,19 @@ use super::{Run, RunId, Source, TaskId};
 use crate::clock::{Busy, Clock};
 
 /// What task code is given: who it is, for which run time, and whether it should stop.
+///
+/// ```
+/// use callboard::task::TaskContext;
+/// use std::time::Duration;
+///
+/// async fn report(run: TaskContext, list: String) {
+///     // The run time it is about, however late it began.
+///     println!("{} for {list}, attempt {}", run.nominal(), run.attempt());
+///     // Waits on the scheduler's clock: a virtual one in tests.
+///     run.sleep(Duration::from_millis(10)).await;
+/// }
+/// # let _ = callboard::task::Registry::new().register("report", report);
+/// ```
 #[derive(Debug, Clone)]
 pub struct TaskContext {
     run: Arc<Run>,

@@ -57,7 +57,7 @@ pub enum Outcome {
 #[non_exhaustive]
 pub enum Refusal {
     /// As many instances of the task as allowed were running.
-    #[error("the task already runs {max} time(s), which is its max_instances")]
+    #[error("as many runs of the task are going on as its max_instances allows ({max})")]
     MaxInstances {
         /// The limit.
         max: u32,
