@@ -106,9 +106,8 @@ impl Scheduler {
     fn note_due(&mut self, store: &Alias, task: Option<&StoredTask>, ctx: &mut Context<Self>) {
         if let Some(slot) = self.estate.stores.get_mut(store)
             && let Some(due) = task.and_then(|task| task.state.due())
-            && slot.next_due.is_none_or(|next| due < next)
+            && slot.note_due(due)
         {
-            slot.next_due = Some(due);
             self.arm(ctx);
         }
     }

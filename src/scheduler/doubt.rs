@@ -61,9 +61,8 @@ impl Scheduler {
                 // It is due still: the timer was set before this was known.
                 if let Some(slot) = self.estate.stores.get_mut(&run.store)
                     && let Some(due) = task.state.due()
-                    && slot.next_due.is_none_or(|next| due < next)
                 {
-                    slot.next_due = Some(due);
+                    slot.note_due(due);
                 }
                 self.arm(ctx);
             }

@@ -22,6 +22,9 @@ pub(super) struct StoreSlot {
     pub capabilities: Capabilities,
     pub next_due: Option<DateTime<Utc>>,
     pub ticking: bool,
+    /// The earliest due time of what was written while a tick was under way: the tick's answer may
+    /// be older than that.
+    noted: Option<DateTime<Utc>>,
     pub finishing: bool,
     /// Ends of runs the store has not been told of.
     pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
@@ -47,6 +50,7 @@ impl StoreSlot {
             capabilities: Capabilities::default(),
             next_due: None,
             ticking: false,
+            noted: None,
             finishing: false,
             unfinished: Vec::new(),
             doubtful: Vec::new(),
@@ -77,6 +81,26 @@ impl StoreSlot {
             None if running && self.is_ready() => self.next_due,
             None => None,
         }
+    }
+
+    /// Something is due at `due`; says whether that is news.
+    pub(super) fn note_due(&mut self, due: DateTime<Utc>) -> bool {
+        let earlier = |known: Option<DateTime<Utc>>| known.is_none_or(|known| due < known);
+        if self.ticking && earlier(self.noted) {
+            self.noted = Some(due);
+        }
+        let news = earlier(self.next_due);
+        if news {
+            self.next_due = Some(due);
+        }
+        news
+    }
+
+    /// The tick under way has ended, and the store said when its next task is due.
+    pub(super) fn end_tick(&mut self, next_due: Option<DateTime<Utc>>) {
+        self.ticking = false;
+        self.next_due = [next_due, self.noted.take()].into_iter().flatten().min();
+        self.release_waiting();
     }
 
     /// Rings when the tick under way has submitted what it decided; `None` when there is none.
@@ -120,6 +144,7 @@ impl StoreSlot {
         self.generation = generation;
         self.addr = None;
         self.ticking = false;
+        self.noted = None;
         self.finishing = false;
         self.release_waiting();
         self.release_finished();

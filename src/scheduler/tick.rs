@@ -337,9 +337,7 @@ impl Scheduler {
 
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(&tick.store) else { return };
-        slot.ticking = false;
-        slot.next_due = next_due;
-        slot.release_waiting();
+        slot.end_tick(next_due);
         self.store_works(&tick.store);
         if more && self.state() == SchedulerState::Running {
             self.begin_tick(&tick.store, tick.busy, ctx);

@@ -132,7 +132,7 @@ fn what_cannot_be_done_has_a_reason_and_a_code() {
         (&add, 8, "a task `a` exists already"),
         (
             &["add", "--id", "b", "--every", "1h", "--shell", "true", "--executor", "fast"],
-            7,
+            3,
             "no executor is called `fast`",
         ),
     ];

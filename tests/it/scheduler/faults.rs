@@ -266,6 +266,28 @@ async fn a_scheduler_that_dies_between_commit_and_submission_leaves_one_outcome(
 }
 
 #[actix::test]
+async fn a_task_added_while_a_commit_is_answered_late_is_not_overlooked() {
+    let faults = Faults::new();
+    let (scheduler, time, ran) = faulty_board(&faults).await;
+    scheduler.add(every(1000).id("a")).await.unwrap();
+    time.advance(secs(5)).await;
+    let committed = faults.hold(Op::Commit);
+    let turning = time.clone();
+    let turn = async move { turning.advance_to(at(1000)).await };
+    let add = async {
+        while faults.left() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // The commit was answered, in the store, before this: its answer knows nothing of `b`.
+        scheduler.add(every(1).id("b")).await.unwrap();
+        drop(committed);
+    };
+    futures::join!(turn, add);
+    time.advance(secs(3)).await;
+    assert_eq!(ran.of("b"), [1000, 1001, 1002, 1003].map(at));
+}
+
+#[actix::test]
 async fn messages_about_one_task_take_effect_in_the_order_in_which_they_were_sent() {
     let (scheduler, _, _) = board(|b| b).await;
     scheduler.add(every(10).id("a")).await.unwrap();
