@@ -43,7 +43,7 @@
 //! # Layout
 //!
 //! - [`trigger`]: WHEN. Triggers as values: dates, intervals, cron in three dialects, combinations.
-//! - [`task`]: WHAT. Tasks, the registry of their code, runs and their outcomes.
+//! - [`task`](mod@task): WHAT. Tasks, the registry of their code, runs and their outcomes.
 //! - [`event`]: WHAT HAPPENED. Events, masks to choose among them, the bus.
 //! - [`supervision`]: WHO KEEPS WHOM ALIVE. Guardians and restart policies.
 //! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, and the contract for your own.
@@ -171,7 +171,7 @@ pub use error::Error;
 /// | `cron = "0 8 * * mon"` | when: a crontab line or a nickname as `"@daily"` |
 /// | `every = "1h 30m"` | when: a length of time |
 /// | `at = "2027-05-01T12:00:00"` | when: once |
-/// | `trigger = Interval::minutes(5)` | when: any [trigger](trigger), or its [text](trigger::Trigger#impl-FromStr-for-Trigger) |
+/// | `trigger = Interval::minutes(5)` | when: any [`Trigger`](trigger::Trigger) or builder of one, or its [text](trigger::Trigger#impl-FromStr-for-Trigger) |
 /// | `id = "weekly"` | [`Task::id`](task::Task::id), and [`replace_existing(true)`](task::Task::replace_existing) unless that is given: declaring a task at every start changes nothing. Without an id there is a fresh one, and so one more task, each time the declarations are added: that suits stores in memory |
 /// | `name = "…"` | [`Task::name`](task::Task::name) |
 /// | `args = EXPR`, `userdata = EXPR` | [`Task::args`](task::Task::args), [`Task::userdata`](task::Task::userdata) |

@@ -1,9 +1,9 @@
 //! What the attribute needs to know about the function.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, ItemFn, ReturnType, Type};
+use syn::{Error, FnArg, Ident, ItemFn, ReturnType, Type};
 
 /// How the function is called.
 pub(crate) struct Signature {
@@ -60,26 +60,36 @@ impl Signature {
     /// The function as `Code`.
     pub(crate) fn code(&self, function: &ItemFn, krate: &syn::Path) -> TokenStream {
         let name = &function.sig.ident;
-        let make = if self.blocking { quote!(from_blocking) } else { quote!(from_async) };
-        // What is wrong with the returned type is said there.
-        let span = match &function.sig.output {
-            ReturnType::Default => name.span(),
-            ReturnType::Type(_, returned) => returned.span(),
+        let make = if self.blocking { "from_blocking" } else { "from_async" };
+        // Where it is said that the arguments or the returned type will not do.
+        let place = match (&self.args, &function.sig.output) {
+            (Some(args), ReturnType::Default) => args.span(),
+            (None, ReturnType::Type(_, returned)) => returned.span(),
+            _ => name.span(),
         };
-        // The closure's own names are not those of the program.
-        let span = span.resolved_at(Span::mixed_site());
-        let call = match (self.context, &self.args) {
-            (false, None) => quote_spanned!(span=> |_: #krate::task::TaskContext, ()| #name()),
-            (true, None) => quote_spanned!(span=> |context: #krate::task::TaskContext, ()| #name(context)),
-            (false, Some(args)) => {
-                quote_spanned!(span=> |_: #krate::task::TaskContext, args: #args| #name(args))
+        let krate: TokenStream = quote!(#krate).into_iter().map(|token| at(token, place)).collect();
+        let make = Ident::new(make, place);
+        let mut called = name.clone();
+        called.set_span(name.span().located_at(place));
+        // These names are the closure's own, not the program's.
+        let [context, args] = ["context", "args"].map(|own| Ident::new(own, Span::mixed_site()));
+        let code = match (self.context, &self.args) {
+            (false, None) => quote_spanned!(place=> |_: #krate::task::TaskContext, ()| #called()),
+            (true, None) => {
+                quote_spanned!(place=> |#context: #krate::task::TaskContext, ()| #called(#context))
             }
-            (true, Some(args)) => {
-                quote_spanned!(span=> |context: #krate::task::TaskContext, args: #args| #name(context, args))
+            (false, Some(decoded)) => {
+                quote_spanned!(place=> |_: #krate::task::TaskContext, #args: #decoded| #called(#args))
             }
+            (true, Some(_)) => quote!(#called),
         };
-        quote!(#krate::task::Code::#make(#call))
+        quote_spanned!(place=> #krate::task::Code::#make(#code))
     }
+}
+
+fn at(mut token: TokenTree, place: Span) -> TokenTree {
+    token.set_span(place);
+    token
 }
 
 fn is_context(written: &Type) -> bool {
