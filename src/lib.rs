@@ -43,12 +43,13 @@
 //! # Layout
 //!
 //! - [`trigger`]: WHEN. Triggers as values: dates, intervals, cron in three dialects, combinations.
-//! - [`task`]: WHAT. Tasks, the registry of their code, runs and their outcomes.
+//! - [`task`](mod@task): WHAT. Tasks, the registry of their code, runs and their outcomes.
 //! - [`event`]: WHAT HAPPENED. Events, masks to choose among them, the bus.
 //! - [`supervision`]: WHO KEEPS WHOM ALIVE. Guardians and restart policies.
 //! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, redb, and the contract for your own.
 //! - [`executor`]: WHERE IT RUNS. Futures, threads, inline, and the contract for your own.
 //! - [`scheduler`]: THE CONDUCTOR. The scheduler, its builder, its handle, its messages.
+//! - [`declare`]: tasks declared next to their functions, listed, and added by one call.
 //! - [`config`]: a scheduler from a TOML file (feature `config`).
 //! - [`cli`]: the program `callboard` (feature `cli`).
 //! - [`clock`]: the one door to the time.
@@ -63,6 +64,7 @@
 //! |---|---|---|
 //! | `sled` | yes | [`SledStore`](store::SledStore), the embedded store whose tasks survive a restart |
 //! | `redb` | no | [`RedbStore`](store::RedbStore): the same on an engine that is maintained |
+//! | `macros` | no | the attribute [`#[callboard::task(…)]`](macro@task): tasks declared next to their functions |
 //! | `config` | no | [`config`]: schedulers described by a file |
 //! | `testing` | no | [`testing`], and the suites [`store::contract`] and [`executor::contract`]: for tests of your own tasks, stores and executors |
 //! | `cli` | no | the program `callboard`; brings `config`, `sled` and `redb` |
@@ -75,6 +77,7 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "config")]
 pub mod config;
+pub mod declare;
 mod error;
 pub mod event;
 pub mod executor;
@@ -89,6 +92,108 @@ pub mod timer;
 pub mod trigger;
 
 pub use error::Error;
+
+/// Declares a task next to its function.
+///
+/// The function stays what it was. Beside it comes a type of the same name, whose function
+/// `declaration()` makes a [`Declaration`](declare::Declaration): the handler and its tasks. List
+/// those of a program in [`tasks!`]; register and add them with the
+/// [`Declarations`](declare::Declarations) it makes.
+///
+/// ```
+/// use callboard::prelude::*;
+///
+/// /// Runs on the executor `default`.
+/// #[callboard::task(id = "weekly", cron = "0 8 * * mon", timezone = "Europe/Lisbon", args = "weekly")]
+/// async fn send(run: TaskContext, list: String) -> Result<usize, std::io::Error> {
+///     println!("{}: to {list}", run.nominal());
+///     Ok(list.len())
+/// }
+///
+/// /// Blocks its thread, so it runs in a pool.
+/// #[callboard::task(id = "sweep", every = "1h 30m", executor = "pool", misfire_grace = "5m", coalesce = false)]
+/// fn sweep() {}
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), callboard::Error> {
+/// let declared = callboard::tasks![send, sweep];
+/// let scheduler = Scheduler::builder()
+///     .registry(declared.register(Registry::new()))
+///     .executor("default", AsyncExecutor::new())
+///     .executor("pool", ThreadPool::new(2))
+///     .start()
+///     .await?;
+/// declared.add_to(&scheduler).await?;
+/// # scheduler.shutdown(Shutdown::default()).await
+/// # }
+/// ```
+///
+/// The attribute writes what follows, and nothing else:
+///
+/// ```
+/// # use callboard::prelude::*;
+/// # async fn send(run: TaskContext, list: String) -> Result<usize, std::io::Error> { Ok(list.len()) }
+/// use callboard::declare::Declaration;
+/// use callboard::task::Code;
+///
+/// enum send {}
+///
+/// impl send {
+///     fn declaration() -> Declaration {
+///         Declaration::new("send", Code::from_async(send)).task(|task| {
+///             task.id("weekly")
+///                 .trigger("0 8 * * mon")
+///                 .timezone(chrono_tz::Europe::Lisbon)
+///                 .args("weekly")
+///                 .replace_existing(true)
+///         })
+///     }
+/// }
+/// # assert_eq!(send::declaration().tasks().len(), 1);
+/// ```
+///
+/// # The function
+///
+/// An `async fn`, or an `fn` that blocks its thread. It takes a
+/// [`TaskContext`](task::TaskContext) (called by that name) and the arguments, or one of them, or
+/// nothing; it returns what a handler may return: see [`TaskReturn`](task::TaskReturn). Neither
+/// generics nor `self`.
+///
+/// Write several attributes for several tasks of one function; these have to be called `task` or
+/// `callboard::task`.
+///
+/// # Options
+///
+/// Those of [`Task`](task::Task), by the names of its methods. A value is a literal, or an
+/// expression of the type that the method takes.
+///
+/// | option | |
+/// |---|---|
+/// | `cron = "0 8 * * mon"` | when: a crontab line or a nickname as `"@daily"` |
+/// | `every = "1h 30m"` | when: a length of time |
+/// | `at = "2027-05-01T12:00:00"` | when: once |
+/// | `trigger = Interval::minutes(5)` | when: any [`Trigger`](trigger::Trigger) or builder of one, or its [text](trigger::Trigger#impl-FromStr-for-Trigger) |
+/// | `id = "weekly"` | [`Task::id`](task::Task::id), and [`replace_existing(true)`](task::Task::replace_existing) unless that is given: declaring a task at every start changes nothing. Without an id there is a fresh one, and so one more task, each time the declarations are added: that suits stores in memory |
+/// | `name = "…"` | [`Task::name`](task::Task::name) |
+/// | `args = EXPR`, `userdata = EXPR` | [`Task::args`](task::Task::args), [`Task::userdata`](task::Task::userdata) |
+/// | `timezone = "Europe/Lisbon"` | [`Task::timezone`](task::Task::timezone) |
+/// | `first_run = EXPR` | [`Task::first_run`](task::Task::first_run) |
+/// | `executor = "…"`, `store = "…"` | [`Task::executor`](task::Task::executor), [`Task::store`](task::Task::store) |
+/// | `coalesce = false`, `max_catch_up = 10`, `max_instances = 2` | [`Task::coalesce`](task::Task::coalesce), [`Task::max_catch_up`](task::Task::max_catch_up), [`Task::max_instances`](task::Task::max_instances) |
+/// | `misfire_grace = "30s"` | [`Task::misfire_grace`](task::Task::misfire_grace) |
+/// | `paused`, `replace_existing = false` | [`Task::paused`](task::Task::paused), [`Task::replace_existing`](task::Task::replace_existing); `paused` alone is `paused = true` |
+/// | `handler = "…"` | the name in the registry; otherwise that of the function. Stored tasks carry it: give one if the function may be renamed, or if another has its name |
+/// | `crate = path` | where this crate is, if not at `::callboard` |
+///
+/// Mistakes that can be seen are errors of the compiler; what is wrong with the text of a trigger
+/// beyond that is reported by [`Declarations::add_to`](declare::Declarations::add_to).
+///
+/// ```compile_fail
+/// #[callboard::task(every = "1h", timezone = "Europe/Atlantis")]
+/// fn sweep() {}
+/// ```
+#[cfg(feature = "macros")]
+pub use callboard_macros::task;
 
 /// What most programs use: `use callboard::prelude::*;`.
 ///

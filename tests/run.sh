@@ -78,16 +78,16 @@ need_packages || exit 1
 need_rust || exit 1
 
 check "format" cargo fmt --all --check
-check "clippy" cargo clippy --all-targets --all-features -- -D warnings
+check "clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
 check "no default features" cargo check --no-default-features
 check "default features" cargo check
 if cargo nextest --version >/dev/null 2>&1; then
-    counted "tests" cargo nextest run --all-features --no-fail-fast
+    counted "tests" cargo nextest run --workspace --all-features --no-fail-fast
 else
-    counted "tests" cargo test --all-features --no-fail-fast --lib --bins --tests --examples
+    counted "tests" cargo test --workspace --all-features --no-fail-fast --lib --bins --tests --examples
 fi
-counted "doc tests" cargo test --all-features --doc
-check "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --all-features --no-deps
+counted "doc tests" cargo test --workspace --all-features --doc
+check "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --all-features --no-deps
 
 for name in ${failures[@]+"${failures[@]}"}; do
     echo "failed: $name"

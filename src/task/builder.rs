@@ -279,6 +279,12 @@ impl Task {
         self.options.overlay(changes.options);
     }
 
+    /// Whether what was set is valid, and there is a trigger.
+    pub(crate) fn check(&self) -> Result<(), TaskError> {
+        self.options.check()?;
+        self.options.trigger.as_ref().map(drop).ok_or(TaskError::NoTrigger)
+    }
+
     /// Checks what can be checked without a scheduler, and decides the options left out.
     pub(crate) fn resolve(mut self, defaults: &TaskDefaults, zone: Tz) -> Result<TaskSpec, TaskError> {
         self.options.check()?;

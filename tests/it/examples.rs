@@ -94,6 +94,15 @@ fn custom_store() {
 }
 
 #[test]
+fn declared_tasks() {
+    let out = run("declared_tasks");
+    for line in ["greet runs ", "sweep runs ", "disk runs ", "morning: good morning"] {
+        assert!(out.contains(line), "{out}");
+    }
+    in_order(&out, &["sweep: done", "sweep: done", "5 tasks now"]);
+}
+
+#[test]
 fn every_example_has_a_test_and_a_header() {
     let this = include_str!("examples.rs");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

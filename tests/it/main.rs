@@ -2,6 +2,7 @@
 
 mod cli;
 mod contract;
+mod declared;
 mod examples;
 mod executors;
 mod layers;
