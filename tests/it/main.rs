@@ -4,6 +4,7 @@ mod cli;
 mod contract;
 mod examples;
 mod executors;
+mod keyed;
 mod layers;
 mod readme;
 mod scheduler;
