@@ -5,6 +5,7 @@ mod contract;
 mod declared;
 mod examples;
 mod executors;
+mod keyed;
 mod layers;
 mod readme;
 mod scheduler;
