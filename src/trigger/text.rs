@@ -135,6 +135,16 @@ pub(crate) fn split_limits(text: &str) -> Result<(&str, Limits), TriggerError> {
     loop {
         let next = option(text, at + word.len());
         let value = text[at + word.len()..next.map_or(text.len(), |(at, _)| at)].trim();
+        if value.is_empty() && word != "jitter" {
+            let example = match word {
+                "in" => "a zone, for instance Europe/Lisbon",
+                "gap" => "fire_after or skip",
+                "fold" => "first, second or both",
+                _ => "a date and time, for instance 2026-05-01T12:00:00",
+            };
+            let missing = TriggerError::invalid(word, format!("nothing stands after it; write {example}"));
+            return Err(placed(text, &text[at..])(missing));
+        }
         let wrong = |error| placed(text, value)(named(word)(error));
         let new = match word {
             "in" => limits.zone.replace(zone_named(value).map_err(wrong)?).is_none(),
@@ -198,7 +208,7 @@ impl FromStr for Trigger {
     /// | `30 8 * * mon-fri`, `@daily` | crontab |
     /// | `cron hour=8 day="last fri"` | cron by fields |
     /// | `quartz 0 30 8 ? * MON-FRI` | Quartz |
-    /// | `every 1h 30m` | interval |
+    /// | `every 1h 30m`, `every 2 days` | interval |
     /// | `calendar 2w at 17:00:00` | calendar interval |
     /// | `once at 2026-05-01T12:00:00`, `once` | date |
     /// | `or(…; …)`, `and(…; …) within 5s` | any, all |

@@ -144,7 +144,7 @@ fn triggers_that_cannot_be_read() {
         ),
         (
             "every 5m until",
-            "until: `` is not a date and time; write 2026-05-01T12:00:00, with Z or +02:00 after it for an instant (at character 15 of `every 5m until`)",
+            "until: nothing stands after it; write a date and time, for instance 2026-05-01T12:00:00 (at character 10 of `every 5m until`)",
         ),
         (
             "every 5m jitter",
