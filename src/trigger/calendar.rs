@@ -382,11 +382,17 @@ impl fmt::Display for CalendarInterval {
 }
 
 /// Reads what `Display` writes: `1y 2mo 3w 4d at 09:30` and the options split off before.
-pub(super) fn parse(head: &str, limits: super::limits::Limits) -> Result<CalendarInterval, TriggerError> {
-    let wrong = || {
-        let reason =
-            format!("`{head}` is not a calendar interval; write for instance `calendar 1mo at 09:30`");
-        TriggerError::invalid("calendar", reason)
+pub(super) fn parse(
+    head: &str,
+    limits: super::limits::Limits,
+    line: &str,
+) -> Result<CalendarInterval, TriggerError> {
+    let wrong = |part: &str| {
+        let reason = "a calendar interval is written in y, mo, w and d, for instance `calendar 1mo at 09:30`";
+        text::placed(line, part)(TriggerError::invalid(
+            "calendar",
+            format!("`{part}` is not valid; {reason}"),
+        ))
     };
     let (parts, time) = match head.rsplit_once(" at ") {
         Some((parts, time)) => (parts, Some(time.trim())),
@@ -396,18 +402,18 @@ pub(super) fn parse(head: &str, limits: super::limits::Limits) -> Result<Calenda
     for part in parts.split_whitespace() {
         let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (n, unit) = part.split_at(digits);
-        let n: u32 = n.parse().map_err(|_| wrong())?;
+        let n: u32 = n.parse().map_err(|_| wrong(part))?;
         let slot = match unit {
             "y" => &mut builder.years,
             "mo" => &mut builder.months,
             "w" => &mut builder.weeks,
             "d" => &mut builder.days,
-            _ => return Err(wrong()),
+            _ => return Err(wrong(part)),
         };
         *slot = n.into();
     }
     if let Some(time) = time {
-        let time = text::parse_time(time)?;
+        let time = text::parse_time(time).map_err(text::placed(line, time))?;
         builder = builder.at(time.hour(), time.minute(), time.second());
     }
     let date = |name: &str, moment: Option<super::Moment>| match moment {
@@ -419,5 +425,8 @@ pub(super) fn parse(head: &str, limits: super::limits::Limits) -> Result<Calenda
     };
     builder.start_date = date("from", limits.start_at)?;
     builder.end_date = date("until", limits.end_at)?;
-    builder.with_options(limits.zone, limits.jitter, limits.gap, limits.fold).build()
+    builder
+        .with_options(limits.zone, limits.jitter, limits.gap, limits.fold)
+        .build()
+        .map_err(text::placed(line, line))
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use chrono::{LocalResult, TimeZone};
+
 use super::cron::field::{FIRST_YEAR, LAST_YEAR};
 use super::cron::search::{Pattern, Sets};
 use super::limits::Limits;
@@ -24,6 +26,8 @@ pub(super) const MONTHS: [&str; 12] = [
     "December",
 ];
 
+const EVERY_DAY: &str = " every day";
+
 /// How many times of day are named one by one.
 const FEW: u32 = 6;
 
@@ -32,14 +36,20 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
     match trigger {
         Trigger::Date(date) => match date.run_at() {
             Some(_) => {
-                let at = super::jsonl::rfc3339(date.instant(cx), date.zone(cx));
-                format!("once at {}, {}", at.replace('T', " "), zone())
+                let local = date.instant(cx).with_timezone(&date.zone(cx));
+                let wall = local.naive_local();
+                // The offset is said where the zone leaves two to choose from.
+                let offset = match date.zone(cx).from_local_datetime(&wall) {
+                    LocalResult::Ambiguous(..) => local.format(" (%:z)").to_string(),
+                    _ => String::new(),
+                };
+                format!("once at {wall}{offset}, {}", zone())
             }
             None => "once, when it is set".into(),
         },
         Trigger::Interval(interval) => {
             let length = interval.length().to_std().unwrap_or_default();
-            format!("every {}{}", words(length), bounds(interval.limits()))
+            format!("every {}{}", each(length), bounds(interval.limits()))
         }
         Trigger::Cron(cron) => pattern(cron.pattern(), cron.limits(), cx),
         Trigger::Crontab(crontab) => pattern(crontab.pattern(), crontab.limits(), cx),
@@ -90,7 +100,11 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
 fn pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>) -> String {
     let sets = pattern.resolved(cx.key);
     let mut text = times(&sets);
-    text += &days(&sets);
+    let days = days(&sets);
+    // "every minute" needs no "every day".
+    if days != EVERY_DAY || sets.hours != 0xff_ffff {
+        text += &days;
+    }
     if sets.months != Sets::MIDNIGHT.months {
         let names = spans(u64::from(sets.months), |month| MONTHS[month as usize - 1].into());
         let _ = write!(text, " in {}", and(&names));
@@ -155,7 +169,14 @@ fn times(sets: &Sets) -> String {
         Said::Every => text,
         Said::EveryNth(n) => format!("{text} of every {} hour", nth(*n)),
         Said::These(list) => {
-            format!("{text} in the hours {}", and(&spans(bits(list), |hour| hour.to_string())))
+            let runs = runs(bits(list));
+            if runs.len() > 2 {
+                let hours = spans(bits(list), |hour| hour.to_string());
+                return format!("{text} in the hours {}", and(&hours));
+            }
+            let runs: Vec<String> =
+                runs.iter().map(|(first, last)| format!("from {first:02}:00 to {last:02}:59")).collect();
+            format!("{text} {}", and(&runs))
         }
     };
     let list = |name: &str, numbers: &[u32]| {
@@ -219,7 +240,7 @@ fn days(sets: &Sets) -> String {
     let of_month = if of_month.is_empty() { None } else { Some(format!("{} of the month", and(&of_month))) };
     let of_week = if of_week.is_empty() { None } else { Some(and(&of_week)) };
     match (of_month, of_week) {
-        (None, None) if any_day && any_weekday => " every day".to_string(),
+        (None, None) if any_day && any_weekday => EVERY_DAY.to_string(),
         (None, None) => " on no day".into(),
         (Some(day), None) | (None, Some(day)) => format!(" on {day}"),
         (Some(day), Some(weekday)) if sets.either => format!(" on {day} or on {weekday}"),
@@ -270,22 +291,24 @@ fn bits(numbers: &[u32]) -> u64 {
 /// The numbers in words, three or more in a row as "a to b".
 fn spans(bits: u64, name: impl Fn(u32) -> String) -> Vec<String> {
     let mut list = Vec::new();
-    let mut n = 0;
-    while n < 64 {
-        if bits >> n & 1 == 0 {
-            n += 1;
-            continue;
+    for (first, last) in runs(bits) {
+        match last - first {
+            0 => list.push(name(first)),
+            1 => list.extend([name(first), name(last)]),
+            _ => list.push(format!("{} to {}", name(first), name(last))),
         }
-        let mut last = n;
-        while last < 63 && bits >> (last + 1) & 1 == 1 {
-            last += 1;
+    }
+    list
+}
+
+/// The first and last number of each unbroken run.
+fn runs(bits: u64) -> Vec<(u32, u32)> {
+    let mut list: Vec<(u32, u32)> = Vec::new();
+    for n in (0..64).filter(|n| bits >> n & 1 == 1) {
+        match list.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => list.push((n, n)),
         }
-        match last - n {
-            0 => list.push(name(n)),
-            1 => list.extend([name(n), name(last)]),
-            _ => list.push(format!("{} to {}", name(n), name(last))),
-        }
-        n = last + 1;
     }
     list
 }
@@ -313,12 +336,19 @@ fn many(n: u128, unit: &str) -> String {
     if n == 1 { format!("1 {unit}") } else { format!("{n} {unit}s") }
 }
 
-/// `15 minutes`, `1 hour and 30 minutes`; one of a unit alone is just the unit.
+/// What comes after "every": one of a unit alone is just the unit.
+fn each(length: Duration) -> String {
+    let text = words(length);
+    match text.strip_prefix("1 ") {
+        Some(unit) if !unit.contains(' ') => unit.into(),
+        _ => text,
+    }
+}
+
+/// `15 minutes`, `2 hours and 30 minutes`, `90 seconds`
 fn words(length: Duration) -> String {
-    let mut rest = length.as_nanos();
-    let mut parts = Vec::new();
-    for (unit, nanos) in [
-        ("week", 604_800_000_000_000_u128),
+    const UNITS: [(&str, u128); 8] = [
+        ("week", 604_800_000_000_000),
         ("day", 86_400_000_000_000),
         ("hour", 3_600_000_000_000),
         ("minute", 60_000_000_000),
@@ -326,14 +356,22 @@ fn words(length: Duration) -> String {
         ("millisecond", 1_000_000),
         ("microsecond", 1_000),
         ("nanosecond", 1),
-    ] {
+    ];
+    let total = length.as_nanos();
+    // One of a unit and some of the next smaller one: 90 seconds.
+    for pair in UNITS.windows(2) {
+        let ((_, large), (unit, small)) = (pair[0], pair[1]);
+        if total / large == 1 && total != large && total.is_multiple_of(small) {
+            return many(total / small, unit);
+        }
+    }
+    let mut rest = total;
+    let mut parts = Vec::new();
+    for (unit, nanos) in UNITS {
         if rest >= nanos {
             parts.push(many(rest / nanos, unit));
             rest %= nanos;
         }
     }
-    match &parts[..] {
-        [one] => one.strip_prefix("1 ").unwrap_or(one).to_string(),
-        _ => and(&parts),
-    }
+    and(&parts)
 }

@@ -169,7 +169,7 @@ impl fmt::Display for Interval {
 /// The JSON form: parts that add up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Stored {
+pub(super) struct Stored {
     #[serde(skip_serializing_if = "is_zero")]
     weeks: i64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -215,6 +215,20 @@ impl TryFrom<Stored> for Interval {
             .ok()
             .and_then(|s| TimeDelta::new(s, total.rem_euclid(NANOS) as u32));
         let length = length.ok_or_else(|| TriggerError::invalid("interval", "its length is out of range"))?;
+        if total <= 0 {
+            let parts = [
+                ("weeks", part(stored.weeks, 1)),
+                ("days", part(stored.days, 1)),
+                ("hours", part(stored.hours, 1)),
+                ("minutes", part(stored.minutes, 1)),
+                ("seconds", seconds),
+            ];
+            let most = "weeks, days, hours, minutes and seconds have to add up to more than 0";
+            return Err(match parts.iter().find(|(_, n)| *n < 0) {
+                Some((name, _)) => TriggerError::invalid(*name, format!("it is less than 0; {most}")),
+                None => TriggerError::invalid("interval", format!("its length is zero; {most}")),
+            });
+        }
         Interval { length, limits: stored.limits }.checked()
     }
 }

@@ -4,24 +4,17 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Offset, SecondsFormat, TimeZone, Utc};
 use chrono_tz::Tz;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::json::{Is, Json};
 use super::limits::zone_named;
-use super::{Context, Trigger};
+use super::{Context, Trigger, TriggerError};
 
 /// How many runs one question may ask for.
 const MOST: usize = 100_000;
 
-#[derive(Deserialize)]
-struct Question {
-    #[serde(default)]
-    id: Value,
-    trigger: Value,
-    timezone: Option<String>,
-    after: Option<String>,
-    count: Option<usize>,
-}
+const INSTANT: &str =
+    "an instant as RFC 3339, for instance \"2026-01-01T00:00:00Z\" or \"2026-01-01T00:00:00+01:00\"";
 
 /// Answers one question.
 ///
@@ -39,41 +32,63 @@ struct Question {
 /// assert_eq!(answer(question), r#"{"exhausted":false,"got":["2026-01-05T09:00:00+01:00"],"id":"a"}"#);
 /// ```
 pub fn answer(line: &str) -> String {
-    match serde_json::from_str::<Question>(line) {
-        Ok(question) => match runs(&question) {
-            Ok((got, exhausted)) => {
-                json!({ "id": question.id, "got": got, "exhausted": exhausted })
+    match serde_json::from_str::<Json>(line) {
+        Ok(Json(Value::Object(question))) => {
+            let id = question.get("id").cloned().unwrap_or_default();
+            match runs(question, &id) {
+                Ok((got, exhausted)) => json!({ "id": id, "got": got, "exhausted": exhausted }),
+                Err(error) => json!({ "id": id, "error": error.to_string() }),
             }
-            Err(error) => json!({ "id": question.id, "error": error }),
-        },
-        Err(error) => json!({ "id": null, "error": error.to_string() }),
+        }
+        Ok(_) => json!({ "id": null, "error": "question: it is not an object with a `trigger`" }),
+        Err(error) => json!({ "id": null, "error": format!("question: {error}") }),
     }
     .to_string()
 }
 
-fn runs(question: &Question) -> Result<(Vec<String>, bool), String> {
-    let trigger: Trigger = match &question.trigger {
-        Value::String(text) => text.parse().map_err(|error| format!("{error}"))?,
-        json => Trigger::deserialize(json).map_err(|error| error.to_string())?,
+fn runs(mut question: Map<String, Value>, id: &Value) -> Result<(Vec<String>, bool), TriggerError> {
+    let trigger: Trigger = match question.remove("trigger") {
+        Some(Value::String(text)) => text.parse()?,
+        Some(json) => super::json::trigger(json, "")?,
+        None => {
+            return Err(TriggerError::invalid(
+                "trigger",
+                "it is missing; give a trigger as text or as an object",
+            ));
+        }
     };
-    let zone =
-        question.timezone.as_deref().map_or(Ok(Tz::UTC), zone_named).map_err(|error| error.to_string())?;
-    let from = match &question.after {
-        Some(after) => DateTime::parse_from_rfc3339(after)
-            .map_err(|error| format!("after: {error}"))?
-            .with_timezone(&Utc),
+    let mut given = |name: &str| question.remove(name).filter(|value| !value.is_null());
+    let zone = match given("timezone") {
+        Some(name) => {
+            let zone = name.as_str().and_then(|name| zone_named(name).ok());
+            zone.ok_or_else(|| Is::Zone.wrong("timezone".into(), &name))?
+        }
+        None => Tz::UTC,
+    };
+    let from = match given("after") {
+        Some(after) => {
+            let instant = after.as_str().and_then(|after| DateTime::parse_from_rfc3339(after).ok());
+            instant.ok_or_else(|| Is::Text(INSTANT).wrong("after".into(), &after))?.with_timezone(&Utc)
+        }
         None => DateTime::UNIX_EPOCH,
     };
-    let key = match &question.id {
+    let count = match given("count") {
+        Some(count) => {
+            let number = count.as_u64().map(|count| usize::try_from(count).unwrap_or(MOST));
+            number.ok_or_else(|| Is::Whole("a whole number, 0 or more").wrong("count".into(), &count))?
+        }
+        None => 1,
+    };
+    let key = match id {
         Value::String(id) => id.clone(),
         id => id.to_string(),
     };
     let cx = Context { zone, anchor: from, key: &key };
-    let (count, zone) = (question.count.unwrap_or(1).min(MOST), trigger.zone(&cx));
+    let (count, zone) = (count.min(MOST), trigger.zone(&cx));
     let mut got = Vec::new();
     let mut next = trigger.next(from, &cx);
     while got.len() < count {
-        let Some(run) = next.map_err(|error| error.to_string())? else {
+        let Some(run) = next? else {
             return Ok((got, true));
         };
         got.push(rfc3339(run, zone));

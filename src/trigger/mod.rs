@@ -13,7 +13,7 @@
 //! | `combine` `except` `custom` | triggers made of others, or by users |
 //! | `footprint` | arithmetic: whether triggers can ever meet |
 //! | `jitter` | numbers derived from a task's id |
-//! | `text` `jsonl` | text, and questions as JSON lines |
+//! | `text` `json` `jsonl` | text, JSON, and questions as JSON lines |
 //! | `describe` `warn` | plain English, and what may surprise |
 
 mod calendar;
@@ -27,6 +27,7 @@ mod except;
 mod footprint;
 mod interval;
 mod jitter;
+mod json;
 mod jsonl;
 mod limits;
 mod moment;
@@ -40,7 +41,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use combine::Budget;
 use limits::Limits;
@@ -71,7 +72,7 @@ pub struct Context<'a> {
 }
 
 /// When a task runs: a value that can be stored, compared, printed and parsed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Trigger {

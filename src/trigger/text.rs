@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{NaiveTime, Timelike};
 
 use super::cron::{CronBuilder, Crontab, Quartz};
+use super::json::Json;
 use super::limits::{Limits, zone_named};
 use super::zone::{Fold, Gap};
 use super::{
@@ -41,36 +42,84 @@ pub(crate) fn duration(length: Duration) -> String {
     if text.is_empty() { "0s".into() } else { text }
 }
 
-/// The reverse, the parts written together or apart; a bare number is seconds.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, TriggerError> {
-    let wrong = || {
-        TriggerError::invalid(
-            "length",
-            format!("`{text}` is not a length of time; write for instance 90s, 15m, 1h 30m, 2d, 1w"),
-        )
-    };
+/// Units written out.
+const WORDS: [(&str, &str); 8] = [
+    ("week", "w"),
+    ("day", "d"),
+    ("hour", "h"),
+    ("minute", "m"),
+    ("second", "s"),
+    ("millisecond", "ms"),
+    ("microsecond", "us"),
+    ("nanosecond", "ns"),
+];
+
+fn unit(name: &str) -> Option<u64> {
+    let singular = name.strip_suffix(['s', 'S']).filter(|name| name.len() > 2).unwrap_or(name);
+    let short = WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(singular));
+    let name = short.map_or(name, |(_, short)| short);
+    UNITS.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name)).map(|(_, nanos)| *nanos)
+}
+
+/// The reverse, the parts written together or apart; a bare number is seconds. `text` is part of
+/// `line`, which an error points into.
+fn parse_duration(field: &str, text: &str, line: &str) -> Result<Duration, TriggerError> {
+    length(text.trim()).map_err(|part| {
+        let allowed =
+            "write a number and a unit (w, d, h, m, s, ms, us, ns), for instance 90s, 15m, 1h 30m, 2d";
+        let what = match part.trim() {
+            "" => "a length of time is missing".to_string(),
+            part => format!("`{part}` is not a length of time"),
+        };
+        placed(line, part)(TriggerError::invalid(field, format!("{what}; {allowed}")))
+    })
+}
+
+/// The length, or the part of the text that cannot be read.
+fn length(text: &str) -> Result<Duration, &str> {
     let mut total = Duration::ZERO;
-    let mut rest = text.trim();
+    let mut rest = text;
     if rest.is_empty() {
-        return Err(wrong());
+        return Err(rest);
     }
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, after) = rest.split_at(digits);
         let after = after.trim_start();
         let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
-        let (unit, after) = after.split_at(letters);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let unit = if unit.is_empty() && after.is_empty() { "s" } else { unit };
-        let nanos = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?.1;
+        let (name, after) = after.split_at(letters);
+        let number: u64 = number.parse().map_err(|_| rest)?;
+        let name = if name.is_empty() && after.is_empty() { "s" } else { name };
+        let nanos = unit(name).ok_or(rest)?;
         let part = match nanos {
             1_000_000_000.. => number.checked_mul(nanos / 1_000_000_000).map(Duration::from_secs),
             _ => number.checked_mul(nanos).map(Duration::from_nanos),
         };
-        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        total = part.and_then(|part| total.checked_add(part)).ok_or(rest)?;
         rest = after.trim_start();
     }
     Ok(total)
+}
+
+/// Adds to an error where `part` stands in `line`, of which it is a part, unless the error
+/// already tells a place.
+pub(super) fn placed(line: &str, part: &str) -> impl Fn(TriggerError) -> TriggerError {
+    move |error| match error {
+        TriggerError::Invalid { field, reason } if !reason.contains(" (at character ") => {
+            let before = (part.as_ptr() as usize).saturating_sub(line.as_ptr() as usize);
+            let at = line.get(..before).unwrap_or_default().chars().count() + 1;
+            TriggerError::Invalid { field, reason: format!("{reason} (at character {at} of `{line}`)") }
+        }
+        other => other,
+    }
+}
+
+/// The same error, under the name the field has in text.
+fn named(field: &str) -> impl Fn(TriggerError) -> TriggerError {
+    move |error| match error {
+        TriggerError::Invalid { reason, .. } => TriggerError::invalid(field, reason),
+        other => other,
+    }
 }
 
 /// The words that end a pattern and begin an option.
@@ -86,16 +135,28 @@ pub(crate) fn split_limits(text: &str) -> Result<(&str, Limits), TriggerError> {
     loop {
         let next = option(text, at + word.len());
         let value = text[at + word.len()..next.map_or(text.len(), |(at, _)| at)].trim();
+        if value.is_empty() && word != "jitter" {
+            let example = match word {
+                "in" => "a zone, for instance Europe/Lisbon",
+                "gap" => "fire_after or skip",
+                "fold" => "first, second or both",
+                _ => "a date and time, for instance 2026-05-01T12:00:00",
+            };
+            let missing = TriggerError::invalid(word, format!("nothing stands after it; write {example}"));
+            return Err(placed(text, &text[at..])(missing));
+        }
+        let wrong = |error| placed(text, value)(named(word)(error));
         let new = match word {
-            "in" => limits.zone.replace(zone_named(value)?).is_none(),
-            "from" => limits.start_at.replace(value.parse()?).is_none(),
-            "until" => limits.end_at.replace(value.parse()?).is_none(),
-            "jitter" => std::mem::replace(&mut limits.jitter, parse_duration(value)?).is_zero(),
-            "gap" => limits.gap.replace(gap(value)?).is_none(),
-            _ => limits.fold.replace(fold(value)?).is_none(),
+            "in" => limits.zone.replace(zone_named(value).map_err(wrong)?).is_none(),
+            "from" => limits.start_at.replace(value.parse().map_err(wrong)?).is_none(),
+            "until" => limits.end_at.replace(value.parse().map_err(wrong)?).is_none(),
+            "jitter" => std::mem::replace(&mut limits.jitter, parse_duration(word, value, text)?).is_zero(),
+            "gap" => limits.gap.replace(gap(value).map_err(wrong)?).is_none(),
+            _ => limits.fold.replace(fold(value).map_err(wrong)?).is_none(),
         };
         if !new {
-            return Err(TriggerError::invalid(word, "it is given twice"));
+            let twice = TriggerError::invalid(word, "it is given twice; give it once");
+            return Err(placed(text, &text[at..])(twice));
         }
         match next {
             Some(next) => (at, word) = next,
@@ -147,7 +208,7 @@ impl FromStr for Trigger {
     /// | `30 8 * * mon-fri`, `@daily` | crontab |
     /// | `cron hour=8 day="last fri"` | cron by fields |
     /// | `quartz 0 30 8 ? * MON-FRI` | Quartz |
-    /// | `every 1h 30m` | interval |
+    /// | `every 1h 30m`, `every 2 days` | interval |
     /// | `calendar 2w at 17:00:00` | calendar interval |
     /// | `once at 2026-05-01T12:00:00`, `once` | date |
     /// | `or(…; …)`, `and(…; …) within 5s` | any, all |
@@ -166,8 +227,11 @@ impl FromStr for Trigger {
 fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
     let text = text.trim();
     if text.starts_with('{') {
-        return serde_json::from_str(text)
-            .map_err(|error| TriggerError::invalid("trigger", error.to_string()));
+        let Json(value) = serde_json::from_str(text).map_err(|error| {
+            let what = if error.is_data() { "" } else { "it is not JSON: " };
+            TriggerError::invalid("trigger", format!("{what}{error}"))
+        })?;
+        return super::json::trigger(value, "");
     }
     if depth > DEPTH {
         return Err(TriggerError::invalid("trigger", format!("it is nested deeper than {DEPTH} levels")));
@@ -175,84 +239,108 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
     let word = text.split(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
     let rest = text[word.len()..].trim();
     match word {
-        "" => {
-            let forms = "a crontab line, `every 15m`, `once at 2026-05-01T12:00:00`, `cron hour=8`, or JSON";
-            Err(TriggerError::invalid("trigger", format!("it is empty; write {forms}")))
-        }
+        "" => Err(TriggerError::invalid("trigger", format!("it is empty; write {FORMS}"))),
         "shutdown" if rest.is_empty() => Ok(Trigger::Shutdown),
-        "once" => once(rest),
+        "once" => once(rest, text),
         "every" => {
             let (head, limits) = split_limits(text)?;
-            let length = head.strip_prefix("every").unwrap_or(head);
-            Interval::every(parse_duration(length)?).with_limits(limits).into_trigger()
+            let head = &head[word.len()..];
+            let length = parse_duration("every", head, text)?;
+            Interval::every(length).with_limits(limits).into_trigger().map_err(placed(text, head.trim()))
         }
         "calendar" => {
             let (head, limits) = split_limits(text)?;
-            calendar::parse(head.strip_prefix("calendar").unwrap_or(head), limits)?.into_trigger()
+            calendar::parse(&head[word.len()..], limits, text)?.into_trigger()
         }
         "cron" => {
             let (head, limits) = split_limits(text)?;
-            cron_fields(head.strip_prefix("cron").unwrap_or(head))?.with_limits(limits).into_trigger()
+            let fields = cron_fields(&head[word.len()..], text)?;
+            fields.with_limits(limits).into_trigger().map_err(placed(text, text))
         }
         "quartz" => {
             let (line, limits) = split_limits(text)?;
-            Quartz::builder(line.strip_prefix("quartz").unwrap_or(line)).with_limits(limits).into_trigger()
+            let line = &line[word.len()..];
+            let quartz = Quartz::builder(line).with_limits(limits);
+            quartz.into_trigger().map_err(placed(text, line.trim()))
         }
-        "custom" => custom(rest),
-        "or" | "and" | "except" => combined(word, rest, depth),
+        "custom" => custom(rest, text),
+        "or" | "and" | "except" => combined(word, rest, text, depth),
         _ => {
             let (line, limits) = split_limits(text)?;
-            Crontab::builder(line).with_limits(limits).into_trigger()
+            // What begins with a word is no crontab line that lost a field.
+            let wordy = word.len() > 3 && word.chars().all(char::is_alphabetic);
+            let fields = line.split_whitespace().count();
+            if !word.starts_with('@') && !(5..=7).contains(&fields) && (wordy || fields == 1) {
+                let error = TriggerError::invalid("trigger", format!("`{line}` is not known; write {FORMS}"));
+                return Err(placed(text, text)(error));
+            }
+            Crontab::builder(line).with_limits(limits).into_trigger().map_err(placed(text, text))
         }
     }
 }
 
-fn custom(rest: &str) -> Result<Trigger, TriggerError> {
+/// What a trigger can look like as text.
+const FORMS: &str = "a crontab line of 5, 6 or 7 fields such as `30 8 * * 1-5`, @daily, `every 15m`, `once at 2026-05-01T12:00:00`, `cron hour=8`, `calendar 1mo at 09:00`, `quartz 0 30 8 ? * 2-6`, `or(…; …)`, `and(…; …)`, `except(…; …)`, `custom name`, shutdown, or JSON";
+
+fn custom(rest: &str, line: &str) -> Result<Trigger, TriggerError> {
     let (name, params) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let params = match params.trim() {
         "" => serde_json::Value::Null,
-        json => {
-            serde_json::from_str(json).map_err(|error| TriggerError::invalid("params", error.to_string()))?
-        }
+        json => serde_json::from_str(json).map_err(|error| {
+            let error = TriggerError::invalid("params", format!("`{json}` is not JSON: {error}"));
+            placed(line, json)(error)
+        })?,
     };
-    Custom::new(name, params).into_trigger()
+    Custom::new(name, params).into_trigger().map_err(placed(line, name))
 }
 
 /// `or(a; b)`, `and(a; b) within 5s`, `except(a; 2026-12-25; …)`
-fn combined(word: &str, rest: &str, depth: usize) -> Result<Trigger, TriggerError> {
+fn combined(word: &str, rest: &str, line: &str, depth: usize) -> Result<Trigger, TriggerError> {
     let (parts, after) = parts(rest).ok_or_else(|| {
-        TriggerError::invalid(word, format!("its parts are written {word}(a; b; …), with `;` between"))
+        let reason = format!("its parts are written {word}(a; b; …), with `;` between");
+        placed(line, rest)(TriggerError::invalid(word, reason))
     })?;
-    let trigger = |part: &str| parse(part, depth + 1);
+    // Which part it is; the place that the error tells is one in the part.
+    let nth = |index: usize, error| match error {
+        TriggerError::Invalid { field, reason } => {
+            TriggerError::Invalid { field: format!("part {} of {word}: {field}", index + 1), reason }
+        }
+        other => other,
+    };
+    let trigger = |(index, part): (usize, &str)| parse(part, depth + 1).map_err(|error| nth(index, error));
     if word != "and" && !after.is_empty() {
-        return Err(TriggerError::invalid(word, format!("`{after}` after the parts is not understood")));
+        let reason = format!("`{after}` after the parts is not understood; nothing can follow them");
+        return Err(placed(line, after)(TriggerError::invalid(word, reason)));
     }
+    let mut parts = parts.into_iter().enumerate();
     match word {
-        "or" => Or::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?)?.into_trigger(),
+        "or" => Or::new(parts.map(trigger).collect::<Result<_, _>>()?)?.into_trigger(),
         "and" => {
             let tolerance = match after.strip_prefix("within") {
-                Some(length) => parse_duration(length)?,
+                Some(length) => parse_duration("within", length.trim(), line)?,
                 None if after.is_empty() => Duration::ZERO,
                 None => {
-                    return Err(TriggerError::invalid(
-                        "and",
-                        format!("`{after}`: only `within 5s` can follow"),
-                    ));
+                    let reason = format!("`{after}`: only `within 5s` can follow");
+                    return Err(placed(line, after)(TriggerError::invalid("and", reason)));
                 }
             };
-            And::new(parts.into_iter().map(trigger).collect::<Result<_, _>>()?, tolerance)?.into_trigger()
+            And::new(parts.map(trigger).collect::<Result<_, _>>()?, tolerance)?.into_trigger()
         }
         _ => {
-            let mut parts = parts.into_iter();
             let base = trigger(parts.next().unwrap_or_default())?;
             let mut except = Except::of(base);
-            for part in parts {
-                except = if let Ok(date) = part.parse::<ExceptDate>() {
-                    except.date(date)
-                } else if let Ok(range) = part.parse::<ExceptRange>() {
-                    except.push(range)
-                } else {
-                    except.trigger(trigger(part)?)
+            for (index, part) in parts {
+                let wrong = |error| nth(index, placed(line, part)(error));
+                // No trigger begins with a digit and is one word, or has `..` in it.
+                let digit = part.starts_with(|c: char| c.is_ascii_digit());
+                except = match (part.parse::<ExceptDate>(), part.parse::<ExceptRange>()) {
+                    (Ok(date), _) => except.date(date),
+                    (_, Ok(range)) => except.push(range),
+                    (_, Err(error)) if digit && part.contains("..") => return Err(wrong(error)),
+                    (Err(error), _) if digit && !part.contains(char::is_whitespace) => {
+                        return Err(wrong(error));
+                    }
+                    _ => except.trigger(trigger((index, part))?),
                 };
             }
             except.into_trigger()
@@ -299,18 +387,26 @@ pub(crate) fn parse_time(text: &str) -> Result<NaiveTime, TriggerError> {
         })
 }
 
-fn once(rest: &str) -> Result<Trigger, TriggerError> {
+fn once(rest: &str, line: &str) -> Result<Trigger, TriggerError> {
     let (at, zone) = match rest.rsplit_once("in ") {
         Some((at, zone)) if at.is_empty() || at.ends_with(char::is_whitespace) => {
-            (at.trim(), Some(zone_named(zone.trim())?))
+            let zone = zone.trim();
+            (at.trim(), Some(zone_named(zone).map_err(|error| placed(line, zone)(named("in")(error)))?))
         }
         _ => (rest.trim(), None),
     };
     let date = match at.strip_prefix("at ") {
-        Some(moment) => Date::at(moment.trim().parse::<super::Moment>()?),
+        Some(moment) => {
+            let moment = moment.trim();
+            let parsed = moment.parse::<super::Moment>();
+            Date::at(parsed.map_err(|error| placed(line, moment)(named("at")(error)))?)
+        }
         None if at.is_empty() => Date::now(),
         None => {
-            return Err(TriggerError::invalid("once", format!("`{at}`: after `once` comes `at` and a time")));
+            let reason = format!(
+                "`{at}`: after `once` comes `at` and a time, for instance `once at 2026-05-01T12:00:00`"
+            );
+            return Err(placed(line, at)(TriggerError::invalid("once", reason)));
         }
     };
     let date = match zone {
@@ -321,15 +417,15 @@ fn once(rest: &str) -> Result<Trigger, TriggerError> {
 }
 
 /// `hour=8 minute=30 day="last fri"`
-fn cron_fields(text: &str) -> Result<CronBuilder, TriggerError> {
+fn cron_fields(text: &str, line: &str) -> Result<CronBuilder, TriggerError> {
+    const NAMES: &str = "year, month, day, week, day_of_week, hour, minute, second";
     let mut builder = CronBuilder::default();
     let mut rest = text.trim();
     while !rest.is_empty() {
         let wrong = || {
-            TriggerError::invalid(
-                "cron",
-                format!("`{rest}`: fields are written name=value or name=\"a value\""),
-            )
+            let reason =
+                format!("`{rest}`: fields are written name=value or name=\"a value\"; the names are {NAMES}");
+            placed(line, rest)(TriggerError::invalid("cron", reason))
         };
         let (name, after) = rest.split_once('=').ok_or_else(wrong)?;
         let (value, after) = match after.strip_prefix('"') {
@@ -337,8 +433,8 @@ fn cron_fields(text: &str) -> Result<CronBuilder, TriggerError> {
             None => after.split_once(char::is_whitespace).unwrap_or((after, "")),
         };
         if !builder.set(name.trim(), value.into()) {
-            let reason = "it is no field, or given twice; fields are year, month, day, week, day_of_week, hour, minute, second";
-            return Err(TriggerError::invalid(name.trim(), reason));
+            let reason = format!("it is no field, or given twice; fields are {NAMES}");
+            return Err(placed(line, rest)(TriggerError::invalid(name.trim(), reason)));
         }
         rest = after.trim_start();
     }

@@ -1,6 +1,6 @@
 //! Warnings: triggers that are valid and yet may not mean what they say; and why one never fires.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
@@ -259,7 +259,16 @@ pub(super) fn never(trigger: &Trigger, from: DateTime<Utc>, cx: &Context<'_>) ->
             let ended = and.triggers().iter().find(|part| part.next(from, cx) == Ok(None));
             match ended {
                 Some(part) => format!("one of its parts never fires: {}", never(part, from, cx)),
-                None => "its parts never run at the same time".into(),
+                None => {
+                    let mut reason = "its parts never run at the same time".to_string();
+                    if let Some(floating) = and.triggers().iter().find_map(floating) {
+                        let _ = write!(
+                            reason,
+                            "; `{floating}` counts from the moment it was set, so give it a start: `{floating} from 2026-01-01T00:00:00`"
+                        );
+                    }
+                    reason
+                }
             }
         }
         Trigger::Or(or) => {
@@ -274,6 +283,19 @@ pub(super) fn never(trigger: &Trigger, from: DateTime<Utc>, cx: &Context<'_>) ->
             format!("the custom trigger `{}` has no more runs", custom.name())
         }
         Trigger::Shutdown => "it runs when the scheduler shuts down only".into(),
+    }
+}
+
+/// The length of an interval, at any depth, whose grid hangs on the anchor.
+fn floating(trigger: &Trigger) -> Option<String> {
+    match trigger {
+        Trigger::Interval(interval) if interval.limits().start_at.is_none() => {
+            Some(format!("every {}", super::text::duration(interval.length().to_std().unwrap_or_default())))
+        }
+        Trigger::And(and) => and.triggers().iter().find_map(floating),
+        Trigger::Or(or) => or.triggers().iter().find_map(floating),
+        Trigger::Except(except) => floating(except.trigger()),
+        _ => None,
     }
 }
 

@@ -199,7 +199,7 @@ fn each_field(
             let names = NICKNAMES.map(|(name, _)| name).join(", ");
             return Err(TriggerError::invalid(
                 "crontab",
-                format!("`{line}` is not known; the nicknames are {names}"),
+                format!("`{line}` is not known; the nicknames are {names} (at character 1 of `{line}`)"),
             ));
         };
         line = same;
@@ -211,7 +211,8 @@ fn each_field(
         7 => &ORDER[..],
         _ => {
             let reason = format!(
-                "`{line}` has {count} fields; 5 are needed, 6 with the second in front, 7 with the year at the end"
+                "`{line}` has {count} field{}; 5 are needed, 6 with the second in front, 7 with the year at the end",
+                if count == 1 { "" } else { "s" }
             );
             return Err(TriggerError::invalid("crontab", reason));
         }

@@ -312,9 +312,11 @@ impl CronBuilder {
         let mut collected = Collected::new();
         for (kind, text) in self.resolved()? {
             collected.field(kind, Dialect::Fields, text).map_err(|fault| {
-                let at = fault.offset + 1;
-                let place = if at > 1 { format!(" (at character {at} of `{text}`)") } else { String::new() };
-                TriggerError::invalid(kind.name(), format!("{}{place}", fault.reason))
+                let at = text.get(..fault.offset).unwrap_or_default().chars().count() + 1;
+                TriggerError::invalid(
+                    kind.name(),
+                    format!("{} (at character {at} of `{text}`)", fault.reason),
+                )
             })?;
         }
         let (gap, fold) = policy(collected.follows, &self.limits);

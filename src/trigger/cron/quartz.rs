@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 use serde::{Deserialize, Serialize};
 
-use super::field::Collected;
+use super::field::{Collected, Kind};
 use super::search::{Pattern, YearRange};
 use super::{limit_setters, policy, tidy};
 use crate::trigger::limits::Limits;
@@ -45,7 +45,8 @@ impl Quartz {
     /// A line as it stands.
     ///
     /// # Errors
-    /// [`TriggerError::Invalid`] with what the `cron` crate says about it.
+    /// [`TriggerError::Invalid`] names the field, where in the line the fault is, and what is
+    /// allowed.
     pub fn parse(expression: &str) -> Result<Quartz, TriggerError> {
         Quartz::builder(expression).build()
     }
@@ -99,16 +100,16 @@ impl QuartzBuilder {
     /// As for [`Quartz::parse`].
     pub fn build(mut self) -> Result<Quartz, TriggerError> {
         self.expression = tidy(&self.expression);
-        let fields = self.expression.split(' ').count();
+        let fields = self.expression.split_whitespace().count();
         if !self.expression.starts_with('@') && !(6..=7).contains(&fields) {
             let reason = format!(
-                "`{}` has {fields} fields; 6 are needed with the second in front, or 7 with the year at the end",
-                self.expression
+                "`{}` has {fields} field{}; 6 are needed with the second in front, or 7 with the year at the end",
+                self.expression,
+                if fields == 1 { "" } else { "s" }
             );
             return Err(TriggerError::invalid("quartz", reason));
         }
-        let schedule = Schedule::from_str(&self.expression)
-            .map_err(|error| TriggerError::invalid("quartz", format!("`{}`: {error}", self.expression)))?;
+        let schedule = Schedule::from_str(&self.expression).map_err(|_| fault(&self.expression))?;
         let bits =
             |unit: &dyn Fn(u32) -> bool| (0..64).filter(|n| unit(*n)).fold(0u64, |bits, n| bits | 1 << n);
         let weekdays = bits(&|n| schedule.days_of_week().includes(n)) as u32;
@@ -134,6 +135,44 @@ impl QuartzBuilder {
         let (gap, fold) = policy(follows, &self.limits);
         Ok(Quartz { pattern: Pattern::new(collected, gap, fold), given: self })
     }
+}
+
+const FIELDS: [(Kind, &str); 7] = [
+    (Kind::Second, "0-59"),
+    (Kind::Minute, "0-59"),
+    (Kind::Hour, "0-23"),
+    (Kind::Day, "1-31, ?"),
+    (Kind::Month, "1-12, jan-dec"),
+    (Kind::DayOfWeek, "1-7 (1 is Sunday), sun-sat, ?"),
+    (Kind::Year, "1970-2100"),
+];
+
+/// What is wrong with a line that the `cron` crate refuses. The crate itself says only where it
+/// gave up, so each item is shown to it alone, in a line of stars.
+fn fault(line: &str) -> TriggerError {
+    if line.starts_with('@') {
+        let reason = "is not known; the nicknames are @hourly, @daily, @weekly, @monthly, @yearly";
+        return TriggerError::invalid("quartz", format!("`{line}` {reason} (at character 1 of `{line}`)"));
+    }
+    for (index, field) in line.split(' ').enumerate().take(FIELDS.len()) {
+        let (kind, allowed) = FIELDS[index];
+        for item in field.split(',') {
+            let mut stars = ["*"; 7];
+            stars[index] = item;
+            if !item.is_empty() && Schedule::from_str(&stars.join(" ")).is_ok() {
+                continue;
+            }
+            let at = line[..item.as_ptr() as usize - line.as_ptr() as usize].chars().count() + 1;
+            let what =
+                if item.is_empty() { "an item is empty".into() } else { format!("`{item}` is not valid") };
+            let reason = format!(
+                "{what}; allowed are {allowed}, *, lists, ranges a-b that run upwards and steps /n from 1 (at character {at} of `{line}`)"
+            );
+            return TriggerError::invalid(kind.name(), reason);
+        }
+    }
+    let reason = "6 fields are needed: second, minute, hour, day of month, month, weekday; a year may follow";
+    TriggerError::invalid("quartz", format!("`{line}` is not valid; {reason}"))
 }
 
 impl TryFrom<QuartzBuilder> for Quartz {

@@ -174,9 +174,9 @@ fn described(text: &str) -> String {
 fn descriptions() {
     for (text, english) in [
         ("30 8 * * mon-fri", "at 08:30 on Monday to Friday, Europe/Lisbon"),
-        ("* * * * *", "every minute every day, Europe/Lisbon"),
-        ("*/5 9-17 * * 1-5 in UTC", "every 5 minutes in the hours 9 to 17 on Monday to Friday, UTC"),
-        ("0 * * * *", "at minute 0 of every hour every day, Europe/Lisbon"),
+        ("* * * * *", "every minute, Europe/Lisbon"),
+        ("*/5 9-17 * * 1-5 in UTC", "every 5 minutes from 09:00 to 17:59 on Monday to Friday, UTC"),
+        ("0 * * * *", "at minute 0 of every hour, Europe/Lisbon"),
         ("0 0 1,15 * *", "at 00:00 on the 1st and the 15th of the month, Europe/Lisbon"),
         ("0 0 13 * 5", "at 00:00 on the 13th of the month or on Friday, Europe/Lisbon"),
         ("0 0 13 * +5", "at 00:00 on the 13th of the month, if it is Friday, Europe/Lisbon"),
@@ -185,7 +185,15 @@ fn descriptions() {
             "0 9 LW 1-3 *",
             "at 09:00 on the last day from Monday to Friday of the month in January to March, Europe/Lisbon",
         ),
-        ("*/10 * * * * *", "every 10 seconds every day, Europe/Lisbon"),
+        ("*/10 * * * * *", "every 10 seconds, Europe/Lisbon"),
+        ("*/20 2 * * *", "every 20 minutes from 02:00 to 02:59 every day, Europe/Lisbon"),
+        (
+            "*/20 8-9,14 * * *",
+            "every 20 minutes from 08:00 to 09:59 and from 14:00 to 14:59 every day, Europe/Lisbon",
+        ),
+        ("*/20 1,3,7 * * *", "every 20 minutes in the hours 1, 3 and 7 every day, Europe/Lisbon"),
+        ("* * * 2 *", "every minute in February, Europe/Lisbon"),
+        ("* * * * fri", "every minute on Friday, Europe/Lisbon"),
         ("15 30 8 * * * 2027-2028", "at 08:30:15 every day in 2027 to 2028, Europe/Lisbon"),
         ("0 */2 * * *", "at minute 0 of every 2nd hour every day, Europe/Lisbon"),
         ("cron day=\"3rd fri\" hour=17", "at 17:00 on the 3rd Friday of the month, Europe/Lisbon"),
@@ -194,10 +202,14 @@ fn descriptions() {
         ("every 1h", "every hour"),
         (
             "every 1h 30m from 2026-01-01 jitter 30s",
-            "every 1 hour and 30 minutes from 2026-01-01T00:00:00, up to 30 seconds late",
+            "every 90 minutes from 2026-01-01T00:00:00, up to 30 seconds late",
         ),
+        ("every 90s", "every 90 seconds"),
+        ("every 2h 30m", "every 2 hours and 30 minutes"),
+        ("every 5m jitter 1m", "every 5 minutes, up to 1 minute late"),
         ("calendar 2w at 17:00 from 2026-01-02", "every 2 weeks at 17:00 from 2026-01-02, Europe/Lisbon"),
-        ("once at 2026-07-01T12:00:00", "once at 2026-07-01 12:00:00+01:00, Europe/Lisbon"),
+        ("once at 2026-07-01T12:00:00", "once at 2026-07-01 12:00:00, Europe/Lisbon"),
+        ("once at 2026-10-25T01:30:00Z", "once at 2026-10-25 01:30:00 (+00:00), Europe/Lisbon"),
         ("or(@daily; shutdown)", "at 00:00 every day, Europe/Lisbon; or when the scheduler shuts down"),
         (
             "and(@daily; @weekly) within 5s",
@@ -268,6 +280,12 @@ fn what_never_fires_is_refused_with_the_reason() {
     ] {
         assert_eq!(parse(text).check(from, &cx).unwrap_err().to_string(), reason, "{text}");
     }
+    // Set in the middle of a second, so the runs of the interval are too.
+    let anchor = from + TimeDelta::nanoseconds(123);
+    assert_eq!(
+        parse("and(0 9 * * *; every 7m)").check(anchor, &context(Tz::UTC, anchor)).unwrap_err().to_string(),
+        "the trigger never fires: its parts never run at the same time; `every 7m` counts from the moment it was set, so give it a start: `every 7m from 2026-01-01T00:00:00`"
+    );
     assert_eq!(Trigger::Shutdown.check(from, &cx), Ok(()));
     assert_eq!(parse("0 0 29 2 *").check(from, &cx), Ok(()));
     assert!(Custom::new("x", json!(null)).into_trigger().unwrap().check(from, &cx).is_err());

@@ -4,6 +4,7 @@ mod calendar;
 mod clock_changes;
 mod combined;
 mod faces;
+mod messages;
 mod syntax;
 mod tables;
 
