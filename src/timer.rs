@@ -1,6 +1,6 @@
 //! Waiting on a [`Clock`]: the only place that sleeps.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use std::future::Future;
 use std::time::Duration;
 
@@ -42,9 +42,26 @@ pub fn sleep_until(clock: &Clock, at: DateTime<Utc>) -> impl Future<Output = Bus
     }
 }
 
-/// Waits for `duration` of the clock's time.
+/// Waits for `duration` of elapsed time: setting the wall clock meanwhile changes nothing.
+///
+/// The alarm is set when this is called, not when the future is first polled.
 pub fn sleep(clock: &Clock, duration: Duration) -> impl Future<Output = Busy> + use<> {
-    let far = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::days(3_650_000));
-    let at = clock.now().checked_add_signed(far).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    sleep_until(clock, at)
+    let clock = clock.clone();
+    let end = clock.monotonic().saturating_add(duration);
+    let mut nap = Box::pin(nap_for(&clock, duration));
+    async move {
+        loop {
+            let busy = nap.await;
+            let left = end.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                return busy;
+            }
+            nap = Box::pin(nap_for(&clock, left));
+        }
+    }
+}
+
+fn nap_for(clock: &Clock, duration: Duration) -> impl Future<Output = Busy> + use<> {
+    let far = TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+    nap_until(clock, clock.now().checked_add_signed(far).unwrap_or(DateTime::<Utc>::MAX_UTC))
 }

@@ -105,3 +105,18 @@ async fn a_clock_that_is_set_neither_doubles_nor_stalls() {
         .collect();
     assert_eq!(jumps, [-20, 965]);
 }
+
+#[actix::test]
+async fn a_run_that_sleeps_sleeps_in_elapsed_time() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+    scheduler.add(Task::new("nap").args(60).id("a").trigger(Date::at(at(0)))).await.unwrap();
+    time.advance(secs(10)).await;
+    time.set(at(-3600)).await;
+    time.advance(secs(49)).await;
+    assert!(heard(&mut events).is_empty());
+    time.advance(secs(1)).await;
+    let told = heard(&mut events);
+    let [Event::TaskExecuted(report)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(report.duration(), secs(60));
+}
