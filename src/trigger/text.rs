@@ -267,14 +267,16 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
         "or" | "and" | "except" => combined(word, rest, text, depth),
         _ => {
             let (line, limits) = split_limits(text)?;
-            // What begins with a word is no crontab line that lost a field.
-            let wordy = word.len() > 3 && word.chars().all(char::is_alphabetic);
-            let fields = line.split_whitespace().count();
-            if !word.starts_with('@') && !(5..=7).contains(&fields) && (wordy || fields == 1) {
-                let error = TriggerError::invalid("trigger", format!("`{line}` is not known; write {FORMS}"));
-                return Err(placed(text, text)(error));
-            }
-            Crontab::builder(line).with_limits(limits).into_trigger().map_err(placed(text, text))
+            Crontab::builder(line).with_limits(limits).into_trigger().map_err(|error| {
+                // What begins with a word is no crontab line that lost a field.
+                let wordy = word.len() > 3 && word.chars().all(char::is_alphabetic);
+                let fields = line.split_whitespace().count();
+                let alien = !word.starts_with('@') && !(5..=7).contains(&fields) && (wordy || fields == 1);
+                placed(text, text)(match alien {
+                    true => TriggerError::invalid("trigger", format!("`{line}` is not known; write {FORMS}")),
+                    false => error,
+                })
+            })
         }
     }
 }
