@@ -309,7 +309,7 @@ impl Scheduler {
             // Nearly always all runs go to one executor, and nothing is copied.
             let executor = first.task.executor.clone();
             let batch;
-            if rest.iter().all(|run| run.task.executor == executor) {
+            if rest.iter().all(|run| run.task.executor.same(&executor)) {
                 batch = std::mem::take(&mut rest);
             } else {
                 (batch, rest) = rest.into_iter().partition(|run| run.task.executor == executor);

@@ -124,6 +124,11 @@ impl TaskId {
 }
 
 impl Alias {
+    /// Equality that is quick between copies of one alias.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self == other
+    }
+
     /// The alias `default`: where tasks go that name no store or executor.
     pub fn default_alias() -> Self {
         Self("default".into())

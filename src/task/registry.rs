@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -184,8 +184,8 @@ where
 /// ```
 #[derive(Default, Clone)]
 pub struct Registry {
-    code: HashMap<Arc<str>, Code>,
-    triggers: HashMap<String, Arc<dyn CustomTrigger>>,
+    code: FxHashMap<Arc<str>, Code>,
+    triggers: FxHashMap<String, Arc<dyn CustomTrigger>>,
     problem: Option<TaskError>,
 }
 
