@@ -3,10 +3,8 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
-use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use tokio::task::JoinHandle;
 
@@ -14,7 +12,7 @@ use super::message::{Cancel, CancelAll, Contains, Count, Schedule, When};
 use super::nudge::Nudged;
 use super::run::{Run, RunToken, Slot};
 use crate::clock::{Busy, Clock};
-use crate::timer::{nap_until, sleep_until};
+use crate::timer::{sleep, sleep_until};
 
 /// The actor behind a [`KeyedScheduler`](super::KeyedScheduler): owns the ids and their futures,
 /// which run on its arbiter. Understands [`keyed::message`](super::message).
@@ -174,31 +172,7 @@ impl<K> fmt::Debug for KeyedActor<K> {
 fn wait(clock: &Clock, when: When) -> impl Future<Output = Busy> + use<> {
     match when {
         When::At(at) if at > clock.now() => sleep_until(clock, at).boxed_local(),
-        When::After(delay) if !delay.is_zero() => elapse(clock, delay).boxed_local(),
+        When::After(delay) if !delay.is_zero() => sleep(clock, delay).boxed_local(),
         _ => std::future::ready(clock.busy()).boxed_local(),
     }
-}
-
-/// Waits until `delay` has passed on the monotonic clock: a changed wall clock neither shortens nor
-/// lengthens it, it only has the rest worked out anew.
-fn elapse(clock: &Clock, delay: Duration) -> impl Future<Output = Busy> + use<> {
-    let clock = clock.clone();
-    let end = clock.monotonic().saturating_add(delay);
-    let mut nap = Box::pin(nap_until(&clock, wall(&clock, delay)));
-    async move {
-        loop {
-            let busy = nap.await;
-            let left = end.saturating_sub(clock.monotonic());
-            if left.is_zero() {
-                return busy;
-            }
-            nap = Box::pin(nap_until(&clock, wall(&clock, left)));
-        }
-    }
-}
-
-/// What the wall clock will show after `delay`, if nobody sets it.
-fn wall(clock: &Clock, delay: Duration) -> DateTime<Utc> {
-    let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
-    clock.now().checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
