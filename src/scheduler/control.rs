@@ -178,7 +178,7 @@ impl Scheduler {
                     let decide = |existing: &StoredTask| {
                         let state = plan::replace(existing, &spec, first_run, now);
                         Ok(match state.map_err(|error| error.about(&spec.id))? {
-                            Some(state) => Decision::Put((*spec).clone(), state),
+                            Some(state) => Decision::Put(spec.clone(), state),
                             None => Decision::Nothing,
                         })
                     };
@@ -256,7 +256,7 @@ impl Scheduler {
                 }
                 let now = registry.clock.now();
                 let state = plan::update(task, &spec, now).map_err(|error| error.about(&spec.id))?;
-                Ok(Decision::Put(spec, state))
+                Ok(Decision::Put(spec.into(), state))
             };
             session.change(&id, decide).await
         };
