@@ -73,6 +73,8 @@ bitflags! {
         const SCHEDULER_RESTARTED = 1 << 28;
         /// [`Event::TaskFinished`]
         const TASK_FINISHED = 1 << 29;
+        /// [`Event::StoreSetAside`]
+        const STORE_SET_ASIDE = 1 << 40;
 
         /// Every end of a run.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -103,6 +105,7 @@ impl Event {
             Self::StoreRemoved { .. } => EventMask::STORE_REMOVED,
             Self::StoreUnavailable { .. } => EventMask::STORE_UNAVAILABLE,
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
+            Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
