@@ -213,7 +213,7 @@ impl Scheduler {
         let code = code.unwrap_or_else(|| {
             // Never run: `refusal` turns the run away first.
             Code::from_async(|_: TaskContext, _: serde_json::Value| async {
-                Err::<(), _>(Failure("no such handler".to_owned()))
+                Err::<(), _>(Failure::new("no such handler"))
             })
         });
         self.estate.flight.board(|slot| {
