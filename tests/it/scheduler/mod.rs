@@ -1,6 +1,7 @@
 //! The scheduler through its handle, on the virtual clock.
 
 mod control;
+mod deaths;
 mod faults;
 mod late;
 mod lifecycle;
