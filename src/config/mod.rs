@@ -387,7 +387,11 @@ fn store(mut section: Section<'_>) -> Option<StoreSettings> {
 
 /// The types of stores, those that are built in first.
 fn store_types() -> String {
-    let durable = [("sled", cfg!(feature = "sled")), ("redb", cfg!(feature = "redb")), ("file", cfg!(feature = "file"))];
+    let durable = [
+        ("sled", cfg!(feature = "sled")),
+        ("redb", cfg!(feature = "redb")),
+        ("file", cfg!(feature = "file")),
+    ];
     let (mut there, mut missing) = (Vec::new(), Vec::new());
     for (kind, built_in) in durable {
         if built_in { there.push(format!("\"{kind}\"")) } else { missing.push(format!("\"{kind}\"")) }

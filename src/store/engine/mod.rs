@@ -30,12 +30,12 @@ use std::time::Duration;
 pub(super) use backend::Engine;
 #[cfg(feature = "file")]
 pub(super) use files::FILES_MARK;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use files::{Seal, place, read_seal};
 pub(super) use files::{
     check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
 };
-#[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use files::{Seal, place, read_seal};
 pub(super) use history::Chore;
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use keys::MARK;
