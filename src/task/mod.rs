@@ -25,7 +25,7 @@ pub use failure::{Failure, TaskReturn};
 pub use id::{Alias, MAX_NAME_LEN, OwnerId, RunId, TaskId};
 pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
 pub use outcome::{Outcome, Refusal};
-pub use policy::{Coalesce, MisfireGrace, Overlap, Retry, WhenFinished};
+pub use policy::{Coalesce, MAX_RECOVERIES, MisfireGrace, Overlap, Retry, WhenFinished};
 pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
 pub use run::{Run, RunEnd, RunRecord, Source};
 pub use spec::{Handler, StoredTask, TaskSpec};
