@@ -71,6 +71,8 @@ bitflags! {
         const CLOCK_JUMPED = 1 << 27;
         /// [`Event::SchedulerRestarted`]
         const SCHEDULER_RESTARTED = 1 << 28;
+        /// [`Event::LifecycleSetUp`], [`Event::LifecycleFailed`] and [`Event::LifecycleCleanedUp`]
+        const LIFECYCLE = 1 << 40;
 
         /// Every end of a run.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -116,6 +118,9 @@ impl Event {
             Self::TaskInterrupted(_) | Self::RunInterrupted { .. } => EventMask::TASK_INTERRUPTED,
             Self::TaskStalled { .. } => EventMask::TASK_STALLED,
             Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
+            Self::LifecycleSetUp { .. } | Self::LifecycleFailed { .. } | Self::LifecycleCleanedUp { .. } => {
+                EventMask::LIFECYCLE
+            }
             Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,
         }
     }

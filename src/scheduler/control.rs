@@ -90,15 +90,21 @@ impl Scheduler {
         }
     }
 
+    /// A task is gone from its store.
+    pub(super) fn removed(&mut self, id: TaskId, store: Alias) {
+        self.retire_life(&id, &store);
+        self.tell(Event::TaskRemoved { id, store });
+    }
+
     fn note_change(&mut self, changed: &Changed, ctx: &mut Context<Self>) {
         if !changed.written {
             return;
         }
         let (id, store) = (changed.id.clone(), changed.store.clone());
-        self.tell(match &changed.task {
-            Some(_) => Event::TaskModified { id, store },
-            None => Event::TaskRemoved { id, store },
-        });
+        match &changed.task {
+            Some(_) => self.tell(Event::TaskModified { id, store }),
+            None => self.removed(id, store),
+        }
         self.note_due(&changed.store, changed.task.as_ref(), ctx);
     }
 
@@ -126,7 +132,7 @@ impl Scheduler {
     pub(super) fn check_spec(&self, spec: &TaskSpec, store: &Alias) -> Result<(), Error> {
         match &spec.handler {
             TaskHandler::Named(name) => {
-                self.settings.registry.find(name)?;
+                self.check_handler(name)?;
             }
             TaskHandler::Closure(_) => {
                 let slot = self.estate.stores.get(store);
@@ -178,7 +184,7 @@ impl Scheduler {
                     let decide = |existing: &StoredTask| {
                         let state = plan::replace(existing, &spec, first_run, now);
                         Ok(match state.map_err(|error| error.about(&spec.id))? {
-                            Some(state) => Decision::Put((*spec).clone(), state),
+                            Some(state) => Decision::Put(spec.clone(), state),
                             None => Decision::Nothing,
                         })
                     };
@@ -212,7 +218,7 @@ impl Handler<AddTask> for Scheduler {
 }
 
 impl Scheduler {
-    fn add(&mut self, task: Task) -> Answer<TaskId> {
+    pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
         let since = self.clock().now();
         if self.permit() == Permit::Open {
             return self.commit_task(task, since);
@@ -240,12 +246,15 @@ impl Scheduler {
         };
         let registry = self.settings.clone();
         let executors = self.executor_names();
+        let lives: Vec<Arc<str>> = self.estate.lives.keys().map(|id| id.as_str().into()).collect();
         let change = async move {
             let decide = |task: &StoredTask| {
                 let mut spec = changes.clone().apply(&task.spec)?;
                 spec.trigger = registry.registry.resolve(&spec.trigger)?;
                 if let TaskHandler::Named(name) = &spec.handler {
-                    registry.registry.find(name)?;
+                    if !lives.contains(name) {
+                        registry.registry.find(name)?;
+                    }
                 }
                 if !executors.iter().any(|executor| executor == spec.executor.as_str()) {
                     let alias = spec.executor.to_string();
@@ -256,7 +265,7 @@ impl Scheduler {
                 }
                 let now = registry.clock.now();
                 let state = plan::update(task, &spec, now).map_err(|error| error.about(&spec.id))?;
-                Ok(Decision::Put(spec, state))
+                Ok(Decision::Put(spec.into(), state))
             };
             session.change(&id, decide).await
         };
@@ -442,7 +451,7 @@ impl Scheduler {
                 }
             }
             if removed {
-                scheduler.tell(Event::TaskRemoved { id: request.id.clone(), store: store.clone() });
+                scheduler.removed(request.id.clone(), store.clone());
             }
             scheduler.submit_on_demand(run, busy, ctx)
         }))

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
-use crate::task::{Fire, StoredTask, TaskSpec, TaskState};
+use crate::task::{Coalesce, Fire, StoredTask, TaskSpec, TaskState};
 use crate::trigger::{Context, SearchError, Trigger, TriggerError};
 
 /// Run times enumerated one by one before the planner leaps over a long backlog.
@@ -65,11 +65,12 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
         let then = Then::State(state.clone());
         return TaskPlan { run: None, earlier: Vec::new(), missed: None, then, stalled: None };
     };
-    let keep = if spec.coalesce { 1 } else { spec.max_catch_up.max(1) as usize };
+    let coalesce = spec.coalesce != Coalesce::All;
+    let keep = if coalesce { 1 } else { spec.max_catch_up.max(1) as usize };
     let due = collect_due(spec, state.anchor, first, now, keep);
 
-    let coalesced = if spec.coalesce { due.dropped } else { 0 };
-    let missed = (!spec.coalesce && due.dropped > 0).then_some(Backlog { first, count: due.dropped });
+    let coalesced = if coalesce { due.dropped } else { 0 };
+    let missed = (!coalesce && due.dropped > 0).then_some(Backlog { first, count: due.dropped });
     let mut after = TaskState {
         revision: state.revision + 1,
         next: None,

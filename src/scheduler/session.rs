@@ -44,7 +44,7 @@ pub(super) struct Session {
 /// What a change comes to.
 pub(super) enum Decision {
     /// This takes the task's place.
-    Put(TaskSpec, crate::task::TaskState),
+    Put(Arc<TaskSpec>, crate::task::TaskState),
     /// Only the state changes.
     State(crate::task::TaskState),
     /// The task goes.
@@ -134,7 +134,7 @@ impl Session {
                     )
                 }
                 Decision::Put(spec, state) => {
-                    let task = StoredTask { spec: Arc::new(spec), state };
+                    let task = StoredTask { spec, state };
                     (
                         self.put(&addr, task.clone(), Expect::Revision(revision)).await.map(|()| true),
                         Some(task),

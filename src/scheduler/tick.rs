@@ -207,7 +207,7 @@ impl Scheduler {
     ) -> Arc<Run> {
         let id = self.next_run_id();
         let code = match &spec.handler {
-            Handler::Named(name) => self.settings.registry.get(name).cloned(),
+            Handler::Named(name) => self.code(name).cloned(),
             Handler::Closure(code) => Some(code.clone()),
         };
         let code = code.unwrap_or_else(|| {
@@ -227,7 +227,7 @@ impl Scheduler {
     /// Why the run cannot even be handed to an executor.
     pub(super) fn refusal(&self, run: &Run) -> Option<Refusal> {
         if let Handler::Named(name) = &run.task.handler
-            && self.settings.registry.get(name).is_none()
+            && self.code(name).is_none()
         {
             return Some(Refusal::UnknownHandler { handler: name.to_string() });
         }
@@ -290,9 +290,11 @@ impl Scheduler {
             tracing::error!(scheduler = %self.settings.name, store = %tick.store, task = %id, %cause, "the trigger failed; the task was paused");
             events.push(Event::TaskStalled { id, store: tick.store.clone(), cause });
         }
-        if self.wants(EventMask::TASK_REMOVED) {
-            let finished = cargo.finished.into_iter().filter(|(index, _)| !refused(index));
-            events.extend(finished.map(|(_, id)| Event::TaskRemoved { id, store: tick.store.clone() }));
+        for (_, id) in cargo.finished.into_iter().filter(|(index, _)| !refused(index)) {
+            self.retire_life(&id, &tick.store);
+            if self.wants(EventMask::TASK_REMOVED) {
+                events.push(Event::TaskRemoved { id, store: tick.store.clone() });
+            }
         }
         self.publish(events);
         let more = more || committed.next_due.is_some_and(|due| due <= now);
