@@ -226,12 +226,14 @@ impl<S: 'static> Lifecycle<S> {
         loop {
             let Some(TickOrder { run, mut answer, .. }) = self.next(&mut stage).await else { break };
             if state.is_err() && self.set_up_again {
+                stage.busy = Some(stage.clock.busy());
                 run.set_working(false);
                 match self.begin(&mut stage).await {
                     Some(made) => state = made,
                     None => break,
                 }
                 run.set_working(true);
+                stage.busy = None;
             }
             let ticked = match &mut state {
                 Ok(state) => self.carry_out(state, run, &mut stage.ticks, &mut answer).await,
