@@ -322,9 +322,7 @@ where
         let Some(read) = &self.read else {
             return match recipient.try_send(message) {
                 Ok(()) => Ok(Value::Null),
-                Err(SendError::Full(_)) => {
-                    Err(Failure::Refused(Refusal::MailboxFull { handler: handler() }))
-                }
+                Err(SendError::Full(_)) => Err(Failure::Refused(Refusal::MailboxFull { handler: handler() })),
                 Err(SendError::Closed(_)) => Err(gone()),
             };
         };

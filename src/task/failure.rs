@@ -70,8 +70,9 @@ impl TaskReturn for () {
 impl<T: Serialize, E: Into<Box<dyn StdError + Send + Sync>>> TaskReturn for Result<T, E> {
     fn into_result(self) -> Result<Value, Failure> {
         match self {
-            Ok(value) => serde_json::to_value(value)
-                .map_err(|error| Failure::new(format!("the returned value cannot be written as JSON: {error}"))),
+            Ok(value) => serde_json::to_value(value).map_err(|error| {
+                Failure::new(format!("the returned value cannot be written as JSON: {error}"))
+            }),
             Err(error) => match error.into().downcast::<Failure>() {
                 Ok(failure) => Err(*failure),
                 Err(error) => Err(Failure::from_error(&*error)),

@@ -18,6 +18,7 @@ mod run;
 mod spec;
 mod state;
 
+pub(crate) use builder::FirstRun;
 pub use builder::{Task, TaskChanges, TaskDefaults};
 pub use context::TaskContext;
 pub use error::TaskError;

@@ -91,7 +91,9 @@ pub enum Refusal {
         limit: usize,
     },
     /// The task sends a message, and the mailbox of the actor is full.
-    #[error("the mailbox of the actor that gets `{handler}` is full; give it a larger one, or send less often")]
+    #[error(
+        "the mailbox of the actor that gets `{handler}` is full; give it a larger one, or send less often"
+    )]
     MailboxFull {
         /// The name the recipient is registered under.
         handler: String,
