@@ -168,7 +168,7 @@ fn tasks() -> Vec<StoredTask> {
                 args: json!({ "list": "weekly", "numbers": [1, 2.5, -3e-9, u64::MAX], "nothing": null }),
                 timezone: Tz::America__Argentina__Buenos_Aires,
                 executor: Alias::new("pool").unwrap(),
-                coalesce: false,
+                coalesce: false.into(),
                 max_catch_up: 3,
                 max_instances: 4,
                 misfire_grace: MisfireGrace::Within(Duration::from_millis(1500)),
