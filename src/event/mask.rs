@@ -77,6 +77,8 @@ bitflags! {
         const TASK_RETRIED = 1 << 30;
         /// [`Event::StoreSetAside`]
         const STORE_SET_ASIDE = 1 << 40;
+        /// [`Event::LifecycleSetUp`], [`Event::LifecycleFailed`] and [`Event::LifecycleCleanedUp`]
+        const LIFECYCLE = 1 << 41;
 
         /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -126,6 +128,9 @@ impl Event {
             Self::TaskInterrupted(_) | Self::RunInterrupted { .. } => EventMask::TASK_INTERRUPTED,
             Self::TaskStalled { .. } => EventMask::TASK_STALLED,
             Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
+            Self::LifecycleSetUp { .. } | Self::LifecycleFailed { .. } | Self::LifecycleCleanedUp { .. } => {
+                EventMask::LIFECYCLE
+            }
             Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,
         }
     }

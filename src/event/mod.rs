@@ -191,6 +191,25 @@ pub enum Event {
         /// when it was set back.
         by_ms: i64,
     },
+    /// A lifecycle's set-up has succeeded: it ticks from now on.
+    LifecycleSetUp {
+        /// Its name.
+        id: TaskId,
+    },
+    /// A lifecycle's set-up or clean-up failed, panicked, or took too long.
+    LifecycleFailed {
+        /// Its name.
+        id: TaskId,
+        /// Which: `set-up` or `clean-up`.
+        step: &'static str,
+        /// What went wrong.
+        cause: String,
+    },
+    /// A lifecycle's clean-up has succeeded.
+    LifecycleCleanedUp {
+        /// Its name.
+        id: TaskId,
+    },
     /// The scheduler's actor died and a successor has taken its place.
     SchedulerRestarted {
         /// What it died of.
@@ -313,6 +332,9 @@ impl Event {
             | Self::TaskRemoved { id, .. }
             | Self::TaskModified { id, .. }
             | Self::TaskFinished { id, .. }
+            | Self::LifecycleSetUp { id }
+            | Self::LifecycleFailed { id, .. }
+            | Self::LifecycleCleanedUp { id }
             | Self::TaskStalled { id, .. } => Some(id),
             Self::TaskSubmitted(fact) => Some(&fact.0.task.id),
             Self::RunInterrupted { record, .. } => Some(&record.task),

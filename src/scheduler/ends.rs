@@ -47,6 +47,7 @@ impl Scheduler {
                 continue;
             }
             self.log_end(&run, &end);
+            self.ran(&run);
             if let Some(slot) = self.estate.stores.get_mut(&run.store)
                 && slot.capabilities.durable
             {
@@ -89,6 +90,7 @@ impl Scheduler {
                 watch.send(reason.clone()).ok();
             }
             self.log_end(&run, &end);
+            self.ran(&run);
             events.push(Event::of_end(run, Arc::new(end)));
         }
         events.retain(|event| self.wanted.intersects(event.mask()));

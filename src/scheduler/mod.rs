@@ -26,6 +26,7 @@ mod heir;
 mod inspect;
 mod keeper;
 mod lifecycle;
+mod lives;
 pub mod message;
 mod pending;
 mod plan;

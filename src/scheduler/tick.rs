@@ -215,7 +215,7 @@ impl Scheduler {
     ) -> Arc<Run> {
         let id = self.next_run_id();
         let code = match &spec.handler {
-            Handler::Named(name) => self.settings.registry.get(name).cloned(),
+            Handler::Named(name) => self.code(name).cloned(),
             Handler::Closure(code) => Some(code.clone()),
         };
         let code = code.unwrap_or_else(|| {
@@ -235,7 +235,7 @@ impl Scheduler {
     /// Why the runs of a task cannot even be handed to an executor.
     pub(super) fn refusal(&self, spec: &TaskSpec) -> Option<Refusal> {
         if let Handler::Named(name) = &spec.handler
-            && self.settings.registry.get(name).is_none()
+            && self.code(name).is_none()
         {
             return Some(Refusal::UnknownHandler { handler: name.to_string() });
         }
@@ -299,6 +299,9 @@ impl Scheduler {
             events.push(Event::TaskStalled { id, store: tick.store.clone(), cause });
         }
         for (_, id, gone) in cargo.finished.into_iter().filter(|(index, ..)| !refused(index)) {
+            if gone {
+                self.retire_life(&id, &tick.store);
+            }
             let event = schedule_ended(id, &tick.store, gone);
             if self.wants(event.mask()) {
                 events.push(event);

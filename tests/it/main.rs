@@ -7,6 +7,7 @@ mod examples;
 mod executors;
 mod keyed;
 mod layers;
+mod lifecycles;
 mod messages;
 mod readme;
 mod scheduler;
