@@ -14,36 +14,51 @@
 //! reads what is really there.
 
 mod backend;
+mod export;
+mod exports;
 mod files;
 mod history;
+mod identity;
+mod import;
 mod keys;
 mod load;
 mod settings;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod vault;
 mod writer;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub(super) use backend::Engine;
+pub use exports::Exports;
 pub(super) use files::{
     Seal, check_directory, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir,
     unreadable,
 };
 pub(super) use history::Chore;
+pub use import::{ImportMode, Imported};
 pub(super) use keys::MARK;
 pub(super) use settings::embedded_store;
+pub use vault::{Progress, Vault};
 
 use super::StoreError;
-use super::envelope::{Kind, decode, encode};
+use super::envelope::{Codec, Kind};
 
 /// The most bytes a task may take when it is written down: 64 KiB. sled keeps larger rows outside
 /// its log; and what is written at each change should be small in any store.
 pub const ROW_LIMIT: usize = 64 * 1024;
 
 /// The layout of [`keys`] and the formats of the records.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+
+/// What a store says that was given no keys.
+#[cfg(feature = "encryption")]
+const NO_KEYS: StoreError = StoreError::Unsupported {
+    deed: "change keys: it has none; give it some with `encrypt`, or `key_file` in a configuration",
+};
 
 /// What a durable store means by "acknowledged", and what a crash can take.
 ///
@@ -76,11 +91,55 @@ pub(super) struct Rules {
     pub history: usize,
     /// Removed tasks that keep their run records.
     pub removed: usize,
+    /// Exports that are taken by themselves.
+    pub exports: Option<Exports>,
+    #[cfg(feature = "encryption")]
+    pub keys: Option<super::Keys>,
+    /// Whether records that are not encrypted are not read, in a store that has keys.
+    #[cfg(feature = "encryption")]
+    pub refuse_plain: bool,
+}
+
+impl Rules {
+    /// What the store of this identity reads and writes its records with.
+    #[cfg_attr(
+        not(feature = "encryption"),
+        expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "there are no keys")
+    )]
+    fn codec(&self, _identity: uuid::Uuid) -> Result<Codec, StoreError> {
+        #[cfg(feature = "encryption")]
+        if let Some(keys) = &self.keys {
+            let cipher = super::cipher::Cipher {
+                keys: keys.read()?,
+                store: _identity.into_bytes(),
+                refuse_plain: self.refuse_plain,
+            };
+            return Ok(Codec { cipher: Some(cipher) });
+        }
+        Ok(Codec::plain())
+    }
+
+    /// The same, to read what was written by another store: it takes what is plain.
+    fn codec_to_read(&self, identity: uuid::Uuid) -> Result<Codec, StoreError> {
+        #[cfg(feature = "encryption")]
+        return Self { refuse_plain: false, ..self.clone() }.codec(identity);
+        #[cfg(not(feature = "encryption"))]
+        self.codec(identity)
+    }
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { durability: Durability::default(), history: 100, removed: 10_000 }
+        Self {
+            durability: Durability::default(),
+            history: 100,
+            removed: 10_000,
+            exports: None,
+            #[cfg(feature = "encryption")]
+            keys: None,
+            #[cfg(feature = "encryption")]
+            refuse_plain: false,
+        }
     }
 }
 
@@ -89,13 +148,16 @@ pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
     /// What is opened there.
     type Disk: Disk;
 
+    /// The directory.
+    fn path(&self) -> &std::path::Path;
+
     /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
     fn open(&self) -> Result<Self::Disk, StoreError>;
 }
 
 /// Ordered keys with their values on a device: what differs between the embedded stores. One
 /// thread has it; every method may block.
-pub(super) trait Disk: Sized + 'static {
+pub(super) trait Disk: 'static {
     /// One value.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -112,7 +174,9 @@ pub(super) trait Disk: Sized + 'static {
     fn sync(&mut self) -> Result<(), StoreError>;
 
     /// Lets go of the files. Everything is synced.
-    fn close(self) -> Result<(), StoreError>;
+    fn close(self) -> Result<(), StoreError>
+    where
+        Self: Sized;
 }
 
 /// Keys with their new values, or none to remove them; a later change of a key wins.
@@ -159,13 +223,16 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
-        encode(Kind::Mark, &Self { format: FORMAT, batch }).map_err(StoreError::unavailable)
+        Codec::plain()
+            .encode(Kind::Mark, MARK, &Self { format: FORMAT, batch })
+            .map_err(StoreError::unavailable)
     }
 
     /// Reads the mark of the store at `path`; one of a newer version is an error.
     pub(super) fn decoded(path: &std::path::Path, bytes: &[u8]) -> Result<Self, StoreError> {
-        let mark: Self = decode(Kind::Mark, bytes)
-            .map_err(|reason| unreadable(path, &format!("its mark cannot be read: {reason}")))?;
+        let mark: Self = Codec::plain()
+            .decode(Kind::Mark, MARK, bytes)
+            .map_err(|unread| unreadable(path, &format!("its mark cannot be read: {}", unread.reason)))?;
         known_format(path, mark.format)?;
         Ok(mark)
     }

@@ -33,6 +33,10 @@ pub(super) struct RedbPlace {
 impl Place for RedbPlace {
     type Disk = RedbDisk;
 
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn open(&self) -> Result<RedbDisk, StoreError> {
         let path = &self.path;
         create_dir(path)?;

@@ -34,6 +34,10 @@ pub(super) struct SledPlace {
 impl Place for SledPlace {
     type Disk = SledDisk;
 
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn open(&self) -> Result<SledDisk, StoreError> {
         let path = &self.path;
         create_dir(path)?;
