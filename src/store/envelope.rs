@@ -41,6 +41,7 @@ impl Kind {
         [Self::Spec, Self::State, Self::Run, Self::Mark, Self::Identity, Self::Quarantine];
 
     /// Whether it says something about tasks, and is sealed in a store that has keys.
+    #[cfg(feature = "encryption")]
     fn is_secret(self) -> bool {
         matches!(self, Self::Spec | Self::State | Self::Run)
     }
@@ -48,7 +49,8 @@ impl Kind {
 
 pub(super) const HEAD: usize = 3;
 const JSON: u8 = b'j';
-#[cfg_attr(not(feature = "encryption"), expect(dead_code, reason = "nothing is sealed"))]
+/// In place of a kind: the rest says why there is no record.
+const BROKEN: u8 = b'!';
 pub(super) const SEALED: u8 = b'x';
 
 /// Why a record cannot be read.
@@ -136,6 +138,10 @@ impl Codec {
             let reason = format!("it has {} bytes, too few for a record", bytes.len());
             return Err(Unread::new(Cause::Corrupt, reason));
         };
+        if found == BROKEN {
+            let reason = String::from_utf8_lossy(bytes.get(HEAD..).unwrap_or_default());
+            return Err(Unread::new(Cause::Corrupt, reason));
+        }
         if found != kind as u8 {
             let reason = format!("it is no {kind:?} record (it begins with byte {found:#04x})");
             return Err(Unread::new(Cause::Corrupt, reason));
@@ -215,6 +221,31 @@ impl Codec {
         drop(plain);
         Ok(None)
     }
+}
+
+/// A record that stands for one that cannot be read: to decode it fails with `reason`.
+#[cfg(feature = "file")]
+pub(super) fn broken(reason: &str) -> Vec<u8> {
+    [&[BROKEN, 1, JSON], reason.as_bytes()].concat()
+}
+
+/// The parts of a record whose content is JSON: kind, version, content.
+#[cfg(feature = "file")]
+pub(super) fn open(record: &[u8]) -> Option<(char, u8, &str)> {
+    match record {
+        [kind, version, JSON, content @ ..] if kind.is_ascii_alphabetic() => {
+            Some((char::from(*kind), *version, std::str::from_utf8(content).ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// The record of these parts.
+#[cfg(feature = "file")]
+pub(super) fn close(kind: char, version: u8, content: &str) -> Result<Vec<u8>, String> {
+    let kind = u8::try_from(kind).ok().filter(u8::is_ascii_alphabetic);
+    let kind = kind.ok_or("the kind of a record is a letter")?;
+    Ok([&[kind, version, JSON], content.as_bytes()].concat())
 }
 
 fn version_of(bytes: &[u8]) -> u8 {

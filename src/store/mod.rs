@@ -9,16 +9,18 @@ mod addr;
 mod cipher;
 #[cfg(feature = "testing")]
 pub mod contract;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod engine;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod envelope;
 mod error;
 #[cfg(feature = "testing")]
 mod faulty;
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 pub mod message;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod migrate;
 #[cfg(feature = "redb")]
 mod redb;
@@ -32,11 +34,13 @@ pub use actor::StoreActor;
 pub use addr::StoreAddr;
 #[cfg(feature = "encryption")]
 pub use cipher::{KeyError, KeyId, Keyring, Keys};
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 pub use engine::{Durability, Exports, ImportMode, Imported, Progress, ROW_LIMIT, Vault};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};
+#[cfg(feature = "file")]
+pub use file::FileStore;
 pub use memory::{MemoryBackend, MemoryStore};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;

@@ -116,6 +116,7 @@ impl<P: Place> Engine<P> {
         let mut batch = Batch::default();
         self.codec = loaded.codec.clone();
         self.tasks = std::mem::take(&mut loaded.tasks);
+        let set_aside = loaded.set_aside.take();
         let healed = self.keep_quarantine(&mut batch, &loaded, now)?;
         let named = |bad: &Bad| (bad.what.id.clone(), (bad.what.cause, bad.what.reason.clone()));
         self.unreadable = loaded.unreadable.iter().map(named).collect();
@@ -134,7 +135,7 @@ impl<P: Place> Engine<P> {
             }
         }
         let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
-        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due }))
+        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due, set_aside }))
     }
 
     /// Notes what is in quarantine from now on, and answers with the tasks whose records were and

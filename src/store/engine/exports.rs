@@ -84,8 +84,9 @@ pub(super) struct Automatic {
 impl Automatic {
     pub(super) fn begin<P: Place>(place: &P, rules: &Rules, loaded: &Loaded) -> Option<Self> {
         let exports = rules.exports.clone()?;
-        let dir = exports.directory(place.path());
-        let name = place.path().file_name().unwrap_or_default().to_string_lossy();
+        let path = place.path()?;
+        let dir = exports.directory(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!("callboard-{name}-");
         let clock = Clock::system();
         // A store that is started again and again has its exports, too.

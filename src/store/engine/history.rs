@@ -41,6 +41,7 @@ impl History {
     }
 
     /// From now on records are written with this.
+    #[cfg(feature = "encryption")]
     pub(super) fn write_with(&mut self, codec: Codec) {
         self.codec = codec;
     }

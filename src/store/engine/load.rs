@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Disk, Order, keys};
 use crate::store::envelope::{Codec, Kind, Unread};
-use crate::store::message::{Cause, Unreadable};
+use crate::store::message::{Cause, SetAside, Unreadable};
 use crate::store::{MemoryBackend, StoreError};
 use crate::task::{RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 
@@ -25,6 +25,8 @@ pub(super) struct Loaded {
     pub open_runs: Vec<RunRecord>,
     /// Tasks that were removed, in that order.
     pub gone: Vec<(u64, TaskId)>,
+    /// The damaged directory that this one has taken the place of.
+    pub set_aside: Option<SetAside>,
     /// The rows that were in quarantine before, and since when.
     pub noted: FxHashMap<Vec<u8>, DateTime<Utc>>,
 }

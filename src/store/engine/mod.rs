@@ -30,17 +30,27 @@ mod vault;
 mod writer;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 pub(super) use backend::Engine;
 pub use exports::Exports;
+#[cfg(feature = "file")]
+pub(super) use files::FILES_MARK;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use files::{Seal, place, read_seal};
 pub(super) use files::{
-    Seal, check_directory, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir,
+    check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
 };
 pub(super) use history::Chore;
 pub use import::{ImportMode, Imported};
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use keys::MARK;
+#[cfg(feature = "file")]
+pub(super) use keys::{Part, RUN, SPEC, STATE, part_of};
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use settings::cache_setting;
 pub(super) use settings::embedded_store;
 pub use vault::{Progress, Vault};
 
@@ -91,6 +101,10 @@ pub(super) struct Rules {
     pub history: usize,
     /// Removed tasks that keep their run records.
     pub removed: usize,
+    /// How long the opening may take.
+    pub open_limit: Duration,
+    /// Whether a damaged directory is set aside for a fresh one.
+    pub set_aside: bool,
     /// Exports that are taken by themselves.
     pub exports: Option<Exports>,
     #[cfg(feature = "encryption")]
@@ -134,6 +148,8 @@ impl Default for Rules {
             durability: Durability::default(),
             history: 100,
             removed: 10_000,
+            open_limit: Duration::from_secs(60),
+            set_aside: false,
             exports: None,
             #[cfg(feature = "encryption")]
             keys: None,
@@ -148,8 +164,10 @@ pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
     /// What is opened there.
     type Disk: Disk;
 
-    /// The directory.
-    fn path(&self) -> &std::path::Path;
+    /// The directory, where there is one.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 
     /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
     fn open(&self) -> Result<Self::Disk, StoreError>;
@@ -172,6 +190,16 @@ pub(super) trait Disk: 'static {
 
     /// Returns when everything applied would survive a power cut.
     fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// How long what was synced may wait for [`tidy`](Self::tidy); `None` when there is nothing to do.
+    fn untidy(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Work that nobody waits for. Everything is synced.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Lets go of the files. Everything is synced.
     fn close(self) -> Result<(), StoreError>
@@ -224,16 +252,16 @@ pub(super) struct Mark {
 impl Mark {
     pub(super) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
         Codec::plain()
-            .encode(Kind::Mark, MARK, &Self { format: FORMAT, batch })
+            .encode(Kind::Mark, keys::MARK, &Self { format: FORMAT, batch })
             .map_err(StoreError::unavailable)
     }
 
     /// Reads the mark of the store at `path`; one of a newer version is an error.
-    pub(super) fn decoded(path: &std::path::Path, bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn decoded(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let mark: Self = Codec::plain()
-            .decode(Kind::Mark, MARK, bytes)
+            .decode(Kind::Mark, keys::MARK, bytes)
             .map_err(|unread| unreadable(path, &format!("its mark cannot be read: {}", unread.reason)))?;
-        known_format(path, mark.format)?;
+        known_format(path, mark.format, FORMAT)?;
         Ok(mark)
     }
 }

@@ -37,6 +37,7 @@ enum Work {
         since: Option<FxHashMap<Vec<u8>, DateTime<Utc>>>,
         done: Answer<Checked>,
     },
+    #[cfg_attr(not(feature = "encryption"), expect(dead_code, reason = "there are no keys"))]
     Rekey {
         codec: Codec,
         rekeyed: Rekeyed,
@@ -104,6 +105,7 @@ impl Sweep {
         let error = error.clone();
         match self.work {
             Work::Check { done, .. } => drop(done.send(Err(error))),
+
             Work::Rekey { done, .. } => drop(done.send(Err(error))),
             Work::Export(work) => (work.done)(Err(error)),
             Work::Ended(_) => {}
@@ -131,6 +133,7 @@ impl Sweep {
                         quarantined(&row, unread, bytes, noted)
                     }));
                 }
+
                 Work::Rekey { codec, rekeyed, .. } => renew(codec, found, rekeyed, &mut changes),
                 Work::Export(work) => {
                     work.as_of_then(&task, &mut found);

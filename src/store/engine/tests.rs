@@ -72,10 +72,6 @@ impl Device {
 impl Place for Device {
     type Disk = Self;
 
-    fn path(&self) -> &std::path::Path {
-        std::path::Path::new("the device")
-    }
-
     fn open(&self) -> Result<Self, StoreError> {
         // What was not synced is gone, as after a power cut.
         self.with(|inner| inner.applied = inner.synced.clone());

@@ -12,6 +12,7 @@ use futures::channel::oneshot;
 use uuid::Uuid;
 
 use super::exports::Automatic;
+use super::files::{self, is_beyond_repair};
 use super::history::{Upkeep, latest};
 use super::load::Loaded;
 use super::sweep::{Sweep, Sweeps};
@@ -19,6 +20,7 @@ use super::{Batch, Disk, Durability, Place, Rules, identity, import};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
+use crate::store::message::SetAside;
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
@@ -57,10 +59,10 @@ impl Writer {
         let (jobs, inbox) = mpsc::channel();
         let (opened, wait) = mpsc::channel();
         let shared = Arc::<Shared>::default();
+        let limit = rules.open_limit;
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
-            let loaded = guarded(|| load(&place, &rules));
-            match loaded {
+            match bring_up(&place, &rules) {
                 Ok((disk, identity, loaded)) => {
                     let automatic = Automatic::begin(&place, &rules, &loaded);
                     let codec = loaded.codec.clone();
@@ -73,6 +75,7 @@ impl Writer {
                         durability: rules.durability,
                         waiting: Vec::new(),
                         unsynced: None,
+                        untidy: None,
                         clock: Clock::system(),
                         shared: theirs,
                     }
@@ -85,12 +88,26 @@ impl Writer {
             reason: format!("no thread could be started for it: {error}"),
             source: Some(Arc::new(error)),
         })?;
-        // Dropped after a failure, it waits for the end of the thread.
         let mut writer =
             Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, identity: Uuid::nil(), shared };
-        let (identity, loaded) = wait.recv().unwrap_or_else(|_| Err(died()))?;
-        writer.identity = identity;
-        Ok((writer, loaded))
+        // So long is for ever.
+        let longest = if limit.is_zero() { Duration::MAX } else { limit };
+        match wait.recv_timeout(longest) {
+            Ok(opened) => {
+                let (identity, loaded) = opened?;
+                writer.identity = identity;
+                Ok((writer, loaded))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(died()),
+            Err(RecvTimeoutError::Timeout) => {
+                // Whoever waited for it would hang as well. Should it come back, it lets go by itself.
+                writer.thread = None;
+                Err(StoreError::unavailable(format!(
+                    "it was not open after {limit:?}, and the thread that opens it was left behind; when it is \
+                     only slow, give it more with `open_limit`"
+                )))
+            }
+        }
     }
 
     /// Reads again what is there, after everything that waits was written. Waits for that.
@@ -189,15 +206,6 @@ fn died() -> StoreError {
     StoreError::unavailable("the thread that writes for it has ended")
 }
 
-/// Opens the disk and reads what is there.
-fn load<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
-    let mut disk = open_patiently(place)?;
-    import::check_complete(&disk, place.path())?;
-    let identity = identity::establish(&mut disk)?;
-    let loaded = Loaded::from_disk(&disk, rules.codec(identity)?)?;
-    Ok((disk, identity, loaded))
-}
-
 /// Files are let go a moment after a database was dropped, and those of a killed process a moment
 /// after its successor was started.
 pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
@@ -210,6 +218,30 @@ pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError>
             }
             other => return other,
         }
+    }
+}
+
+/// Opens the disk and reads what is there. A directory that is damaged beyond repair is set aside, if
+/// that was asked for.
+fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
+    let open = || {
+        let mut disk = guarded(|| open_patiently(place))?;
+        let (identity, loaded) = guarded(|| {
+            import::check_complete(&disk, place.path())?;
+            let identity = identity::establish(&mut disk)?;
+            Ok((identity, Loaded::from_disk(&disk, rules.codec(identity)?)?))
+        })?;
+        Ok((disk, identity, loaded))
+    };
+    match (open(), place.path()) {
+        (Err(error), Some(path)) if rules.set_aside && is_beyond_repair(&error) => {
+            let aside = files::set_aside(path, Clock::system().now())?;
+            let (disk, identity, mut loaded) = open()?;
+            let place = aside.display().to_string();
+            loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
+            Ok((disk, identity, loaded))
+        }
+        (opened, _) => opened,
     }
 }
 
@@ -238,6 +270,8 @@ struct Desk<D> {
     waiting: Vec<Answer<()>>,
     /// When what is applied and not synced must be synced, in the relaxed mode; by the clock below.
     unsynced: Option<Duration>,
+    /// When the disk is to be tidied; by the clock below.
+    untidy: Option<Duration>,
     /// The machine's, also where a test turns the time: it is the device that must keep up.
     clock: Clock,
     shared: Arc<Shared>,
@@ -268,6 +302,7 @@ impl<D: Disk> Desk<D> {
             if matches!(self.durability, Durability::Fsync) || next.is_ok() || self.is_overdue() {
                 self.sync();
             }
+            self.tidy();
             match next {
                 Ok(Job::Runs { id, limit, done }) => {
                     let codec = self.upkeep.codec.clone();
@@ -305,7 +340,7 @@ impl<D: Disk> Desk<D> {
             return Some(Duration::ZERO);
         }
         let export = self.automatic.as_ref().map(Automatic::next);
-        self.unsynced.into_iter().chain(export).min()
+        self.unsynced.into_iter().chain(self.untidy).chain(export).min()
     }
 
     /// Begins the export whose time has come.
@@ -397,8 +432,28 @@ impl<D: Disk> Desk<D> {
                 self.shared.durable.fetch_add(self.waiting.len() as u64, Ordering::Release);
                 self.waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
             }
-            Err(error) => self.fail(error),
+            Err(error) => return self.fail(error),
         }
+        if self.untidy.is_none() {
+            self.untidy = disk.untidy().map(|after| self.clock.monotonic().saturating_add(after));
+        }
+    }
+
+    /// Has the disk do what it put off, when its time has come.
+    fn tidy(&mut self) {
+        let begun = self.clock.monotonic();
+        if self.untidy.is_none_or(|at| at > begun) {
+            return;
+        }
+        self.untidy = None;
+        let Some(disk) = &mut self.disk else { return };
+        if let Err(error) = guarded(|| disk.tidy()) {
+            return self.fail(error);
+        }
+        // At most a tenth of the time goes into it.
+        let ended = self.clock.monotonic();
+        let rest = (ended - begun) * 9;
+        self.untidy = disk.untidy().map(|after| ended.saturating_add(after.max(rest)));
     }
 
     /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
@@ -409,7 +464,7 @@ impl<D: Disk> Desk<D> {
         // A database whose files are gone may panic when it is dropped.
         let disk = self.disk.take();
         catch_unwind(AssertUnwindSafe(|| drop(disk))).ok();
-        self.unsynced = None;
+        (self.unsynced, self.untidy) = (None, None);
         self.sweeps.fail(&error);
         self.waiting.drain(..).for_each(|done| drop(done.send(Err(error.clone()))));
     }

@@ -5,6 +5,8 @@ mod faults;
 mod late;
 mod lifecycle;
 mod model;
+mod policies;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
