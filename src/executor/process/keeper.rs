@@ -157,6 +157,13 @@ impl Group {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Whether the leader lives, as the kernel has it: others may not have been told yet.
+    pub(super) fn lives(&self) -> bool {
+        let state = self.state();
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        state.leader.is_some_and(|leader| matches!(waitid(WaitId::Pid(leader), look), Ok(None)))
+    }
+
     /// Asks every process of the group to end. What is left after `mercy`, when the leader is
     /// gone, is killed.
     pub(super) fn terminate(&self, mercy: Duration) {

@@ -42,6 +42,8 @@ pub(super) struct Worker {
     pub(super) speaker: Speaker,
     /// How many runs it has been given.
     pub(super) runs: u64,
+    /// It is to end.
+    retired: bool,
     /// The last thing it printed on standard error.
     last_words: String,
 }
@@ -140,9 +142,15 @@ impl Worker {
             fate: None,
             speaker,
             runs: 0,
+            retired: false,
             last_words: String::new(),
             group,
         })
+    }
+
+    /// Whether its process lives.
+    pub(super) fn lives(&self) -> bool {
+        self.fate.is_none() && self.group.0.lives()
     }
 
     pub(super) fn group(&self) -> &Arc<keeper::Group> {
@@ -162,6 +170,7 @@ impl Worker {
 
     /// Lets it end by itself, `grace` at most.
     pub(super) async fn retire(mut self, grace: Duration) {
+        self.retired = true;
         if self.say(&super::wire::ToWorker::Retire).is_err() {
             return;
         }
@@ -230,6 +239,10 @@ impl Worker {
     fn lost(&mut self, fate: Fate) -> Poll<News> {
         self.group.0.kill();
         self.drain_output();
+        if self.speaker.run.is_none() && self.runs > 0 && !self.retired {
+            let Speaker { executor, pid, .. } = &self.speaker;
+            tracing::warn!(%executor, pid, "a worker process without a run {fate}; the next run gets another one");
+        }
         self.fate = Some(fate.clone());
         Poll::Ready(News::Lost(fate))
     }

@@ -176,7 +176,7 @@ impl Place {
         loop {
             let job = shared.next(&mut worker).await;
             let _at_work = AtWork::begin(shared);
-            let (job, ready) = match worker.take() {
+            let (job, ready) = match worker.take().filter(Worker::lives) {
                 Some(ready) => (Some(job), Some(ready)),
                 None => shared.with_worker(job).await,
             };
@@ -208,13 +208,8 @@ impl Shared {
                 bell.await;
                 continue;
             };
-            let (executor, pid) = (idle.speaker.executor.clone(), idle.speaker.pid);
-            let fate = match select(pin!(bell), pin!(idle.news())).await {
-                Either::Right((News::Lost(fate), _)) => Some(fate),
-                _ => None,
-            };
-            if let Some(fate) = fate {
-                tracing::warn!(%executor, pid, "an idle worker process {fate}; the next run gets another one");
+            let lost = matches!(select(pin!(bell), pin!(idle.news())).await, Either::Right((News::Lost(_), _)));
+            if lost {
                 *worker = None;
             }
         }

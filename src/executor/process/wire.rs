@@ -220,7 +220,7 @@ mod tests {
             let next = frames.next::<FromWorker>();
             prop_assert!(!matches!(next, Ok(Some(_))), "{:?}", next);
             if bytes.first().is_some_and(|first| *first != b'C') {
-                prop_assert!(matches!(next, Err(WireError::NotAFrame { .. })));
+                prop_assert!(next.is_err(), "{next:?}");
             }
         }
     }
