@@ -149,8 +149,12 @@ impl Scheduler {
                 }
             }
         }
-        if !self.estate.executors.contains_key(&spec.executor) {
+        let Some(executor) = self.estate.executors.get(&spec.executor) else {
             return Err(self.unknown_executor(&spec.executor));
+        };
+        if matches!(spec.handler, TaskHandler::Closure(_)) && !executor.closures {
+            let (id, executor) = (spec.id.clone(), spec.executor.to_string());
+            return Err(TaskError::ClosureNotPortable { id, executor }.into());
         }
         Ok(())
     }

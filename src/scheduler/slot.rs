@@ -163,11 +163,14 @@ pub(super) struct ExecutorSlot {
     pub addr: Option<ExecutorAddr>,
     /// Why it takes no runs.
     pub problem: Option<String>,
+    /// Whether it can run closures.
+    pub closures: bool,
 }
 
 impl ExecutorSlot {
     pub(super) fn new(source: Box<dyn ExecutorSource>, policy: RestartPolicy) -> Self {
         Self {
+            closures: source.runs_closures(),
             keeper: Keeper::Source(source, policy),
             addr: None,
             problem: Some("it has not been started".to_owned()),
