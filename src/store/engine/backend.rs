@@ -123,7 +123,10 @@ impl<P: Place> Engine<P> {
             }
         }
         let next_due = self.tasks.first_due();
-        Ok((batch, Opened { capabilities: self.capabilities(), interrupted, unreadable, next_due, set_aside }))
+        Ok((
+            batch,
+            Opened { capabilities: self.capabilities(), interrupted, unreadable, next_due, set_aside },
+        ))
     }
 
     fn put_now(&mut self, request: Put) -> Result<(Batch, ()), StoreError> {

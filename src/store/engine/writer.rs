@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::files::{self, is_beyond_repair};
 use super::history::{Upkeep, latest};
 use super::load::Loaded;
-use super::files::{self, is_beyond_repair};
 use super::{Batch, Disk, Durability, Place, Rules};
 use crate::clock::Clock;
 use crate::store::StoreError;

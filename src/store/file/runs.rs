@@ -96,11 +96,7 @@ impl RunsFile {
     }
 }
 
-fn append(
-    path: &Path,
-    task: &str,
-    changes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-) -> Result<(), StoreError> {
+fn append(path: &Path, task: &str, changes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), StoreError> {
     let mut file = private(path, OpenOptions::new().read(true).append(true).create(true))?;
     let failed = |error| io_error(path, "write", error);
     let length = file.seek(SeekFrom::End(0)).map_err(failed)?;

@@ -30,7 +30,12 @@ impl Cell {
             && content != "null"
             && let Ok(content) = RawValue::from_string(content.to_owned())
         {
-            return Self { kind: Some(kind), version: Some(version), content: Some(content), ..Self::default() };
+            return Self {
+                kind: Some(kind),
+                version: Some(version),
+                content: Some(content),
+                ..Self::default()
+            };
         }
         match std::str::from_utf8(value) {
             Ok(text) => Self { text: Some(text.to_owned()), ..Self::default() },
@@ -42,9 +47,13 @@ impl Cell {
     pub(super) fn value(&self) -> Result<Vec<u8>, String> {
         let wrong = "a record has either `kind`, `version` and `content`, or `text`, or `bytes`";
         match self {
-            Self { kind: Some(kind), version: Some(version), content: Some(content), text: None, bytes: None } => {
-                envelope::close(*kind, *version, &compact(content.get()))
-            }
+            Self {
+                kind: Some(kind),
+                version: Some(version),
+                content: Some(content),
+                text: None,
+                bytes: None,
+            } => envelope::close(*kind, *version, &compact(content.get())),
             Self { kind: None, version: None, content: None, text: Some(text), bytes: None } => {
                 Ok(text.clone().into_bytes())
             }
@@ -206,8 +215,11 @@ mod tests {
         assert_eq!(unsealed::<Value>(&text).unwrap(), json!({ "runs": 12, "note": "a b" }));
         let damaged = text.replace("12", "13");
         assert!(unsealed::<Value>(&damaged).unwrap_err().contains("removes the line `sum`"));
-        let edited: String =
-            damaged.lines().filter(|line| !line.contains("\"sum\"")).map(|line| format!("{line}\n")).collect();
+        let edited: String = damaged
+            .lines()
+            .filter(|line| !line.contains("\"sum\""))
+            .map(|line| format!("{line}\n"))
+            .collect();
         assert_eq!(unsealed::<Value>(&edited).unwrap(), json!({ "runs": 13, "note": "a b" }));
         // Blanks mean nothing, but in a text they do.
         assert!(unsealed::<Value>(&text.replace("\n", "\r\n\t")).is_ok());

@@ -50,7 +50,8 @@ impl Place for RedbPlace {
             None if known => return Err(unreadable(path, "its data was lost while it was opened")),
             None => 0,
         };
-        let mut disk = RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch, _lock: lock };
+        let mut disk =
+            RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch, _lock: lock };
         if !known {
             disk.apply(Changes::new())?;
             disk.seal()?;
@@ -119,7 +120,9 @@ impl RedbPlace {
         builder.set_cache_size(usize::try_from(self.cache).unwrap_or(usize::MAX));
         match catch_unwind(AssertUnwindSafe(|| builder.create(path.join(file)))) {
             Ok(Ok(db)) => Ok(db),
-            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse { place: place(path), holder: None }),
+            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
+                Err(StoreError::InUse { place: place(path), holder: None })
+            }
             Ok(Err(error @ DatabaseError::UpgradeRequired(_))) => Err(damaged(
                 path,
                 &format!("redb cannot read it: {error}"),
