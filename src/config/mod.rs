@@ -349,8 +349,8 @@ fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
 
 fn store(mut section: Section<'_>) -> Option<StoreSettings> {
     let kind = section.text("type");
-    let path = section.text("path");
     let given = ["path", "durability", "set_aside"].map(|key| (key, section.peek(key).is_some()));
+    let path = section.text("path");
     // The word reads as the longest of times.
     let durability = section.duration_or("durability", "fsync");
     let set_aside = section.flag("set_aside").unwrap_or(false);

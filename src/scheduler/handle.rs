@@ -13,7 +13,9 @@ use crate::event::{Event, EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
 use crate::supervision::{Link, RestartPolicy};
-use crate::task::{Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery};
+use crate::task::{
+    Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
+};
 use crate::trigger::IntoTrigger;
 
 /// How many events a stream holds for a slow reader.

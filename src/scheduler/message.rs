@@ -38,7 +38,9 @@ use crate::event::{EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
 use crate::supervision::RestartPolicy;
-use crate::task::{Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::task::{
+    Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery,
+};
 use crate::trigger::Trigger;
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).

@@ -209,9 +209,8 @@ async fn runs_that_a_dying_scheduler_has_submitted_are_run() {
     let crash = async {
         let asked = async { scheduler.run_task("by hand").await.unwrap_err() };
         let struck = async {
-            let submitted = |told: &[Event]| {
-                told.iter().filter(|event| matches!(event, Event::TaskSubmitted(_))).count()
-            };
+            let submitted =
+                |told: &[Event]| told.iter().filter(|event| matches!(event, Event::TaskSubmitted(_))).count();
             while submitted(&told) < 2 {
                 told.extend(heard(&mut events));
                 tokio::task::yield_now().await;
@@ -288,10 +287,8 @@ async fn ends_that_a_dying_scheduler_was_writing_down_are_written() {
     let (ends, late) = (Ends::default(), Arc::new(Mutex::new(Some(late))));
     let ledger = Ledger { tasks: MemoryBackend::default(), ends: ends.clone(), late: late.clone() };
     let source = RecorderSource::new(&Ran::default());
-    let (scheduler, time, _) = board(move |b| {
-        b.store("default", BackendSource::keeping(ledger)).executor("default", source)
-    })
-    .await;
+    let (scheduler, time, _) =
+        board(move |b| b.store("default", BackendSource::keeping(ledger)).executor("default", source)).await;
     let mut events = scheduler.events(EventMask::ALL).await.unwrap();
     scheduler.add(once()).await.unwrap();
     let turning = time.clone();
