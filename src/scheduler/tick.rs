@@ -12,7 +12,6 @@ use super::plan;
 use super::session::within;
 use crate::clock::Busy;
 use crate::event::{Event, EventMask, RunFact};
-use crate::executor::message::Submit;
 use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Committed, Due, NextDue, TakeDue, Then};
 use crate::task::{
@@ -282,7 +281,7 @@ impl Scheduler {
                 ended.push((run, end));
             }
         }
-        self.submit(submit, tick.busy.clone(), ctx);
+        self.submit(submit, tick.busy.clone());
         self.end_recorded(ended);
 
         let mut events = Vec::new();
@@ -300,7 +299,7 @@ impl Scheduler {
     }
 
     /// Hands runs to their executors, one message each.
-    pub(super) fn submit(&mut self, runs: Vec<Arc<Run>>, busy: Busy, ctx: &mut Context<Self>) {
+    pub(super) fn submit(&mut self, runs: Vec<Arc<Run>>, busy: Busy) {
         if self.wants(EventMask::TASK_SUBMITTED) {
             self.publish(runs.iter().map(|run| Event::TaskSubmitted(RunFact(run.clone()))).collect());
         }
@@ -314,25 +313,18 @@ impl Scheduler {
             } else {
                 (batch, rest) = rest.into_iter().partition(|run| run.task.executor == executor);
             }
-            self.submit_batch(&executor, batch, busy.clone(), ctx);
+            self.submit_batch(&executor, batch, busy.clone());
         }
     }
 
-    fn submit_batch(&mut self, executor: &Alias, runs: Vec<Arc<Run>>, busy: Busy, ctx: &mut Context<Self>) {
+    fn submit_batch(&mut self, executor: &Alias, runs: Vec<Arc<Run>>, busy: Busy) {
         let Some(addr) = self.estate.executors.get(executor).and_then(|slot| slot.addr.clone()) else {
             return self.interrupt(runs, "its executor went away before it began");
         };
         for run in &runs {
             self.estate.flight.depart(run);
         }
-        let kept = runs.clone();
-        let taken = addr.submit(Submit { runs, busy: busy.clone() }).into_actor(self);
-        ctx.spawn(taken.map(move |taken, scheduler, _| {
-            if taken.is_err() {
-                scheduler.interrupt(kept, "its executor died before it began");
-            }
-            drop(busy);
-        }));
+        drop(self.hand_over(&addr, runs, busy));
     }
 
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
