@@ -28,41 +28,33 @@ pub(super) struct Usher {
 }
 
 /// Sends one notice, once there is somebody to send it to.
-type Notice = Box<dyn FnOnce(&Addr<Scheduler>) + Send>;
+type Notice = Box<dyn FnOnce(&Addr<Scheduler>, Addr<Usher>) + Send>;
 
-/// A notice that comes back when it is dropped unread.
-struct Passed<M: Message<Result = ()> + Send + 'static>
-where
-    Scheduler: Handler<M>,
-{
+/// A notice that comes back to the usher when it is dropped unread.
+struct Passed<M: Message<Result = ()> + Send + 'static> {
     serial: u64,
     notice: Option<M>,
     usher: Addr<Usher>,
+    again: fn(u64, M) -> Notice,
 }
 
-impl<M: Message<Result = ()> + Send + 'static> Passed<M>
+fn later<M>(serial: u64, notice: M) -> Notice
 where
+    M: Message<Result = ()> + Send + 'static,
     Scheduler: Handler<M>,
 {
-    fn go(self, scheduler: &Addr<Scheduler>) {
-        scheduler.do_send::<Self>(self);
-    }
-
-    fn later(self) -> Notice {
-        Box::new(move |scheduler| self.go(scheduler))
-    }
+    Box::new(move |scheduler, usher| {
+        scheduler.do_send::<Passed<M>>(Passed { serial, notice: Some(notice), usher, again: later::<M> });
+    })
 }
 
-impl<M: Message<Result = ()> + Send + 'static> Message for Passed<M>
-where
-    Scheduler: Handler<M>,
-{
+impl<M: Message<Result = ()> + Send + 'static> Message for Passed<M> {
     type Result = ();
 }
 
 impl<M: Message<Result = ()> + Send + 'static> Handler<Passed<M>> for Scheduler
 where
-    Scheduler: Handler<M>,
+    Self: Handler<M>,
 {
     type Result = ();
 
@@ -73,14 +65,11 @@ where
     }
 }
 
-impl<M: Message<Result = ()> + Send + 'static> Drop for Passed<M>
-where
-    Scheduler: Handler<M>,
-{
+impl<M: Message<Result = ()> + Send + 'static> Drop for Passed<M> {
     fn drop(&mut self) {
         if let Some(notice) = self.notice.take() {
-            let again = Passed { serial: self.serial, notice: Some(notice), usher: self.usher.clone() };
-            self.usher.do_send(Returned { serial: self.serial, notice: again.later() });
+            let notice = (self.again)(self.serial, notice);
+            self.usher.do_send(Returned { serial: self.serial, notice });
         }
     }
 }
@@ -112,16 +101,19 @@ impl Usher {
         });
     }
 
-    fn pass_on<M>(&mut self, notice: M, ctx: &Context<Self>)
+    pub(super) fn pass_on<M>(&mut self, notice: M, ctx: &Context<Self>)
     where
         M: Message<Result = ()> + Send + 'static,
         Scheduler: Handler<M>,
     {
         self.serial += 1;
-        let passed = Passed { serial: self.serial, notice: Some(notice), usher: ctx.address() };
+        self.forward(self.serial, later(self.serial, notice), ctx);
+    }
+
+    fn forward(&mut self, serial: u64, notice: Notice, ctx: &Context<Self>) {
         match &self.present {
-            Some(scheduler) if scheduler.connected() => passed.go(scheduler),
-            _ => drop(self.waiting.insert(self.serial, passed.later())),
+            Some(scheduler) if scheduler.connected() => notice(scheduler, ctx.address()),
+            _ => drop(self.waiting.insert(serial, notice)),
         }
     }
 }
@@ -162,13 +154,15 @@ impl Actor for Usher {
 impl Handler<ChildNotice<Addr<Scheduler>>> for Usher {
     type Result = ();
 
-    fn handle(&mut self, notice: ChildNotice<Addr<Scheduler>>, _: &mut Self::Context) {
+    fn handle(&mut self, notice: ChildNotice<Addr<Scheduler>>, ctx: &mut Self::Context) {
         match notice.change {
             ChildChange::Started { child, cause } => {
                 if let Some(cause) = cause {
                     tracing::error!(%cause, "the scheduler's actor died and was started again");
                 }
-                std::mem::take(&mut self.waiting).into_values().for_each(|pass_on| pass_on(&child));
+                for notice in std::mem::take(&mut self.waiting).into_values() {
+                    notice(&child, ctx.address());
+                }
                 self.present = Some(child.clone());
                 self.link.point_to(child);
             }
@@ -183,11 +177,8 @@ impl Handler<ChildNotice<Addr<Scheduler>>> for Usher {
 impl Handler<Returned> for Usher {
     type Result = ();
 
-    fn handle(&mut self, Returned { serial, notice }: Returned, _: &mut Self::Context) {
-        match &self.present {
-            Some(scheduler) if scheduler.connected() => notice(scheduler),
-            _ => drop(self.waiting.insert(serial, notice)),
-        }
+    fn handle(&mut self, Returned { serial, notice }: Returned, ctx: &mut Self::Context) {
+        self.forward(serial, notice, ctx);
     }
 }
 
@@ -231,8 +222,8 @@ impl Scheduler {
 impl Handler<NotTaken> for Scheduler {
     type Result = ();
 
-    fn handle(&mut self, NotTaken { runs, busy }: NotTaken, _: &mut Self::Context) {
-        self.interrupt(runs, "its executor died before it began");
+    fn handle(&mut self, NotTaken { runs, busy }: NotTaken, ctx: &mut Self::Context) {
+        self.interrupt(runs, "its executor died before it began", ctx);
         drop(busy);
     }
 }

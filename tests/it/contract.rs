@@ -2,6 +2,7 @@
 
 mod actor;
 mod killed;
+mod landed;
 mod network;
 mod redb;
 mod round_trip;
