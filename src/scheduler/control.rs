@@ -490,22 +490,16 @@ impl Scheduler {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
         self.estate.flight.depart(&run);
-        let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
+        let settled = self.hand_over(&addr, vec![run.clone()], busy);
         // A refusal is sent before the executor answers: it is on its way here ahead of this.
         let heard = self.hear_out(ctx);
-        let taken = async move {
-            let taken = taken.await;
+        let settled = async move {
+            settled.await.ok();
             heard.await;
-            taken
         };
-        Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, ctx| {
-            if taken.is_err() {
-                scheduler.interrupt(vec![run.clone()], "its executor died before it began", ctx);
-            }
-            match (&mut refusal).now_or_never() {
-                Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
-                _ => Ok(run.id),
-            }
+        Box::pin(wrap_future::<_, Self>(settled).map(move |(), _, _| match (&mut refusal).now_or_never() {
+            Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
+            _ => Ok(run.id),
         }))
     }
 }

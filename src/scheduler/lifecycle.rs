@@ -95,7 +95,7 @@ impl Scheduler {
     }
 
     /// Everything that ends a scheduler, in order; see [`Shutdown`].
-    fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
+    pub(super) fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
         self.estate.state.state = SchedulerState::ShuttingDown;
         self.wake.disarm(ctx);
         tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");

@@ -28,6 +28,9 @@ pub(super) struct StoreSlot {
     pub finishing: bool,
     /// Ends of runs the store has not been told of.
     pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
+    /// Those it is being told of. Here, and not with who waits for the answer, so that a successor of
+    /// the scheduler's actor has them.
+    underway: Vec<(RunId, TaskId, RunEnd)>,
     /// Ends of runs that may be tried again: it is not written yet whether they are.
     pub unsettled: Vec<(Arc<Run>, RunEnd)>,
     pub settling: bool,
@@ -56,6 +59,7 @@ impl StoreSlot {
             noted: None,
             finishing: false,
             unfinished: Vec::new(),
+            underway: Vec::new(),
             unsettled: Vec::new(),
             settling: false,
             doubtful: Vec::new(),
@@ -123,6 +127,22 @@ impl StoreSlot {
         }
     }
 
+    /// The ends to tell the store of now; one message at a time.
+    pub(super) fn begin_finish(&mut self) -> Vec<(RunId, TaskId, RunEnd)> {
+        self.finishing = true;
+        self.underway = std::mem::take(&mut self.unfinished);
+        self.underway.clone()
+    }
+
+    /// The store has answered; ends that it did not write are owed still, in their order.
+    pub(super) fn end_finish(&mut self, written: bool) {
+        self.finishing = false;
+        let underway = std::mem::take(&mut self.underway);
+        if !written {
+            self.unfinished.splice(0..0, underway);
+        }
+    }
+
     /// Rings when every end has been written, or cannot be.
     pub(super) fn after_finish(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.finishing || self.settling).then(|| {
@@ -151,7 +171,7 @@ impl StoreSlot {
         self.addr = None;
         self.ticking = false;
         self.noted = None;
-        self.finishing = false;
+        self.end_finish(false);
         self.settling = false;
         self.release_waiting();
         self.release_finished();

@@ -234,7 +234,13 @@ impl Handler<ChildNotice<StoreAddr>> for Scheduler {
             ChildChange::Restarting { cause, .. } => {
                 format!("its actor has died ({cause}); a successor follows")
             }
-            ChildChange::Failed { reason } => format!("its actor has died for good: {reason}"),
+            ChildChange::Failed { reason } => {
+                // News, whatever is the matter with it already.
+                if let Some(slot) = self.estate.stores.get_mut(&alias) {
+                    slot.problem = None;
+                }
+                format!("its actor has died for good ({reason}); `RestoreStore` brings it back")
+            }
             ChildChange::Ended => "its actor has stopped".to_owned(),
         };
         let generation = self.next_generation();
@@ -305,8 +311,12 @@ impl Handler<RemoveStore> for Scheduler {
                     let alias = alias.clone();
                     move |(), scheduler, _| wrap_future(scheduler.lower_store(&alias))
                 })
-                .map(move |(), scheduler: &mut Self, _| {
-                    scheduler.estate.stores.remove(&alias);
+                .map(move |(), scheduler: &mut Self, ctx| {
+                    if let Some(slot) = scheduler.estate.stores.remove(&alias) {
+                        scheduler.doubt(&alias, slot.doubtful, ctx);
+                        // Nobody will try these again.
+                        scheduler.end_recorded(slot.unsettled);
+                    }
                     scheduler.tell(Event::StoreRemoved { store: alias });
                     Ok(())
                 }),
