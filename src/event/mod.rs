@@ -151,8 +151,11 @@ pub enum Event {
     TaskSubmitted(RunFact),
     /// A run ended well.
     TaskExecuted(RunReport),
-    /// A run failed or panicked.
+    /// A run failed or panicked, and is not tried again.
     TaskError(RunReport),
+    /// A run did not end well, and is tried again: when, says
+    /// [`RunEnd::retry_at`](crate::task::RunEnd::retry_at).
+    TaskRetried(RunReport),
     /// A run would have started later than its misfire grace allows, or was one of more than
     /// `max_catch_up`.
     TaskMissed(RunReport),
@@ -307,6 +310,9 @@ impl Event {
     pub fn of_end(run: Arc<Run>, end: Arc<RunEnd>) -> Self {
         use crate::task::{Outcome, Refusal};
         let report = RunReport { run, end };
+        if report.end.retry_at.is_some() {
+            return Self::TaskRetried(report);
+        }
         match &report.end.outcome {
             Outcome::Executed { .. } => Self::TaskExecuted(report),
             Outcome::Failed { .. } | Outcome::Panicked { .. } => Self::TaskError(report),
@@ -341,6 +347,7 @@ impl Event {
         match self {
             Self::TaskExecuted(report)
             | Self::TaskError(report)
+            | Self::TaskRetried(report)
             | Self::TaskMissed(report)
             | Self::TaskMaxInstances(report)
             | Self::TaskRefused(report)

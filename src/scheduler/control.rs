@@ -149,8 +149,12 @@ impl Scheduler {
                 }
             }
         }
-        if !self.estate.executors.contains_key(&spec.executor) {
+        let Some(executor) = self.estate.executors.get(&spec.executor) else {
             return Err(self.unknown_executor(&spec.executor));
+        };
+        if matches!(spec.handler, TaskHandler::Closure(_)) && !executor.closures {
+            let (id, executor) = (spec.id.clone(), spec.executor.to_string());
+            return Err(TaskError::ClosureNotPortable { id, executor }.into());
         }
         Ok(())
     }
@@ -425,12 +429,12 @@ impl Scheduler {
         task: StoredTask,
     ) -> Answer<RunId> {
         let now = self.clock().now();
-        let then = match plan::run_now(&task, request.remove_finished, now) {
+        let then = match plan::run_now(&task, source, request.remove_finished, now) {
             Ok(then) => then,
             Err(error) => return fail(error.about(&task.spec.id)),
         };
         let run = self.board_on_demand(&task.spec, &store, source, request.force, now);
-        if let Some(reason) = self.refusal(&run) {
+        if let Some(reason) = self.refusal(&task.spec) {
             self.estate.flight.leave(&run);
             return fail(Error::Refused { id: request.id, reason });
         }
@@ -479,7 +483,7 @@ impl Scheduler {
         self.estate.flight.watch(&run, refused);
         let Some(addr) = self.estate.executors.get(&run.task.executor).and_then(|slot| slot.addr.clone())
         else {
-            self.interrupt(vec![run.clone()], "its executor went away before it began");
+            self.interrupt(vec![run.clone()], "its executor went away before it began", ctx);
             return fail(Error::NotRunning);
         };
         if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
@@ -494,9 +498,9 @@ impl Scheduler {
             heard.await;
             taken
         };
-        Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, _| {
+        Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, ctx| {
             if taken.is_err() {
-                scheduler.interrupt(vec![run.clone()], "its executor died before it began");
+                scheduler.interrupt(vec![run.clone()], "its executor died before it began", ctx);
             }
             match (&mut refusal).now_or_never() {
                 Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),

@@ -136,7 +136,7 @@ impl Scheduler {
                 })
                 .then(move |(), scheduler: &mut Self, ctx| {
                     let lost: Vec<_> = scheduler.estate.flight.iter().cloned().collect();
-                    scheduler.interrupt(lost, "the scheduler was shut down");
+                    scheduler.interrupt(lost, "the scheduler was shut down", ctx);
                     let stores: Vec<Alias> = scheduler.estate.stores.keys().cloned().collect();
                     let busy = scheduler.clock().busy();
                     for alias in &stores {
