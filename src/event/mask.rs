@@ -75,6 +75,8 @@ bitflags! {
         const TASK_FINISHED = 1 << 29;
         /// [`Event::StoreSetAside`]
         const STORE_SET_ASIDE = 1 << 40;
+        /// [`Event::RecordReadable`]
+        const RECORD_READABLE = 1 << 41;
 
         /// Every end of a run.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -107,6 +109,7 @@ impl Event {
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
             Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
+            Self::RecordReadable { .. } => EventMask::RECORD_READABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
             Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,
