@@ -200,8 +200,8 @@ impl Scheduler {
 impl Handler<LifeTold> for Usher {
     type Result = ();
 
-    fn handle(&mut self, notice: LifeTold, _: &mut Self::Context) {
-        self.pass_on(notice);
+    fn handle(&mut self, notice: LifeTold, ctx: &mut Self::Context) {
+        self.pass_on(notice, ctx);
     }
 }
 
