@@ -49,6 +49,8 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
     };
     worker.assign(None);
     started.end(outcome);
+    // Held until the end was on its way.
+    drop(flight);
     fit
 }
 
@@ -107,7 +109,7 @@ impl Flight {
         Time { now: self.clock.now(), elapsed: self.clock.monotonic() }
     }
 
-    async fn watch(mut self, worker: &mut Worker) -> (Outcome, bool) {
+    async fn watch(&mut self, worker: &mut Worker) -> (Outcome, bool) {
         loop {
             match poll_fn(|cx| self.poll(worker, cx)).await {
                 Turn::News(News::Message(FromWorker::Ended { run, outcome })) if run == self.run.id => {
