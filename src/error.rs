@@ -111,7 +111,8 @@ impl Error {
         match self {
             Self::Store { source, .. } => source.is_retryable(),
             Self::Refused { reason, .. } => {
-                matches!(reason, Refusal::MaxInstances { .. } | Refusal::QueueFull { .. })
+                use Refusal::*;
+                matches!(reason, MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. })
             }
             Self::Died => true,
             _ => false,

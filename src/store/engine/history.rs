@@ -201,6 +201,7 @@ fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {
     let mut record = record.clone();
     if let Some(end) = &mut record.end {
         shorten(&mut end.outcome, bytes.len());
+        end.backtrace = None;
     }
     encode(Kind::Run, &record).map_err(failed)
 }
