@@ -22,7 +22,8 @@ use parts::{Gate, all_endings};
 pub struct Limits {
     /// Blocking code holds up the executor itself, so nothing can be asked of it meanwhile.
     pub inline: bool,
-    /// Code runs in other processes: only what is registered there can be run.
+    /// Code runs in other processes, with [`registry`] there: what the suite does with closures is
+    /// left out.
     pub elsewhere: bool,
 }
 
@@ -44,9 +45,9 @@ pub async fn suite<S: ExecutorSource>(make: impl Fn() -> S, limits: Limits) {
     draining_before_attach(make()).await;
     if !limits.elsewhere {
         draining_from_inside_a_run(make()).await;
-        overlap::suite(&make, limits).await;
-        timeout::suite(&make, limits).await;
     }
+    overlap::suite(&make, limits).await;
+    timeout::suite(&make, limits).await;
 }
 
 fn time() -> VirtualClock {
@@ -56,13 +57,6 @@ fn time() -> VirtualClock {
 async fn stage<S: ExecutorSource>(mut source: S) -> (Stage, VirtualClock) {
     let time = time();
     (Stage::new(&mut source, time.clock()).await, time)
-}
-
-/// Code that waits for ten seconds.
-fn sleeper() -> Code {
-    Code::from_async(|context: TaskContext, ()| async move {
-        context.sleep(Duration::from_secs(10)).await;
-    })
 }
 
 /// Whether a run ended as expected: where it panicked is told behind the message.
