@@ -184,6 +184,34 @@ fn a_worker_that_cannot_be_started_is_a_reason_and_no_hang() {
 }
 
 #[test]
+fn a_program_that_forgets_to_ask_is_told_so_and_starts_no_workers() {
+    on_stage(async {
+        let args = ["--exact", "processes::crashes::forget_to_ask", "--nocapture", "--ignored"];
+        let program = std::env::current_exe().unwrap();
+        let mut play = Play::new(ProcessPool::new(1).program(program).args(args)).await;
+        let text = refusal(play.outcome("ok", Value::Null).await);
+        assert!(
+            text.contains("its `main` does not call `callboard::executor::worker::run_if_asked`"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+#[ignore = "the program of `a_program_that_forgets_to_ask_is_told_so_and_starts_no_workers`"]
+fn forget_to_ask() {
+    if std::env::var_os("CALLBOARD_WORKER").is_none() {
+        return;
+    }
+    on_stage(async {
+        let mut play = Play::new(pool(1)).await;
+        let text = refusal(play.outcome("ok", Value::Null).await);
+        assert!(text.contains("was itself started as a worker"), "{text}");
+        std::future::pending::<()>().await;
+    });
+}
+
+#[test]
 fn after_a_start_that_failed_the_next_try_waits() {
     on_stage(async {
         let place = tempfile::tempdir().unwrap();
