@@ -112,7 +112,10 @@ impl Error {
             Self::Store { source, .. } => source.is_retryable(),
             Self::Refused { reason, .. } => {
                 use Refusal::*;
-                matches!(reason, MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. })
+                matches!(
+                    reason,
+                    MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. } | MailboxFull { .. }
+                )
             }
             Self::Died => true,
             _ => false,

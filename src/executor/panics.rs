@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 
+use crate::task::panic_message;
+
 /// The most of a backtrace that is kept: enough for a hundred calls.
 const LONGEST: usize = 16 * 1024;
 
@@ -66,7 +68,7 @@ pub(super) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
 
 impl Panic {
     fn new(panic: Box<dyn Any + Send>, seen: Option<Seen>) -> Self {
-        let text = text(panic);
+        let text = panic_message(panic);
         let Some(Seen { place, backtrace }) = seen else { return Self { message: text, backtrace: None } };
         let captured = backtrace.status() == BacktraceStatus::Captured;
         let backtrace = captured.then(|| {
@@ -77,20 +79,4 @@ impl Panic {
         });
         Self { message: format!("{text} (at {place})"), backtrace }
     }
-}
-
-/// The text of a panic.
-fn text(panic: Box<dyn Any + Send>) -> String {
-    let text = if let Some(text) = panic.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "(a value that is not text)".to_owned()
-    };
-    // The value is the user's, and its drop may panic again.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
-    text
 }

@@ -144,7 +144,8 @@ impl Scheduler {
     pub(super) fn delete_waiting(&mut self, id: &TaskId, store: Option<&Alias>) -> Result<(), Error> {
         let (store, serial) = self.waiting(id, store)?;
         self.estate.pending.in_order.remove(&serial);
-        self.estate.pending.by_name.remove(&(store, id.clone()));
+        self.estate.pending.by_name.remove(&(store.clone(), id.clone()));
+        self.retire_life(id, &store);
         Ok(())
     }
 
@@ -165,7 +166,9 @@ impl Pending {
         let (first_run, paused) = (task.first_run, task.paused);
         let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
         spec.trigger = settings.registry.resolve(&spec.trigger)?;
-        let state = plan::add(&spec, first_run, paused, *since).map_err(|error| error.about(&spec.id))?;
+        let now = settings.clock.now();
+        let state =
+            plan::add(&spec, first_run, paused, *since, now).map_err(|error| error.about(&spec.id))?;
         Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
     }
 }

@@ -35,11 +35,13 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// Another process has the store.
-    #[error("{place} is in use by another process; stop it, or use another directory")]
+    /// Another process has the store (or this one has it twice).
+    #[error("{place} is in use by {}; stop it, or use another directory", process(*holder))]
     InUse {
         /// The store's directory or address.
         place: String,
+        /// The id of the process, where it is known.
+        holder: Option<u32>,
     },
     /// What is stored cannot be read.
     #[error("{place} is damaged: {reason}. Nothing was deleted; {advice}")]
@@ -50,6 +52,22 @@ pub enum StoreError {
         reason: String,
         /// What to do.
         advice: String,
+    },
+    /// The keys of an encrypted store cannot be had. Trying again may help.
+    #[cfg(feature = "encryption")]
+    #[error("the store has no keys: {0}")]
+    Keys(#[from] super::KeyError),
+    /// What it holds is in the way.
+    #[error("{reason}")]
+    Occupied {
+        /// What there is, and what to do.
+        reason: String,
+    },
+    /// Stores of this kind cannot do it.
+    #[error("the store cannot {deed}")]
+    Unsupported {
+        /// What.
+        deed: &'static str,
     },
     /// The store does not answer, or answered with an error of its own. Trying again may help.
     #[error("the store is unavailable: {reason}")]
@@ -70,8 +88,16 @@ impl StoreError {
 
     /// Whether trying the same again later may succeed.
     pub fn is_retryable(&self) -> bool {
+        #[cfg(feature = "encryption")]
+        if matches!(self, Self::Keys(_)) {
+            return true;
+        }
         matches!(self, Self::Unavailable { .. } | Self::InUse { .. })
     }
+}
+
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
 }
 
 impl From<actix::MailboxError> for StoreError {

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use actix::prelude::*;
 
 use super::message::*;
 use super::obituary::Obituary;
-use super::{Death, RestartHistory, RestartPolicy, Verdict};
+use super::{Death, Link, LinkOwner, RestartHistory, RestartPolicy, Verdict};
 use crate::clock::{Busy, Clock};
 use crate::timer;
 
@@ -80,7 +81,8 @@ impl<A: Clone + Send + 'static> Guardian<A> {
     /// successor, and tell `notices` about it.
     ///
     /// The factory must hand its argument to the actor it starts, and the actor must keep it: when
-    /// it is dropped, the child counts as dead. A factory that panics counts as a child that did.
+    /// it is dropped, the child counts as dead, and when that was before the factory returned, as one
+    /// that [never started](Death::NotStarted). A factory that panics counts as a child that did.
     pub fn new(
         name: impl Into<Arc<str>>,
         policy: RestartPolicy,
@@ -88,13 +90,8 @@ impl<A: Clone + Send + 'static> Guardian<A> {
         factory: impl FnMut(Keep) -> A + 'static,
         notices: Recipient<ChildNotice<A>>,
     ) -> Self {
-        let name = name.into();
-        // Differs from child to child, so that jitter keeps those apart that died together.
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
         Self {
-            name,
+            name: name.into(),
             policy,
             beginning: Some(clock.busy()),
             clock,
@@ -103,9 +100,43 @@ impl<A: Clone + Send + 'static> Guardian<A> {
             generation: 0,
             state: ChildState::Ended,
             history: RestartHistory::default(),
-            seed,
+            // Chance, so that jitter keeps those apart that died together, in this process or in many.
+            seed: RandomState::new().hash_one(()),
             wait: None,
         }
+    }
+
+    /// Starts a guardian, and answers with the link that leads to its child and to each successor:
+    /// for who only wants to reach the child. To be called inside of an actix system; the link is cut
+    /// while the child is down.
+    ///
+    /// ```
+    /// use actix::prelude::*;
+    /// use callboard::clock::Clock;
+    /// use callboard::supervision::{Guardian, Keep, RestartPolicy};
+    ///
+    /// struct Prompter(#[expect(dead_code)] Keep);
+    /// impl Actor for Prompter {
+    ///     type Context = Context<Self>;
+    /// }
+    ///
+    /// System::new().block_on(async {
+    ///     let policy = RestartPolicy::always();
+    ///     let (guardian, prompter) =
+    ///         Guardian::linked("prompter", policy, Clock::system(), |keep| Prompter(keep).start());
+    ///     assert!(prompter.wait().await.is_some_and(|addr| addr.connected()));
+    /// #   drop(guardian);
+    /// });
+    /// ```
+    pub fn linked(
+        name: impl Into<Arc<str>>,
+        policy: RestartPolicy,
+        clock: Clock,
+        factory: impl FnMut(Keep) -> A + 'static,
+    ) -> (Addr<Self>, Link<A>) {
+        let (owner, link) = Link::new();
+        let guardian = Self::new(name, policy, clock, factory, Pointer(owner).start().recipient());
+        (guardian.start(), link)
     }
 
     fn tell(&self, change: ChildChange<A>) {
@@ -114,15 +145,49 @@ impl<A: Clone + Send + 'static> Guardian<A> {
 
     fn start_child(&mut self, cause: Option<Death>, ctx: &mut Context<Self>) {
         self.generation += 1;
+        let life = Arc::new(());
+        let unborn = Arc::downgrade(&life);
         let obituary = Obituary {
             generation: self.generation,
             clock: self.clock.clone(),
             guardian: ctx.address().recipient(),
+            _life: life,
         };
         self.state = ChildState::Alive;
-        // A panic drops the obituary, and so arrives here as `Exited` like that of a child.
-        if let Ok(child) = catch_unwind(AssertUnwindSafe(|| (self.factory)(Box::new(obituary)))) {
-            self.tell(ChildChange::Started { child, cause });
+        // What the obituary itself has to say comes later, and is then known already.
+        match catch_unwind(AssertUnwindSafe(|| (self.factory)(Box::new(obituary)))) {
+            Ok(child) if unborn.strong_count() > 0 => self.tell(ChildChange::Started { child, cause }),
+            Ok(_) => self.child_died(Death::NotStarted, ctx),
+            Err(_) => self.child_died(Death::Panicked, ctx),
+        }
+    }
+
+    /// Does what the policy says about the death of the present child.
+    fn child_died(&mut self, death: Death, ctx: &mut Context<Self>) {
+        let now = self.clock.monotonic();
+        match self.policy.judge(death, &self.history, now, self.seed.wrapping_add(self.history.total())) {
+            Verdict::Restart { after } => {
+                tracing::warn!(child = %self.name, cause = %death, ?after, "a child died and will be restarted");
+                self.history.note(now, after);
+                self.state = ChildState::Restarting { cause: death };
+                self.tell(ChildChange::Restarting { after, cause: death });
+                // The alarm is set here and now, while whoever told of the death holds the clock.
+                let wait = timer::sleep(&self.clock, after).into_actor(self);
+                self.wait = Some(ctx.spawn(wait.map(move |busy, guardian, ctx| {
+                    guardian.wait = None;
+                    guardian.start_child(Some(death), ctx);
+                    drop(busy);
+                })));
+            }
+            Verdict::GiveUp { reason } => {
+                tracing::error!(child = %self.name, %reason, "a child died and is given up");
+                self.state = ChildState::Failed { reason: reason.clone() };
+                self.tell(ChildChange::Failed { reason });
+            }
+            Verdict::Ignore => {
+                self.state = ChildState::Ended;
+                self.tell(ChildChange::Ended);
+            }
         }
     }
 
@@ -147,34 +212,8 @@ impl<A: Clone + Send + 'static> Handler<Exited> for Guardian<A> {
     type Result = ();
 
     fn handle(&mut self, exited: Exited, ctx: &mut Self::Context) {
-        if exited.generation != self.generation || self.state != ChildState::Alive {
-            return;
-        }
-        let death = exited.death;
-        let now = self.clock.monotonic();
-        match self.policy.judge(death, &self.history, now, self.seed.wrapping_add(self.history.total())) {
-            Verdict::Restart { after } => {
-                tracing::warn!(child = %self.name, cause = %death, ?after, "a child died and will be restarted");
-                self.history.note(now);
-                self.state = ChildState::Restarting { cause: death };
-                self.tell(ChildChange::Restarting { after, cause: death });
-                // The alarm is set here and now, while `exited.busy` still holds the clock.
-                let wait = timer::sleep(&self.clock, after).into_actor(self);
-                self.wait = Some(ctx.spawn(wait.map(move |busy, guardian, ctx| {
-                    guardian.wait = None;
-                    guardian.start_child(Some(death), ctx);
-                    drop(busy);
-                })));
-            }
-            Verdict::GiveUp { reason } => {
-                tracing::error!(child = %self.name, %reason, "a child died and is given up");
-                self.state = ChildState::Failed { reason: reason.clone() };
-                self.tell(ChildChange::Failed { reason });
-            }
-            Verdict::Ignore => {
-                self.state = ChildState::Ended;
-                self.tell(ChildChange::Ended);
-            }
+        if exited.generation == self.generation && self.state == ChildState::Alive {
+            self.child_died(exited.death, ctx);
         }
     }
 }
@@ -211,6 +250,24 @@ impl<A: Clone + Send + 'static> Handler<GuardianStatus> for Guardian<A> {
             state: self.state.clone(),
             restarts: self.history.total(),
         })
+    }
+}
+
+/// Leads a link to the child, whoever it is.
+struct Pointer<A>(LinkOwner<A>);
+
+impl<A: Clone + Send + 'static> Actor for Pointer<A> {
+    type Context = Context<Self>;
+}
+
+impl<A: Clone + Send + 'static> Handler<ChildNotice<A>> for Pointer<A> {
+    type Result = ();
+
+    fn handle(&mut self, notice: ChildNotice<A>, _: &mut Self::Context) {
+        match notice.change {
+            ChildChange::Started { child, .. } => self.0.point_to(child),
+            _ => self.0.cut(),
+        }
     }
 }
 

@@ -81,6 +81,14 @@ pub enum Refusal {
         /// The name.
         handler: String,
     },
+    /// The task has a closure, and the executor runs code in other processes.
+    #[error(
+        "executor `{executor}` runs code in other processes, where a closure is not; register the code under a name"
+    )]
+    ClosureNotPortable {
+        /// The alias.
+        executor: String,
+    },
     /// The executor has failed or is shutting down.
     #[error("executor `{executor}` takes no runs: {reason}")]
     ExecutorUnavailable {
@@ -96,6 +104,22 @@ pub enum Refusal {
         executor: String,
         /// How many it holds.
         limit: usize,
+    },
+    /// The task sends a message, and the mailbox of the actor is full.
+    #[error(
+        "the mailbox of the actor that gets `{handler}` is full; give it a larger one, or send less often"
+    )]
+    MailboxFull {
+        /// The name the recipient is registered under.
+        handler: String,
+    },
+    /// The task sends a message, and there is no actor to get it.
+    #[error(
+        "no actor gets `{handler}`: the one that was registered has ended, or is down for longer than the delivery waits"
+    )]
+    RecipientGone {
+        /// The name the recipient is registered under.
+        handler: String,
     },
 }
 

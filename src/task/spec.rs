@@ -73,6 +73,11 @@ impl TaskSpec {
         Context { zone: self.timezone, anchor, key: self.id.as_str() }
     }
 
+    /// Whether its runs are remembered until they are settled: they may be tried again.
+    pub(crate) fn keeps_attempts(&self) -> bool {
+        self.recover || self.retry.is_some()
+    }
+
     /// The name for people.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.handler.name())
@@ -136,4 +141,12 @@ pub struct StoredTask {
     pub spec: Arc<TaskSpec>,
     /// How far it has come.
     pub state: TaskState,
+}
+
+impl StoredTask {
+    /// Whether its schedule has ended and it is kept all the same. A paused task is paused, and not
+    /// finished.
+    pub fn is_finished(&self) -> bool {
+        !self.state.paused && self.state.is_finished(&self.spec)
+    }
 }

@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Source, TaskSpec};
 
 /// A run time ahead: what the trigger said, and when the run is due after jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,8 +27,16 @@ pub struct Attempt {
     pub source: Source,
     /// The attempt that is going on, or that comes next; the first is 1.
     pub number: u32,
+    /// How many of the attempts before were cut off: these do not count against
+    /// [`Retry::times`](super::Retry::times), but against [`MAX_RECOVERIES`](super::MAX_RECOVERIES).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interrupted: u32,
     /// When it is made; `None` while it is going on.
     pub at: Option<DateTime<Utc>>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How far a back-fill has come.
@@ -93,6 +101,15 @@ impl TaskState {
             created_at: now,
             modified_at: now,
         }
+    }
+
+    /// Whether nothing is left to come: no run time, no further attempt, no back-fill. A task that
+    /// runs at shutdown is never finished.
+    pub(crate) fn is_finished(&self, spec: &TaskSpec) -> bool {
+        self.next.is_none()
+            && self.attempts.is_empty()
+            && self.backfill.is_none()
+            && !spec.trigger.on_shutdown()
     }
 
     /// When the store has to bring the task up: for its next run, a further attempt or the next

@@ -7,6 +7,9 @@
 //! o <owner> <serial>          → id of the task whose run has no end yet
 //! g <number>                  → id of a task that was removed; its run records are still there
 //! m                           → mark: format, number of the latest batch
+//! i                           → identity of the store, made at random when it is first opened
+//! q <key>                     → since when the record under this key is in quarantine
+//! x                           → there while an import is under way
 //! ```
 //!
 //! Numbers are big-endian, so that keys sort as numbers do; an id has no control characters, so
@@ -15,11 +18,17 @@
 
 use crate::task::{OwnerId, RunId, TaskId};
 
-pub(super) const SPEC: &[u8] = b"s";
-pub(super) const STATE: &[u8] = b"t";
+pub(in crate::store) const SPEC: &[u8] = b"s";
+pub(in crate::store) const STATE: &[u8] = b"t";
+pub(in crate::store) const RUN: &[u8] = b"r";
 pub(super) const OPEN_RUN: &[u8] = b"o";
 pub(super) const GONE: &[u8] = b"g";
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(in crate::store) const MARK: &[u8] = b"m";
+
+pub(super) const IDENTITY: &[u8] = b"i";
+pub(super) const QUARANTINE: &[u8] = b"q";
+pub(super) const IMPORTING: &[u8] = b"x";
 
 const NUMBER: usize = size_of::<u64>();
 
@@ -36,7 +45,7 @@ pub(super) fn state(id: &TaskId) -> Vec<u8> {
 }
 
 pub(super) fn runs(task: &TaskId) -> Vec<u8> {
-    joined(&[b"r", task.as_str().as_bytes(), &[0]])
+    joined(&[RUN, task.as_str().as_bytes(), &[0]])
 }
 
 pub(super) fn run(task: &TaskId, run: RunId) -> Vec<u8> {
@@ -49,6 +58,47 @@ pub(super) fn open_run(run: RunId) -> Vec<u8> {
 
 pub(super) fn gone(number: u64) -> Vec<u8> {
     joined(&[GONE, &number.to_be_bytes()])
+}
+
+pub(super) fn quarantine(key: &[u8]) -> Vec<u8> {
+    joined(&[QUARANTINE, key])
+}
+
+/// A row that says something about a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Row {
+    Spec(TaskId),
+    State(TaskId),
+    Run(TaskId, RunId),
+}
+
+impl Row {
+    /// What lies under a key; nothing when that is no row about a task, or its id cannot be one.
+    pub(super) fn at(key: &[u8]) -> Option<Self> {
+        match key.get(..1)? {
+            SPEC => id_of(key).ok().map(Self::Spec),
+            STATE => id_of(key).ok().map(Self::State),
+            RUN => {
+                let id = key.get(..key.len().checked_sub(2 * NUMBER + 1)?)?;
+                Some(Self::Run(id_of(id).ok()?, run_of(key)?)).filter(|row| row.key() == key)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Spec(id) => spec(id),
+            Self::State(id) => state(id),
+            Self::Run(id, run) => self::run(id, *run),
+        }
+    }
+
+    pub(super) fn task(&self) -> &TaskId {
+        match self {
+            Self::Spec(id) | Self::State(id) | Self::Run(id, _) => id,
+        }
+    }
 }
 
 /// The id in a key of a spec or a state, as far as it can be read.
@@ -70,6 +120,45 @@ pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.last_chunk::<NUMBER>().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
+/// What a key has to do with a task.
+#[cfg(feature = "file")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Part<'a> {
+    Spec,
+    State,
+    /// A run; the rest of the key names it.
+    Run(&'a [u8]),
+}
+
+#[cfg(feature = "file")]
+impl Part<'_> {
+    /// The key of this part of a task; the other way round is [`part_of`].
+    pub(in crate::store) fn key(self, task: &str) -> Vec<u8> {
+        match self {
+            Self::Spec => joined(&[SPEC, task.as_bytes()]),
+            Self::State => joined(&[STATE, task.as_bytes()]),
+            Self::Run(run) => joined(&[RUN, task.as_bytes(), &[0], run]),
+        }
+    }
+}
+
+/// The task that a key belongs to, and as what; `None` for keys of the store as a whole.
+#[cfg(feature = "file")]
+pub(in crate::store) fn part_of(key: &[u8]) -> Option<(&str, Part<'_>)> {
+    let (kind, rest) = key.split_at_checked(1)?;
+    let (task, part) = match kind {
+        SPEC => (rest, Part::Spec),
+        STATE => (rest, Part::State),
+        RUN => {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            (rest.get(..end)?, Part::Run(rest.get(end + 1..)?))
+        }
+        _ => return None,
+    };
+    let task = std::str::from_utf8(task).ok()?;
+    TaskId::new(task).is_ok().then_some((task, part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +173,14 @@ mod tests {
         assert_eq!(run_of(&open_run(id(7, 9))), Some(id(7, 9)));
         assert_eq!(id_of(&spec(&task)), Ok(task.clone()));
         assert_eq!(id_of(b"s\xff"), Err("\u{fffd}".to_owned()));
+        for row in [Row::Spec(task.clone()), Row::State(task.clone()), Row::Run(task.clone(), id(7, 9))] {
+            assert_eq!(Row::at(&row.key()), Some(row));
+        }
+        assert!(
+            [MARK, IDENTITY, &quarantine(&spec(&task)), b"", b"r", b"ra\0", b"s"]
+                .iter()
+                .all(|key| Row::at(key).is_none())
+        );
         // The records of `a` are not among those of `a b`, nor the other way round.
         let (a, ab) = (TaskId::new("a").unwrap(), TaskId::new("a b").unwrap());
         assert!(!run(&ab, id(1, 1)).starts_with(&runs(&a)));
