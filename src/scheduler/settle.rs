@@ -96,8 +96,10 @@ impl Scheduler {
         events.extend(settled.finished.into_iter().map(|(id, gone)| schedule_ended(id, store, gone)));
         events.retain(|event| self.wants(event.mask()));
         self.publish(events);
-        self.flush_ends(store, busy, ctx);
+        self.flush_ends(store, busy.clone(), ctx);
         self.arm(ctx);
+        // A virtual clock stands still until the alarm is set.
+        drop(busy);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The scheduler through its handle, on the virtual clock.
 
+mod backfill;
+mod cancel;
 mod control;
 mod faults;
 mod late;
