@@ -7,7 +7,6 @@ use actix::prelude::*;
 use super::actor::Scheduler;
 use super::plan;
 use super::session::within;
-use crate::event::Event;
 use crate::store::StoreError;
 use crate::store::message::Get;
 use crate::task::Alias;
@@ -69,7 +68,7 @@ impl Scheduler {
             }
             Ok(task) => {
                 if task.is_none() {
-                    self.tell(Event::TaskRemoved { id: run.task.id.clone(), store: run.store.clone() });
+                    self.removed(run.task.id.clone(), run.store.clone());
                 }
                 match end {
                     Some(end) => self.end_recorded(vec![(run, end)]),

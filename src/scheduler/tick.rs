@@ -13,7 +13,6 @@ use super::session::within;
 use super::settle::schedule_ended;
 use crate::clock::Busy;
 use crate::event::{Event, EventMask, RunFact};
-use crate::executor::message::Submit;
 use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Committed, Due, NextDue, TakeDue, Then};
 use crate::task::{
@@ -215,7 +214,7 @@ impl Scheduler {
     ) -> Arc<Run> {
         let id = self.next_run_id();
         let code = match &spec.handler {
-            Handler::Named(name) => self.settings.registry.get(name).cloned(),
+            Handler::Named(name) => self.code(name).cloned(),
             Handler::Closure(code) => Some(code.clone()),
         };
         let code = code.unwrap_or_else(|| {
@@ -235,7 +234,7 @@ impl Scheduler {
     /// Why the runs of a task cannot even be handed to an executor.
     pub(super) fn refusal(&self, spec: &TaskSpec) -> Option<Refusal> {
         if let Handler::Named(name) = &spec.handler
-            && self.settings.registry.get(name).is_none()
+            && self.code(name).is_none()
         {
             return Some(Refusal::UnknownHandler { handler: name.to_string() });
         }
@@ -299,6 +298,9 @@ impl Scheduler {
             events.push(Event::TaskStalled { id, store: tick.store.clone(), cause });
         }
         for (_, id, gone) in cargo.finished.into_iter().filter(|(index, ..)| !refused(index)) {
+            if gone {
+                self.retire_life(&id, &tick.store);
+            }
             let event = schedule_ended(id, &tick.store, gone);
             if self.wants(event.mask()) {
                 events.push(event);
@@ -335,14 +337,7 @@ impl Scheduler {
         for run in &runs {
             self.estate.flight.depart(run);
         }
-        let kept = runs.clone();
-        let taken = addr.submit(Submit { runs, busy: busy.clone() }).into_actor(self);
-        ctx.spawn(taken.map(move |taken, scheduler, ctx| {
-            if taken.is_err() {
-                scheduler.interrupt(kept, "its executor died before it began", ctx);
-            }
-            drop(busy);
-        }));
+        drop(self.hand_over(&addr, runs, busy));
     }
 
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {

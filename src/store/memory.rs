@@ -166,7 +166,7 @@ impl MemoryBackend {
         self.task(self.find(id)?)
     }
 
-    #[cfg(any(feature = "sled", feature = "redb"))]
+    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
     pub(in crate::store) fn ids(&self) -> Vec<TaskId> {
         self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
     }

@@ -3,6 +3,7 @@
 mod backfill;
 mod cancel;
 mod control;
+mod deaths;
 mod faults;
 mod late;
 mod lifecycle;
