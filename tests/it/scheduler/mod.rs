@@ -11,6 +11,7 @@ mod model;
 mod policies;
 mod recover;
 mod retry;
+mod supervised;
 mod window;
 
 use std::collections::BTreeMap;
