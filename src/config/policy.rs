@@ -30,9 +30,10 @@ pub(super) struct Policies {
 impl Policies {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let grace = section.duration_or("misfire_grace", "unlimited");
+        let line = section.peek("timeout").and_then(|(_, line)| line);
         let timeout = section.duration_or("timeout", "unlimited");
         if timeout.is_some_and(|timeout| timeout.as_millis() == 0) {
-            section.problem(None, "timeout", "is shorter than a millisecond; leave it out for no limit");
+            section.problem(line, "timeout", "is shorter than a millisecond; leave it out for no limit");
         }
         Self {
             max_instances: section.count("max_instances"),
