@@ -48,6 +48,10 @@ pub(super) enum Control {
     Remove(One),
     /// Run a task now.
     Run(One),
+    /// Stop one run.
+    Cancel(Cancel),
+    /// Run a task for the run times of a past window, one after the other.
+    Backfill(Backfill),
     /// Add a task.
     Add(Box<Add>),
 }
@@ -106,6 +110,38 @@ pub(super) struct Common {
 pub(super) struct One {
     /// The task's id.
     pub(super) id: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Cancel {
+    /// The run, as `run`, `inspect` and the service show it.
+    pub(super) run: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("which").required(true).args(["from", "cancel"]))]
+pub(super) struct Backfill {
+    /// The task's id.
+    pub(super) id: String,
+    /// The beginning of the window: a time, with or without an offset.
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub(super) from: Option<String>,
+    /// The end of the window; a run time at this very instant is outside.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub(super) to: Option<String>,
+    /// The time between two of the runs, at least.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(super) every: Duration,
+    /// The zone of times without an offset.
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = super::time::zone)]
+    pub(super) timezone: Tz,
+    /// Call off the one under way.
+    #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
+    pub(super) cancel: bool,
     #[command(flatten)]
     pub(super) common: Common,
 }

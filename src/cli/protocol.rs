@@ -9,6 +9,7 @@
 //! ← {"v":1,"error":{"kind":"not_found","message":"there is no task `nosuch`"}}
 //! ```
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,6 +50,19 @@ pub(super) enum Request {
         id: String,
     },
     Run {
+        id: String,
+    },
+    Cancel {
+        run: String,
+    },
+    Backfill {
+        id: String,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        /// In milliseconds.
+        every: u64,
+    },
+    CancelBackfill {
         id: String,
     },
     Add {

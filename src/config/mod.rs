@@ -9,9 +9,16 @@
 //!
 //! [defaults]                      # for tasks that leave an option out
 //! max_instances = 1               # runs of one task at once
-//! coalesce = true                 # run times that are due together become one run
-//! max_catch_up = 100              # without coalescing: how many of them run
+//! coalesce = "latest"             # of run times that are due together the latest runs; or
+//!                                 #   "earliest", or "all" (`true` is the latest, `false` all)
+//! max_catch_up = 100              # of "all": how many of them run
+//! overlap = "skip"                # a run that is due while max_instances go on: "skip", "queue 3",
+//!                                 #   "cancel_running", "allow"
 //! misfire_grace = "unlimited"     # how late a run may start
+//! timeout = "unlimited"           # how long a run may take
+//! retry = 0                       # how often a run that failed is tried again; or
+//!                                 #   { times = 3, first = "1s", factor = 2, cap = "5m", jitter = 0.2 }
+//! recover = false                 # whether a run that was interrupted is begun again
 //! executor = "default"
 //! store = "default"
 //!
@@ -47,6 +54,11 @@
 //! timezone = "Europe/Berlin"
 //! paused = false                  # how it is added the first time
 //! misfire_grace = "1h"            # and every other key of [defaults]
+//! start_at = "2027-01-01T00:00:00"  # run times before it are none, nor are those
+//! end_at = "2028-01-01T00:00:00"  #   after this one; without an offset: in the task's zone
+//! max_runs = 100                  # the schedule ends after so many scheduled runs
+//! when_finished = "remove"        # or "keep": what becomes of the task then
+//! first_run_now = false           # whether it runs once at the moment it is added
 //! userdata = { team = "ops" }
 //! ```
 //!
@@ -55,6 +67,7 @@
 //! of time are text with a unit ([`parse_duration`]).
 
 mod duration;
+mod policy;
 mod resolve;
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod store;
@@ -77,7 +90,8 @@ pub use task::TaskSettings;
 
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 use crate::store::{Durability, Exports};
-use crate::task::{Alias, MisfireGrace, TaskDefaults};
+use crate::task::{Alias, TaskDefaults};
+use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
 /// How long a shutdown waits for runs unless told otherwise.
@@ -321,10 +335,7 @@ impl Settings {
 
     fn defaults(&mut self, mut section: Section<'_>) {
         let defaults = &mut self.defaults;
-        set(&mut defaults.max_instances, section.count("max_instances"));
-        set(&mut defaults.coalesce, section.flag("coalesce").map(Into::into));
-        set(&mut defaults.max_catch_up, section.count("max_catch_up"));
-        set(&mut defaults.misfire_grace, misfire_grace(&mut section));
+        Policies::read(&mut section).set_defaults(defaults);
         set(&mut defaults.executor, section.parsed("executor", ALIAS));
         set(&mut defaults.store, section.parsed("store", ALIAS));
         section.finish();
@@ -355,11 +366,6 @@ fn set<T>(field: &mut T, value: Option<T>) {
 
 fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
     Alias::new(name).map_err(|error| section.problem(None, "", error.to_string())).ok()
-}
-
-fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
-    let grace = section.duration_or("misfire_grace", "unlimited")?;
-    Some(if grace == Duration::MAX { MisfireGrace::Unlimited } else { MisfireGrace::Within(grace) })
 }
 
 fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
