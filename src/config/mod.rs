@@ -37,11 +37,17 @@
 //! refuse_plain = false            # with keys: whether records that are plain are left alone
 //!
 //! [executor.default]              # default: async
-//! type = "async"                  # or "threadpool", "debug"
+//! type = "async"                  # or "threadpool", "processpool" (where that is built in), "debug"
 //!
 //! [executor.pool]
 //! type = "threadpool"
-//! workers = 4
+//! workers = 4                     # of the pools only: runs at once. Default: 4
+//!
+//! [executor.apart]
+//! type = "processpool"
+//! workers = 2
+//! recycle_after = 100             # of a processpool only: a worker ends after so many runs.
+//!                                 #   Default: never
 //!
 //! [task.backup]                   # the key is the task's id; quote it when it has spaces or dots
 //! cron = "0 3 * * *"              # or every = "5m", or at = "2027-01-01T00:00:00+01:00",
@@ -168,6 +174,14 @@ pub enum ExecutorSettings {
     ThreadPool {
         /// How many.
         workers: u32,
+    },
+    /// Processes of their own for runs that may crash or have to be killed.
+    #[cfg(all(unix, feature = "process"))]
+    ProcessPool {
+        /// How many.
+        workers: u32,
+        /// After how many runs each is replaced; `None` for never.
+        recycle_after: Option<u32>,
     },
     /// Inline, one run after the other.
     Debug,
@@ -454,21 +468,49 @@ fn promise(given: Option<Duration>) -> Durability {
 fn executor(mut section: Section<'_>) -> Option<ExecutorSettings> {
     let kind = section.text("type");
     let workers = section.count("workers");
-    let executor = match (kind.as_deref(), workers) {
-        (Some("async"), None) => Some(ExecutorSettings::Async),
-        (Some("debug"), None) => Some(ExecutorSettings::Debug),
-        (Some("threadpool"), workers) => Some(ExecutorSettings::ThreadPool { workers: workers.unwrap_or(4) }),
-        (Some("async" | "debug"), Some(_)) => {
-            section.problem(None, "workers", "only a \"threadpool\" has workers; leave it out");
-            None
+    let recycle_after = section.count("recycle_after");
+    let alien = |key: &str, given: bool, of: &str| {
+        if given {
+            section.problem(None, key, format!("only {of} has {key}; leave it out"));
         }
-        (other, _) => {
-            section.problem(None, "type", choice(other, "\"async\", \"threadpool\" or \"debug\""));
+        given
+    };
+    const POOLS: &str = "a \"threadpool\" or a \"processpool\"";
+    const PROCESSES: &str = "a \"processpool\"";
+    let executor = match kind.as_deref() {
+        Some(kind @ ("async" | "debug")) => {
+            let alien = alien("workers", workers.is_some(), POOLS)
+                | alien("recycle_after", recycle_after.is_some(), PROCESSES);
+            let executor = if kind == "async" { ExecutorSettings::Async } else { ExecutorSettings::Debug };
+            (!alien).then_some(executor)
+        }
+        Some("threadpool") => {
+            let alien = alien("recycle_after", recycle_after.is_some(), PROCESSES);
+            (!alien).then_some(ExecutorSettings::ThreadPool { workers: workers.unwrap_or(WORKERS) })
+        }
+        #[cfg(all(unix, feature = "process"))]
+        Some("processpool") => {
+            Some(ExecutorSettings::ProcessPool { workers: workers.unwrap_or(WORKERS), recycle_after })
+        }
+        other => {
+            section.problem(None, "type", choice(other, executor_types()));
             None
         }
     };
     section.finish();
     executor
+}
+
+/// How many workers a pool has that names no number.
+const WORKERS: u32 = 4;
+
+/// The types of executors that are built in.
+fn executor_types() -> &'static str {
+    if cfg!(all(unix, feature = "process")) {
+        "\"async\", \"threadpool\", \"processpool\" or \"debug\""
+    } else {
+        "\"async\", \"threadpool\" or \"debug\" (\"processpool\" takes the cargo feature `process`, on Unix)"
+    }
 }
 
 fn choice(given: Option<&str>, valid: &str) -> String {

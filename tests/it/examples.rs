@@ -94,6 +94,20 @@ fn custom_store() {
 }
 
 #[test]
+fn process_pool() {
+    let out = run("process_pool");
+    for line in [
+        "square: 144",
+        "crash: failed, its worker process was killed by signal 6 (SIGABRT)",
+        "greet: null",
+        "sleep: timed_out, took longer than 500 ms",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    assert!(!out.contains("hello"), "what a worker prints is an event of tracing: {out}");
+}
+
+#[test]
 fn declared_tasks() {
     let out = run("declared_tasks");
     for line in ["greet runs ", "sweep runs ", "disk runs ", "morning: good morning"] {
