@@ -14,6 +14,7 @@
 //! misfire_grace = "unlimited"     # how late a run may start
 //! executor = "default"
 //! store = "default"
+//! schedule = "* * * * *"          # of periodic tasks that a program adds without one
 //!
 //! [store.default]                 # default: sled, in the data directory
 //! type = "sled"                   # or "redb" (where that is built in), "file", "memory"
@@ -312,6 +313,9 @@ impl Settings {
         set(&mut defaults.misfire_grace, misfire_grace(&mut section));
         set(&mut defaults.executor, section.parsed("executor", ALIAS));
         set(&mut defaults.store, section.parsed("store", ALIAS));
+        if let Some(schedule) = section.parsed("schedule", SCHEDULE) {
+            defaults.schedule = Some(schedule);
+        }
         section.finish();
     }
 
@@ -330,6 +334,7 @@ const REDB_PATH: &str = "store-redb";
 #[cfg(feature = "file")]
 const FILE_PATH: &str = "store-file";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
+const SCHEDULE: &str = "a trigger as text, such as \"*/5 * * * *\" or \"every 30s\"";
 const ALIAS: &str = "the name of one, in quotes";
 
 fn set<T>(field: &mut T, value: Option<T>) {
