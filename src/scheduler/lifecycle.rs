@@ -95,7 +95,7 @@ impl Scheduler {
     }
 
     /// Everything that ends a scheduler, in order; see [`Shutdown`].
-    fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
+    pub(super) fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
         self.estate.state.state = SchedulerState::ShuttingDown;
         self.wake.disarm(ctx);
         tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");
@@ -380,6 +380,7 @@ impl Handler<GetStatus> for Scheduler {
                     durable: slot.capabilities.durable,
                     next_due: slot.next_due,
                     problem: slot.problem.clone(),
+                    unreadable: slot.unreadable.len(),
                 })
                 .collect(),
             executors: self

@@ -13,7 +13,6 @@ use super::session::within;
 use super::settle::schedule_ended;
 use crate::clock::Busy;
 use crate::event::{Event, EventMask, RunFact};
-use crate::executor::message::Submit;
 use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Committed, Due, NextDue, TakeDue, Then};
 use crate::task::{
@@ -338,14 +337,7 @@ impl Scheduler {
         for run in &runs {
             self.estate.flight.depart(run);
         }
-        let kept = runs.clone();
-        let taken = addr.submit(Submit { runs, busy: busy.clone() }).into_actor(self);
-        ctx.spawn(taken.map(move |taken, scheduler, ctx| {
-            if taken.is_err() {
-                scheduler.interrupt(kept, "its executor died before it began", ctx);
-            }
-            drop(busy);
-        }));
+        drop(self.hand_over(&addr, runs, busy));
     }
 
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
