@@ -10,6 +10,7 @@ mod layers;
 mod lifecycles;
 mod messages;
 mod processes;
+mod periodic;
 mod readme;
 mod scheduler;
 mod supervision;
