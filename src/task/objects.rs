@@ -81,10 +81,10 @@ where
             let (kind, load, method) = (kind.clone(), load.clone(), method.clone());
             async move {
                 let ObjectCall { key, userdata } = call;
-                let userdata = U::deserialize(&userdata)
-                    .map_err(|error| Failure::new(format!("the userdata does not decode: {error}")))?;
                 let known = K::deserialize(&key)
                     .map_err(|error| Failure::new(format!("{key} is no key of `{kind}`: {error}")))?;
+                let userdata = U::deserialize(&userdata)
+                    .map_err(|error| Failure::new(format!("the userdata does not decode: {error}")))?;
                 match load(known).await {
                     Ok(Some(object)) => method(run, object, userdata).await.into_result(),
                     Ok(None) => Err(Failure::new(format!(
