@@ -21,6 +21,7 @@
 //! recover = false                 # whether a run that was interrupted is begun again
 //! executor = "default"
 //! store = "default"
+//! schedule = "* * * * *"          # of periodic tasks that a program adds without one
 //!
 //! [store.default]                 # default: sled, in the data directory
 //! type = "sled"                   # or "redb" (where that is built in), "file", "memory"
@@ -352,6 +353,9 @@ impl Settings {
         Policies::read(&mut section).set_defaults(defaults);
         set(&mut defaults.executor, section.parsed("executor", ALIAS));
         set(&mut defaults.store, section.parsed("store", ALIAS));
+        if let Some(schedule) = section.parsed("schedule", SCHEDULE) {
+            defaults.schedule = Some(schedule);
+        }
         section.finish();
     }
 
@@ -370,6 +374,7 @@ const REDB_PATH: &str = "store-redb";
 #[cfg(feature = "file")]
 const FILE_PATH: &str = "store-file";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
+const SCHEDULE: &str = "a trigger as text, such as \"*/5 * * * *\" or \"every 30s\"";
 const ALIAS: &str = "the name of one, in quotes";
 
 fn set<T>(field: &mut T, value: Option<T>) {

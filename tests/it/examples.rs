@@ -144,6 +144,19 @@ fn lifecycle() {
 }
 
 #[test]
+fn periodic() {
+    in_order(
+        &run("periodic"),
+        &[
+            "greet: hello",
+            "twice: enabled, next run ",
+            "twice: disabled after 2 of 2 runs",
+            "there is no `account` with the key 8",
+        ],
+    );
+}
+
+#[test]
 fn every_example_has_a_test_and_a_header() {
     let this = include_str!("examples.rs");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

@@ -340,11 +340,15 @@ fn first_fire(
     now: DateTime<Utc>,
 ) -> Result<Option<Fire>, PlanError> {
     let times = Times::of(spec, state.anchor);
+    let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
         let next = match first_run {
             Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
             Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),
             Some(FirstRun::Now) if times.contains(now) => Some(Fire { nominal: now, due: now }),
+            Some(FirstRun::Soonest) if times.contains(soonest) => {
+                Some(Fire { nominal: soonest, due: soonest })
+            }
             _ => match state.last_run.filter(|last| *last >= from) {
                 Some(last) => times.after(last)?,
                 None => times.from(from)?,
