@@ -6,7 +6,9 @@ mod landed;
 mod network;
 mod redb;
 mod round_trip;
+mod sealed;
 mod sled;
+mod transfer;
 
 use callboard::store::contract::{durable, random, suite};
 use callboard::store::{MemoryStore, RedbStore, SledStore, StoreSource};
