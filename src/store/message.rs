@@ -173,8 +173,8 @@ pub struct Change {
     pub revision: u64,
     /// What becomes of it.
     pub then: Then,
-    /// The records of its runs: those about to be submitted have no end yet. Empty unless the
-    /// store is durable.
+    /// The records of its runs: those about to be submitted have no end yet. One with an end takes
+    /// the place of the record of that run, if there is one. Empty unless the store is durable.
     pub runs: Vec<RunRecord>,
 }
 

@@ -56,7 +56,8 @@ impl History {
         self.open.insert(record.id, record);
     }
 
-    /// Writes the records of runs that begin (or that ended without one).
+    /// Writes the records of runs that begin, or that ended without one, or whose end changes what
+    /// becomes of their task.
     pub(super) fn begin(
         &mut self,
         batch: &mut Batch,
@@ -66,13 +67,21 @@ impl History {
         if runs.is_empty() {
             return Ok(());
         }
-        batch.chores.push(Chore::Grows(task.clone(), runs.len()));
+        let mut more = 0;
         for record in runs {
             batch.insert(keys::run(task, record.id), encoded(&self.codec, &record)?);
             if record.end.is_none() {
                 batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
                 self.open.insert(record.id, record);
+                more += 1;
+            } else if self.open.remove(&record.id).is_some() {
+                batch.remove(keys::open_run(record.id));
+            } else {
+                more += 1;
             }
+        }
+        if more > 0 {
+            batch.chores.push(Chore::Grows(task.clone(), more));
         }
         Ok(())
     }
