@@ -167,6 +167,9 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let run = handle.run_task(&id).await?;
             Ok(json!({ "id": id, "run": run }))
         }
+        request @ (Request::CheckStore { .. } | Request::ExportStore { .. } | Request::RekeyStore { .. }) => {
+            super::store::answer(handle, request).await
+        }
         Request::Add { task } => {
             let settings =
                 TaskSettings::from_json(task).map_err(|error| Failure::new(Exit::Invalid, error))?;
