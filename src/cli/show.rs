@@ -91,6 +91,9 @@ fn event_line(event: &Event) -> Option<String> {
         Event::RecordUnreadable { store, id, cause } => {
             format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")
         }
+        Event::RecordReadable { store, id } => {
+            format!("store {store}: the record of task {id} can be read again")
+        }
         Event::ExecutorRestarted { executor, cause } => {
             format!("executor {executor} was started again: {cause}")
         }
