@@ -134,18 +134,18 @@ impl Disk for Device {
     }
 }
 
-fn begin() -> DateTime<Utc> {
+pub(super) fn begin() -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 0).unwrap()
 }
 
-fn sample(id: &str) -> StoredTask {
+pub(super) fn sample(id: &str) -> StoredTask {
     let task = Task::new("handler").id(id).trigger(Interval::seconds(1));
     let spec = task.resolve(&TaskDefaults::default(), chrono_tz::Tz::UTC).unwrap();
     let next = Some(crate::task::Fire { nominal: begin(), due: begin() });
     StoredTask { spec: Arc::new(spec), state: TaskState { next, ..TaskState::new(begin()) } }
 }
 
-fn id(text: &str) -> TaskId {
+pub(super) fn id(text: &str) -> TaskId {
     TaskId::new(text).unwrap()
 }
 
@@ -162,7 +162,7 @@ async fn due(store: &StoreAddr) -> usize {
     store.take_due(TakeDue { now, limit: 99 }).await.unwrap().tasks.len()
 }
 
-fn system<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn system<T>(future: impl Future<Output = T>) -> T {
     actix_rt::System::new().block_on(future)
 }
 
