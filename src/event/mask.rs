@@ -79,6 +79,8 @@ bitflags! {
         const STORE_SET_ASIDE = 1 << 40;
         /// [`Event::LifecycleSetUp`], [`Event::LifecycleFailed`] and [`Event::LifecycleCleanedUp`]
         const LIFECYCLE = 1 << 41;
+        /// [`Event::RecordReadable`]
+        const RECORD_READABLE = 1 << 42;
 
         /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -111,6 +113,7 @@ impl Event {
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
             Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
+            Self::RecordReadable { .. } => EventMask::RECORD_READABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
             Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,

@@ -114,6 +114,14 @@ pub enum Event {
         /// What is wrong with the record.
         cause: String,
     },
+    /// A record that could not be read when its store was open before can be read again: its task is
+    /// back.
+    RecordReadable {
+        /// The store.
+        store: Alias,
+        /// The task's id.
+        id: String,
+    },
     /// All tasks of a store were removed.
     AllTasksRemoved {
         /// The store.

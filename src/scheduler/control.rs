@@ -267,10 +267,10 @@ impl Scheduler {
             let decide = |task: &StoredTask| {
                 let mut spec = changes.clone().apply(&task.spec)?;
                 spec.trigger = registry.registry.resolve(&spec.trigger)?;
-                if let TaskHandler::Named(name) = &spec.handler {
-                    if !lives.contains(name) {
-                        registry.registry.find(name)?;
-                    }
+                if let TaskHandler::Named(name) = &spec.handler
+                    && !lives.contains(name)
+                {
+                    registry.registry.find(name)?;
                 }
                 if !executors.iter().any(|executor| executor == spec.executor.as_str()) {
                     let alias = spec.executor.to_string();

@@ -380,6 +380,7 @@ impl Handler<GetStatus> for Scheduler {
                     durable: slot.capabilities.durable,
                     next_due: slot.next_due,
                     problem: slot.problem.clone(),
+                    unreadable: slot.unreadable.len(),
                 })
                 .collect(),
             executors: self

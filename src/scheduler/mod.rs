@@ -37,6 +37,7 @@ mod slot;
 mod stores;
 mod tick;
 mod turn;
+mod upkeep;
 mod usher;
 mod wake;
 
@@ -111,6 +112,9 @@ pub struct StoreStatus {
     pub next_due: Option<DateTime<Utc>>,
     /// What is the matter with it; `None` when it works.
     pub problem: Option<String>,
+    /// Records in quarantine: they could not be read when it was opened last, and their tasks do not
+    /// run. [`CheckStore`](message::CheckStore) lists them.
+    pub unreadable: usize,
 }
 
 /// How an executor is.

@@ -1,5 +1,6 @@
 //! What the scheduler knows of each store and executor.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -41,6 +42,8 @@ pub(super) struct StoreSlot {
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
     pub failures: u32,
+    /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
+    pub unreadable: BTreeSet<(String, String)>,
     after_tick: Vec<oneshot::Sender<()>>,
     after_finish: Vec<oneshot::Sender<()>>,
     pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
@@ -66,6 +69,7 @@ impl StoreSlot {
             problem: None,
             retry_at: None,
             failures: 0,
+            unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
             after_finish: Vec::new(),
             opening: Vec::new(),

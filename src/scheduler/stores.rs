@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, Open, Opened, SetAside};
+use crate::store::message::{Close, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, RunRecord};
@@ -136,19 +136,35 @@ impl Scheduler {
             );
             self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
         }
-        for record in opened.unreadable {
-            tracing::error!(
-                scheduler = %self.settings.name, store = %alias, task = %record.id, reason = %record.reason,
-                "a record cannot be read; it was left as it is"
-            );
-            self.tell(Event::RecordUnreadable { store: alias.clone(), id: record.id, cause: record.reason });
-        }
+        self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
         self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
         // A virtual clock stands still until the alarm is set.
         drop(busy);
+    }
+
+    /// Tells of what cannot be read and was not told of yet, and of what is readable again.
+    fn report_quarantine(&mut self, store: &Alias, unreadable: Vec<Unreadable>, healed: Vec<String>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        let present = unreadable.into_iter().map(|record| (record.id, record.reason)).collect();
+        let before = std::mem::replace(&mut slot.unreadable, present);
+        let news: Vec<_> = slot.unreadable.difference(&before).cloned().collect();
+        for (id, cause) in news {
+            tracing::error!(
+                scheduler = %self.settings.name, store = %store, task = %id, reason = %cause,
+                "a record cannot be read; it was left as it is"
+            );
+            self.tell(Event::RecordUnreadable { store: store.clone(), id, cause });
+        }
+        for id in healed {
+            tracing::info!(
+                scheduler = %self.settings.name, store = %store, task = %id,
+                "a record that could not be read is readable again"
+            );
+            self.tell(Event::RecordReadable { store: store.clone(), id });
+        }
     }
 
     fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {

@@ -30,6 +30,7 @@ pub(super) enum Kind {
     Spec = b'S',
     State = b'T',
     Run = b'R',
+    #[cfg(any(feature = "sled", feature = "redb"))]
     Mark = b'M',
     Identity = b'I',
     Quarantine = b'Q',

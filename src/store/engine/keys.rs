@@ -23,6 +23,7 @@ pub(in crate::store) const STATE: &[u8] = b"t";
 pub(in crate::store) const RUN: &[u8] = b"r";
 pub(super) const OPEN_RUN: &[u8] = b"o";
 pub(super) const GONE: &[u8] = b"g";
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(in crate::store) const MARK: &[u8] = b"m";
 
 pub(super) const IDENTITY: &[u8] = b"i";

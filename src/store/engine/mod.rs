@@ -24,6 +24,8 @@ mod identity;
 mod import;
 mod keys;
 mod load;
+#[cfg(any(feature = "sled", feature = "redb"))]
+mod seal;
 mod settings;
 mod sweep;
 #[cfg(test)]
@@ -40,7 +42,7 @@ pub use exports::Exports;
 #[cfg(feature = "file")]
 pub(super) use files::FILES_MARK;
 #[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use files::{Seal, place, read_seal};
+pub(super) use files::place;
 pub(super) use files::{
     check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
@@ -52,19 +54,18 @@ pub(super) use keys::MARK;
 #[cfg(feature = "file")]
 pub(super) use keys::{Part, RUN, SPEC, STATE, part_of};
 #[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use seal::{Mark, Seal, read_seal};
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use settings::cache_setting;
 pub(super) use settings::embedded_store;
 pub use vault::{Progress, Vault};
 
 use super::StoreError;
-use super::envelope::{Codec, Kind};
+use super::envelope::Codec;
 
 /// The most bytes a task may take when it is written down: 64 KiB. sled keeps larger rows outside
 /// its log; and what is written at each change should be small in any store.
 pub const ROW_LIMIT: usize = 64 * 1024;
-
-/// The layout of [`keys`] and the formats of the records.
-pub(super) const FORMAT: u32 = 2;
 
 /// What a store says that was given no keys.
 #[cfg(feature = "encryption")]
@@ -240,30 +241,5 @@ impl Batch {
 
     fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.chores.is_empty()
-    }
-}
-
-/// What a store says of itself, under [`MARK`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Mark {
-    pub format: u32,
-    /// The number of the latest batch.
-    pub batch: u64,
-}
-
-impl Mark {
-    pub(super) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
-        Codec::plain()
-            .encode(Kind::Mark, keys::MARK, &Self { format: FORMAT, batch })
-            .map_err(StoreError::unavailable)
-    }
-
-    /// Reads the mark of the store at `path`; one of a newer version is an error.
-    pub(super) fn decoded(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
-        let mark: Self = Codec::plain()
-            .decode(Kind::Mark, keys::MARK, bytes)
-            .map_err(|unread| unreadable(path, &format!("its mark cannot be read: {}", unread.reason)))?;
-        known_format(path, mark.format, FORMAT)?;
-        Ok(mark)
     }
 }
