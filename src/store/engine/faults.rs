@@ -54,11 +54,7 @@ impl Plan {
         plan.remove(index).map(|(_, fault)| fault)
     }
 
-    fn call<T>(
-        &self,
-        method: Method,
-        work: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn call<T>(&self, method: Method, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let failed = || StoreError::unavailable("it fails on purpose");
         match self.next(method) {
             None => work(),
@@ -148,8 +144,7 @@ struct House<P: Place> {
 impl<P: Place> House<P> {
     fn new(place: P, durability: Durability) -> Self {
         let plan = Plan::default();
-        let (place, rules) =
-            (Shaky { place, plan: plan.clone() }, Rules { durability, ..Rules::default() });
+        let (place, rules) = (Shaky { place, plan: plan.clone() }, Rules { durability, ..Rules::default() });
         let mut source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
         let (keep, ended) = oneshot::channel::<()>();
         let store = source.start(Box::new(keep));

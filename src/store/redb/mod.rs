@@ -57,6 +57,9 @@ mod tests {
 
     #[test]
     fn nothing_acknowledged_is_lost_whatever_fails() {
-        crate::store::engine::faults::suite(|path: &Path| RedbPlace { path: path.to_owned(), cache: 1 << 20 });
+        crate::store::engine::faults::suite(|path: &Path| RedbPlace {
+            path: path.to_owned(),
+            cache: 1 << 20,
+        });
     }
 }
