@@ -111,9 +111,10 @@ impl Error {
         match self {
             Self::Store { source, .. } => source.is_retryable(),
             Self::Refused { reason, .. } => {
+                use Refusal::*;
                 matches!(
                     reason,
-                    Refusal::MaxInstances { .. } | Refusal::QueueFull { .. } | Refusal::MailboxFull { .. }
+                    MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. } | MailboxFull { .. }
                 )
             }
             Self::Died => true,

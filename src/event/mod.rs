@@ -167,7 +167,8 @@ pub enum Event {
     /// A run would have started later than its misfire grace allows, or was one of more than
     /// `max_catch_up`.
     TaskMissed(RunReport),
-    /// A run was refused because as many as allowed were running.
+    /// A run was refused because as many runs of its task as allowed were running, and as many as
+    /// its overlap policy lets wait were waiting.
     TaskMaxInstances(RunReport),
     /// A run was refused for another reason: its executor or handler is not there.
     TaskRefused(RunReport),
@@ -327,7 +328,9 @@ impl Event {
             Outcome::TimedOut { .. } => Self::TaskTimedOut(report),
             Outcome::Cancelled => Self::TaskCancelled(report),
             Outcome::Missed { .. } | Outcome::Coalesced { .. } => Self::TaskMissed(report),
-            Outcome::Refused { reason: Refusal::MaxInstances { .. } } => Self::TaskMaxInstances(report),
+            Outcome::Refused { reason: Refusal::MaxInstances { .. } | Refusal::TaskQueueFull { .. } } => {
+                Self::TaskMaxInstances(report)
+            }
             Outcome::Refused { .. } => Self::TaskRefused(report),
             Outcome::Interrupted { .. } => Self::TaskInterrupted(report),
         }

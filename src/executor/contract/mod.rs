@@ -1,6 +1,8 @@
 //! What every executor must do, as one suite, for tests: [`suite`] takes an executor through it.
 
+mod overlap;
 mod parts;
+mod timeout;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +10,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use super::ExecutorSource;
-use super::message::Drained;
+use super::message::{Drain, Drained};
 pub use super::stage::{Stage, task};
-use crate::task::{Alias, Outcome, Refusal};
+use crate::task::{Alias, Code, Outcome, Refusal, TaskContext};
 use crate::testing::VirtualClock;
 pub use parts::registry;
 use parts::{Gate, all_endings};
@@ -20,6 +22,8 @@ use parts::{Gate, all_endings};
 pub struct Limits {
     /// Blocking code holds up the executor itself, so nothing can be asked of it meanwhile.
     pub inline: bool,
+    /// Code runs in other processes: only what is registered there can be run.
+    pub elsewhere: bool,
 }
 
 /// Takes executors made by `make` through the contract; panics where one breaks it. Call it in an
@@ -37,6 +41,12 @@ pub async fn suite<S: ExecutorSource>(make: impl Fn() -> S, limits: Limits) {
     draining_waits(make()).await;
     draining_cuts_off_after_the_grace(make()).await;
     draining_cuts_off_at_once(make(), limits).await;
+    draining_before_attach(make()).await;
+    if !limits.elsewhere {
+        draining_from_inside_a_run(make()).await;
+        overlap::suite(&make, limits).await;
+        timeout::suite(&make, limits).await;
+    }
 }
 
 fn time() -> VirtualClock {
@@ -46,6 +56,24 @@ fn time() -> VirtualClock {
 async fn stage<S: ExecutorSource>(mut source: S) -> (Stage, VirtualClock) {
     let time = time();
     (Stage::new(&mut source, time.clock()).await, time)
+}
+
+/// Code that waits for ten seconds.
+fn sleeper() -> Code {
+    Code::from_async(|context: TaskContext, ()| async move {
+        context.sleep(Duration::from_secs(10)).await;
+    })
+}
+
+/// Whether a run ended as expected: where it panicked is told behind the message.
+fn check(outcome: &Outcome, expected: &Outcome) {
+    match (outcome, expected) {
+        (Outcome::Panicked { message }, Outcome::Panicked { message: expected }) => {
+            let place = message.strip_prefix(expected).expect("the message");
+            assert!(place.starts_with(" (at ") && place.contains("contract/"), "{message}");
+        }
+        _ => assert_eq!(outcome, expected),
+    }
 }
 
 async fn ends_tell_what_happened(source: impl ExecutorSource) {
@@ -59,7 +87,7 @@ async fn ends_tell_what_happened(source: impl ExecutorSource) {
         let (id, nominal, now) = (run.id, run.nominal, stage.clock.now());
         stage.submit([run]).await;
         let (run, end) = stage.end().await;
-        assert_eq!(end.outcome, expected);
+        check(&end.outcome, &expected);
         assert_eq!((run.id, run.nominal, run.attempt), (id, nominal, 3));
         assert_eq!((end.started_at, end.ended_at), (Some(now), now));
         assert_eq!(end.lateness(run.due), TimeDelta::seconds(1));
@@ -124,7 +152,7 @@ async fn every_end_gives_its_instance_back(source: impl ExecutorSource) {
     for (handler, expected) in all_endings() {
         let run = stage.part(&task, handler);
         stage.submit([run]).await;
-        assert_eq!(stage.end().await.1.outcome, expected);
+        check(&stage.end().await.1.outcome, &expected);
         stage.is_empty().await;
     }
     let mut late = stage.part(&task, "ok");
@@ -270,5 +298,50 @@ async fn draining_cuts_off_at_once(source: impl ExecutorSource, limits: Limits) 
         interrupted += 1;
     }
     assert_eq!(drained, Drained { interrupted });
+    stage.is_empty().await;
+}
+
+/// The run waits for the drain, and the drain for the run: the grace ends it.
+async fn draining_from_inside_a_run(source: impl ExecutorSource) {
+    let (mut stage, time) = stage(source).await;
+    let executor = stage.executor.clone();
+    let code = Code::from_async(move |context: TaskContext, ()| {
+        let executor = executor.clone();
+        async move {
+            let drained = executor.drain(Drain { grace: Duration::from_secs(5) });
+            let long = context.sleep(Duration::from_secs(60));
+            futures::pin_mut!(drained, long);
+            futures::future::select(drained, long).await;
+        }
+    });
+    let run = stage.run(&task("curtain", |task| task), &code);
+    stage.submit([run]).await;
+    loop {
+        let probe = stage.part(&task("probe", |task| task), "ok");
+        stage.submit([probe]).await;
+        if matches!(stage.end().await.1.outcome, Outcome::Refused { .. }) {
+            break;
+        }
+    }
+    time.advance(Duration::from_secs(5)).await;
+    let (_, end) = stage.end().await;
+    assert!(matches!(end.outcome, Outcome::Interrupted { .. }), "{end:?}");
+    assert_eq!(stage.drain(Duration::ZERO).await, Drained { interrupted: 1 });
+    stage.is_empty().await;
+}
+
+async fn draining_before_attach(mut source: impl ExecutorSource) {
+    let time = time();
+    let executor = source.start(Box::new(()));
+    let mut stage = Stage::unattached(executor, time.clock());
+    let run = stage.part(&task("early", |task| task), "ok");
+    stage.submit([run]).await;
+    assert_eq!(stage.drain(Duration::from_secs(60)).await, Drained::default());
+    stage.attach().await;
+    let (_, end) = stage.end().await;
+    assert!(
+        matches!(end.outcome, Outcome::Refused { reason: Refusal::ExecutorUnavailable { .. } }),
+        "{end:?}"
+    );
     stage.is_empty().await;
 }

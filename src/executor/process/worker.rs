@@ -15,9 +15,10 @@ use super::remote::RemoteClock;
 use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
 use crate::executor::Started;
+use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job, Report};
 use crate::executor::slot::Instances;
-use crate::task::{Alias, Outcome, Registry, Run, RunId};
+use crate::task::{Alias, Outcome, Refusal, Registry, Run, RunId};
 
 /// The status of a worker that cannot go on.
 const CANNOT: i32 = 70;
@@ -156,11 +157,11 @@ async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
 
 async fn carry_out(Work { run, executor, clock }: Work) -> (Outcome, Busy) {
     let (ends, mut reports) = mpsc::unbounded_channel();
-    let key = match Instances::default().admit(&run) {
-        Ok(key) => key,
-        Err(reason) => return (Outcome::Refused { reason }, clock.busy()),
+    let Some(key) = Instances::default().admit(&run) else {
+        let max = run.task.max_instances;
+        return (Outcome::Refused { reason: Refusal::MaxInstances { max } }, clock.busy());
     };
-    let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends });
+    let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends, keeper: Keeper::default() });
     // Whether it is too late to begin was judged by the pool.
     Started(Job::new(run, desk, key, clock.busy())).drive().await;
     match reports.try_recv() {

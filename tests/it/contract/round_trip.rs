@@ -186,6 +186,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Cancelled),
         any::<u64>().prop_map(|late_ms| Outcome::Missed { late_ms }),
         any::<u32>().prop_map(|max| Outcome::Refused { reason: Refusal::MaxInstances { max } }),
+        any::<u32>().prop_map(|limit| Outcome::Refused { reason: Refusal::TaskQueueFull { limit } }),
         any::<String>()
             .prop_map(|executor| Outcome::Refused { reason: Refusal::UnknownExecutor { executor } }),
         time().prop_map(|into| Outcome::Coalesced { into }),
@@ -194,12 +195,14 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn end() -> impl Strategy<Value = RunEnd> {
-    (outcome(), (prop::option::of(time()), prop::option::of(time())), time(), any::<u64>()).prop_map(
-        |(outcome, (started_at, retry_at), ended_at, nanos)| RunEnd {
+    let times = (prop::option::of(time()), prop::option::of(time()), time());
+    (outcome(), times, any::<u64>(), prop::option::of(any::<String>())).prop_map(
+        |(outcome, (started_at, retry_at, ended_at), nanos, backtrace)| RunEnd {
             outcome,
             started_at,
             ended_at,
             duration: Duration::from_nanos(nanos),
+            backtrace: backtrace.map(String::into_boxed_str),
             retry_at,
         },
     )

@@ -215,7 +215,7 @@ fn as_pid(pid: i32) -> Pid {
 
 #[test]
 fn the_process_pool_keeps_the_contract() {
-    on_stage(suite(|| pool(2), Limits::default()));
+    on_stage(suite(|| pool(2), Limits { elsewhere: true, ..Limits::default() }));
 }
 
 #[test]
