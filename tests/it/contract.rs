@@ -1,6 +1,7 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod embedded;
 mod file;
 mod killed;
 mod landed;
@@ -65,6 +66,20 @@ impl Kind {
             Self::Sled => Box::new(SledStore::open(path).unwrap().set_aside(set_aside)),
             Self::Redb => Box::new(RedbStore::open(path).unwrap().set_aside(set_aside)),
             Self::File => Box::new(FileStore::open(path).unwrap().set_aside(set_aside)),
+        })
+    }
+
+    /// With so many run records of a task, and those of so many removed tasks.
+    fn keeping(self, path: &std::path::Path, runs: usize, removed: usize) -> AnyStore {
+        macro_rules! keeping {
+            ($store:ident) => {
+                Box::new($store::open(path).unwrap().history(runs).history_of_removed(removed))
+            };
+        }
+        AnyStore(match self {
+            Self::Sled => keeping!(SledStore),
+            Self::Redb => keeping!(RedbStore),
+            Self::File => keeping!(FileStore),
         })
     }
 
