@@ -71,6 +71,8 @@ bitflags! {
         const CLOCK_JUMPED = 1 << 27;
         /// [`Event::SchedulerRestarted`]
         const SCHEDULER_RESTARTED = 1 << 28;
+        /// [`Event::TaskFinished`]
+        const TASK_FINISHED = 1 << 29;
         /// [`Event::StoreSetAside`]
         const STORE_SET_ASIDE = 1 << 40;
 
@@ -80,7 +82,8 @@ bitflags! {
             | Self::TASK_TIMED_OUT.bits() | Self::TASK_INTERRUPTED.bits();
         /// Everything about tasks.
         const TASK = Self::RUN_ENDED.bits() | Self::TASK_ADDED.bits() | Self::TASK_REMOVED.bits()
-            | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits();
+            | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits()
+            | Self::TASK_FINISHED.bits();
         /// Everything, also what later versions add.
         const ALL = u64::MAX;
     }
@@ -108,6 +111,7 @@ impl Event {
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
             Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,
             Self::TaskModified { .. } => EventMask::TASK_MODIFIED,
+            Self::TaskFinished { .. } => EventMask::TASK_FINISHED,
             Self::TaskSubmitted(_) => EventMask::TASK_SUBMITTED,
             Self::TaskExecuted(_) => EventMask::TASK_EXECUTED,
             Self::TaskError(_) => EventMask::TASK_ERROR,

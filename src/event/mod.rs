@@ -140,6 +140,13 @@ pub enum Event {
         /// Its store.
         store: Alias,
     },
+    /// The schedule of a task has ended, and the task is kept.
+    TaskFinished {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+    },
     /// A run was handed to its executor.
     TaskSubmitted(RunFact),
     /// A run ended well.
@@ -299,6 +306,7 @@ impl Event {
             Self::TaskAdded { id, .. }
             | Self::TaskRemoved { id, .. }
             | Self::TaskModified { id, .. }
+            | Self::TaskFinished { id, .. }
             | Self::TaskStalled { id, .. } => Some(id),
             Self::TaskSubmitted(fact) => Some(&fact.0.task.id),
             Self::RunInterrupted { record, .. } => Some(&record.task),

@@ -99,7 +99,14 @@ impl Scheduler {
             Some(_) => Event::TaskModified { id, store },
             None => Event::TaskRemoved { id, store },
         });
+        self.note_finished(changed);
         self.note_due(&changed.store, changed.task.as_ref(), ctx);
+    }
+
+    fn note_finished(&self, changed: &Changed) {
+        if changed.finished {
+            self.tell(Event::TaskFinished { id: changed.id.clone(), store: changed.store.clone() });
+        }
     }
 
     /// Wakes up in time for a task that was written.
@@ -170,15 +177,19 @@ impl Scheduler {
         let id = spec.id.clone();
         let added = async move {
             let now = session.settings.clock.now();
-            let state = plan::add(&spec, first_run, paused, since).map_err(|error| error.about(&spec.id))?;
+            let state =
+                plan::add(&spec, first_run, paused, since, now).map_err(|error| error.about(&spec.id))?;
             let task = StoredTask { spec: spec.clone(), state };
             match session.put(&addr, task.clone(), Expect::Absent).await {
-                Ok(()) => Ok((true, Changed { store, id: spec.id.clone(), task: Some(task), written: true })),
+                Ok(()) => {
+                    let (id, finished) = (spec.id.clone(), task.is_finished());
+                    Ok((true, Changed { store, id, task: Some(task), written: true, finished }))
+                }
                 Err(StoreError::Exists(_)) if replace => {
                     let decide = |existing: &StoredTask| {
                         let state = plan::replace(existing, &spec, first_run, now);
                         Ok(match state.map_err(|error| error.about(&spec.id))? {
-                            Some(state) => Decision::Put((*spec).clone(), state),
+                            Some(state) => Decision::Put(spec.clone(), state),
                             None => Decision::Nothing,
                         })
                     };
@@ -191,6 +202,7 @@ impl Scheduler {
             let (new, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
             if new {
                 scheduler.tell(Event::TaskAdded { id: changed.id.clone(), store: changed.store.clone() });
+                scheduler.note_finished(&changed);
                 scheduler.note_due(&changed.store, changed.task.as_ref(), ctx);
             } else {
                 scheduler.note_change(&changed, ctx);
@@ -256,7 +268,7 @@ impl Scheduler {
                 }
                 let now = registry.clock.now();
                 let state = plan::update(task, &spec, now).map_err(|error| error.about(&spec.id))?;
-                Ok(Decision::Put(spec, state))
+                Ok(Decision::Put(spec.into(), state))
             };
             session.change(&id, decide).await
         };

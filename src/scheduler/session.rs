@@ -44,7 +44,7 @@ pub(super) struct Session {
 /// What a change comes to.
 pub(super) enum Decision {
     /// This takes the task's place.
-    Put(TaskSpec, crate::task::TaskState),
+    Put(Arc<TaskSpec>, crate::task::TaskState),
     /// Only the state changes.
     State(crate::task::TaskState),
     /// The task goes.
@@ -70,6 +70,8 @@ pub(super) struct Changed {
     pub task: Option<StoredTask>,
     /// Whether anything was written.
     pub written: bool,
+    /// Whether that was the end of its schedule.
+    pub finished: bool,
 }
 
 impl Settings {
@@ -118,7 +120,7 @@ impl Session {
         let mut latest = None;
         for _ in 0..TRIES {
             let (store, addr, task) = self.find(id).await?;
-            let revision = task.state.revision;
+            let (revision, was_finished) = (task.state.revision, task.is_finished());
             let (written, task) = match decide(&task)? {
                 Decision::Nothing => (Ok(false), Some(task)),
                 Decision::Remove => {
@@ -134,7 +136,7 @@ impl Session {
                     )
                 }
                 Decision::Put(spec, state) => {
-                    let task = StoredTask { spec: Arc::new(spec), state };
+                    let task = StoredTask { spec, state };
                     (
                         self.put(&addr, task.clone(), Expect::Revision(revision)).await.map(|()| true),
                         Some(task),
@@ -142,7 +144,10 @@ impl Session {
                 }
             };
             match written {
-                Ok(written) => return Ok(Changed { store, id: id.clone(), task, written }),
+                Ok(written) => {
+                    let finished = !was_finished && task.as_ref().is_some_and(StoredTask::is_finished);
+                    return Ok(Changed { store, id: id.clone(), task, written, finished });
+                }
                 Err(error @ StoreError::Changed(_)) => latest = Some(Error::store(&store, error)),
                 Err(error) => return Err(Error::store(&store, error)),
             }
@@ -164,7 +169,7 @@ impl PlanError {
     /// The error for the user, about a task.
     pub(super) fn about(self, id: &TaskId) -> Error {
         match self {
-            Self::Trigger(error) => error.into(),
+            Self::Task(error) => error.into(),
             Self::Search(source) => Error::Search { id: id.clone(), source },
         }
     }

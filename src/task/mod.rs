@@ -7,6 +7,7 @@
 mod builder;
 mod context;
 mod error;
+mod failure;
 mod id;
 mod info;
 mod outcome;
@@ -16,14 +17,16 @@ mod run;
 mod spec;
 mod state;
 
+pub(crate) use builder::FirstRun;
 pub use builder::{Task, TaskChanges, TaskDefaults};
 pub use context::TaskContext;
 pub use error::TaskError;
+pub use failure::{Failure, TaskReturn};
 pub use id::{Alias, MAX_NAME_LEN, OwnerId, RunId, TaskId};
 pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
 pub use outcome::{Outcome, Refusal};
-pub use policy::MisfireGrace;
-pub use registry::{AsyncCode, BlockingCode, Code, Failure, Registry, TaskFuture, TaskReturn};
+pub use policy::{Coalesce, MisfireGrace, Overlap, Retry, WhenFinished};
+pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
 pub use run::{Run, RunEnd, RunRecord, Source};
 pub use spec::{Handler, StoredTask, TaskSpec};
-pub use state::{Fire, TaskState};
+pub use state::{Attempt, Backfill, Fire, TaskState};

@@ -3,6 +3,7 @@
 mod actor;
 mod file;
 mod killed;
+mod landed;
 mod network;
 mod places;
 mod redb;

@@ -7,6 +7,7 @@ mod examples;
 mod executors;
 mod keyed;
 mod layers;
+mod messages;
 mod readme;
 mod scheduler;
 mod supervision;

@@ -34,7 +34,7 @@ pub(super) async fn runs_are_recorded_and_ended(subject: &Subject) {
     let mut finish = Vec::new();
     for (record, outcome) in records.iter_mut().zip(ends) {
         let duration = std::time::Duration::from_nanos(1_500_000_001);
-        let end = RunEnd { outcome, started_at: Some(at(10)), ended_at: at(11), duration };
+        let end = RunEnd { started_at: Some(at(10)), duration, ..RunEnd::unstarted(outcome, at(11)) };
         record.end = Some(end.clone());
         finish.push((record.id, record.task.clone(), end));
     }

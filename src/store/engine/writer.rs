@@ -205,15 +205,15 @@ fn bring_up<P: Place>(place: &P, set_aside: bool) -> Result<(Loaded, P::Disk), S
         let disk = guarded(|| open_patiently(place))?;
         Ok((guarded(|| Loaded::from_disk(&disk))?, disk))
     };
-    match (open(), place.path()) {
-        (Err(error), Some(path)) if set_aside && is_beyond_repair(&error) => {
-            let aside = files::set_aside(path, Clock::system().now())?;
+    match open() {
+        Err(error) if set_aside && is_beyond_repair(&error) => {
+            let aside = files::set_aside(place.path(), Clock::system().now())?;
             let (mut loaded, disk) = open()?;
             let place = aside.display().to_string();
             loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
             Ok((loaded, disk))
         }
-        (opened, _) => opened,
+        opened => opened,
     }
 }
 
