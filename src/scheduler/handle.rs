@@ -13,7 +13,7 @@ use crate::event::{Event, EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
 use crate::supervision::{Link, RestartPolicy};
-use crate::task::{Alias, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery};
+use crate::task::{Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery};
 use crate::trigger::IntoTrigger;
 
 /// How many events a stream holds for a slow reader.
@@ -297,6 +297,21 @@ impl Handle {
     /// When a store fails.
     pub async fn history(&self, id: impl IntoTaskId, limit: usize) -> Result<Vec<RunRecord>, Error> {
         self.send(History::new(id.into_task_id()?, limit)).await?
+    }
+
+    /// Adds a lifecycle: a task with a set-up, ticks and a clean-up. It is set up at the start, or at
+    /// once when the scheduler runs; the set-up is not waited for. Its ticks are a task whose id is
+    /// answered: the lifecycle's name. One of that id that is stored already is replaced, as by
+    /// [`replace_existing`](Task::replace_existing).
+    ///
+    /// Where its task is in a store that outlives the program, add it before the start: ticks that
+    /// are due before it is there are refused, because nobody knows their handler.
+    ///
+    /// # Errors
+    /// When an option is not valid, there are no ticks, or a handler or lifecycle has the name
+    /// already; and as [`add`](Self::add).
+    pub async fn add_lifecycle<S: 'static>(&self, lifecycle: Lifecycle<S>) -> Result<TaskId, Error> {
+        self.send(AddLifecycle::new(lifecycle)).await?
     }
 
     /// Adds a store. While the scheduler runs it is opened at once.

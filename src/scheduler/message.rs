@@ -38,7 +38,7 @@ use crate::event::{EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
 use crate::supervision::RestartPolicy;
-use crate::task::{Alias, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::task::{Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery};
 use crate::trigger::Trigger;
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).
@@ -73,6 +73,25 @@ pub struct GetStatus;
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<TaskId, Error>")]
 pub struct AddTask(pub Task);
+
+/// Adds a lifecycle; answered with the id of the task of its ticks, which is its name. It is set up
+/// at the start, or at once when the scheduler runs. See [`Handle::add_lifecycle`](super::Handle::add_lifecycle).
+#[derive(Clone, Message)]
+#[rtype(result = "Result<TaskId, Error>")]
+pub struct AddLifecycle(pub(super) AnyLifecycle);
+
+impl AddLifecycle {
+    /// The message that adds this one.
+    pub fn new<S: 'static>(lifecycle: Lifecycle<S>) -> Self {
+        Self(lifecycle.into())
+    }
+}
+
+impl std::fmt::Debug for AddLifecycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AddLifecycle").field(&self.0.task).finish()
+    }
+}
 
 macro_rules! about_task {
     ($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })? -> $answer:literal) => {

@@ -28,6 +28,9 @@ pub(super) struct StoreSlot {
     pub finishing: bool,
     /// Ends of runs the store has not been told of.
     pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
+    /// Ends of runs that may be tried again: it is not written yet whether they are.
+    pub unsettled: Vec<(Arc<Run>, RunEnd)>,
+    pub settling: bool,
     /// Runs whose commit was not answered: whether they were written down is looked up when the
     /// store works again. With the end of those that ended before they began.
     pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
@@ -53,6 +56,8 @@ impl StoreSlot {
             noted: None,
             finishing: false,
             unfinished: Vec::new(),
+            unsettled: Vec::new(),
+            settling: false,
             doubtful: Vec::new(),
             problem: None,
             retry_at: None,
@@ -120,7 +125,7 @@ impl StoreSlot {
 
     /// Rings when every end has been written, or cannot be.
     pub(super) fn after_finish(&mut self) -> Option<oneshot::Receiver<()>> {
-        self.finishing.then(|| {
+        (self.finishing || self.settling).then(|| {
             let (bell, wait) = oneshot::channel();
             self.after_finish.push(bell);
             wait
@@ -128,7 +133,8 @@ impl StoreSlot {
     }
 
     pub(super) fn release_if_finished(&mut self) {
-        if self.unfinished.is_empty() {
+        let working = self.finishing || self.settling;
+        if !working && self.unfinished.is_empty() && self.unsettled.is_empty() {
             self.release_finished();
         }
     }
@@ -146,6 +152,7 @@ impl StoreSlot {
         self.ticking = false;
         self.noted = None;
         self.finishing = false;
+        self.settling = false;
         self.release_waiting();
         self.release_finished();
     }
@@ -156,11 +163,14 @@ pub(super) struct ExecutorSlot {
     pub addr: Option<ExecutorAddr>,
     /// Why it takes no runs.
     pub problem: Option<String>,
+    /// Whether it can run closures.
+    pub closures: bool,
 }
 
 impl ExecutorSlot {
     pub(super) fn new(source: Box<dyn ExecutorSource>, policy: RestartPolicy) -> Self {
         Self {
+            closures: source.runs_closures(),
             keeper: Keeper::Source(source, policy),
             addr: None,
             problem: Some("it has not been started".to_owned()),

@@ -7,7 +7,9 @@ use futures::channel::oneshot;
 
 use super::actor::Scheduler;
 use super::message::{AddStore, RemoveStore, RestoreStore};
+use super::salvage::salvage;
 use super::session::within;
+use super::settle::schedule_ended;
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
@@ -71,15 +73,36 @@ impl Scheduler {
         let generation = slot.generation;
         let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
         let alias = alias.clone();
-        ctx.spawn(open.map(move |opened, scheduler, ctx| {
+        let opened = open.then({
+            let (alias, addr) = (alias.clone(), addr.clone());
+            move |opened, scheduler, _| {
+                let (settings, live) = (scheduler.settings.clone(), scheduler.live(&alias));
+                wrap_future(async move {
+                    let mut opened = opened.map_err(|error| (error, Vec::new()))?;
+                    match salvage(&settings, &addr, &mut opened, &live).await {
+                        Ok(finished) => Ok((opened, finished)),
+                        // They are closed, and nobody is told of them again.
+                        Err(error) => Err((error, opened.interrupted)),
+                    }
+                })
+            }
+        });
+        ctx.spawn(opened.map(move |opened, scheduler, ctx| {
             let current =
                 scheduler.estate.stores.get(&alias).is_some_and(|slot| slot.generation == generation);
             if !current {
-                return;
+                let (Ok((Opened { interrupted, .. }, _)) | Err((_, interrupted))) = opened;
+                return scheduler.report_interrupted(&alias, interrupted);
             }
             match opened {
-                Ok(opened) => scheduler.store_opened(&alias, addr, opened, busy, ctx),
-                Err(error) => {
+                Ok((opened, finished)) => {
+                    scheduler.store_opened(&alias, addr, opened, busy, ctx);
+                    for (id, gone) in finished {
+                        scheduler.tell(schedule_ended(id, &alias, gone));
+                    }
+                }
+                Err((error, interrupted)) => {
+                    scheduler.report_interrupted(&alias, interrupted);
                     let answer = Error::store(&alias, error.clone());
                     scheduler.store_failed(&alias, &error);
                     if let Some(slot) = scheduler.estate.stores.get_mut(&alias) {

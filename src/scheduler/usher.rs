@@ -32,7 +32,7 @@ impl Usher {
         });
     }
 
-    fn pass_on<M>(&mut self, notice: M)
+    pub(super) fn pass_on<M>(&mut self, notice: M)
     where
         M: Message<Result = ()> + Send + 'static,
         Scheduler: Handler<M>,

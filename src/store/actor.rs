@@ -206,6 +206,9 @@ handlers! {
     NextDue: next_due -> Option<chrono::DateTime<chrono::Utc>>,
     Runs: runs -> Vec<crate::task::RunRecord>,
     RemoveAll: remove_all -> usize,
+    Check: check -> Checked,
+    Rekey: rekey -> Rekeyed,
+    Export: export -> Exported,
 }
 
 impl<B: Backend> Handler<Close> for StoreActor<B> {

@@ -46,6 +46,9 @@ store_addr! {
     next_due: NextDue -> Option<chrono::DateTime<chrono::Utc>>,
     runs: Runs -> Vec<crate::task::RunRecord>,
     remove_all: RemoveAll -> usize,
+    check: Check -> Checked,
+    rekey: Rekey -> Rekeyed,
+    export: Export -> Exported,
     close: Close -> (),
 }
 

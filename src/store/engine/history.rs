@@ -5,13 +5,14 @@ use rustc_hash::FxHashMap;
 
 use super::{Batch, Disk, Order, ROW_LIMIT, keys};
 use crate::store::StoreError;
-use crate::store::envelope::{Kind, decode, encode};
+use crate::store::envelope::{Codec, Kind};
 use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
 
 /// The run records: written at the start of a run, completed at its end. The actor's part, which
 /// never looks at the disk.
 #[derive(Default)]
 pub(super) struct History {
+    codec: Codec,
     /// The records without an end.
     open: FxHashMap<RunId, RunRecord>,
     /// How many removed tasks keep their records.
@@ -34,9 +35,20 @@ pub(in crate::store) enum Chore {
 }
 
 impl History {
-    pub(super) fn new(gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(codec: Codec, gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
-        Self { gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+        Self { codec, gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+    }
+
+    /// From now on records are written with this.
+    #[cfg(feature = "encryption")]
+    pub(super) fn write_with(&mut self, codec: Codec) {
+        self.codec = codec;
+    }
+
+    /// The removed tasks that have records still.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &TaskId> {
+        self.gone.iter().map(|(_, task)| task)
     }
 
     /// Takes charge of a run that was begun before.
@@ -44,7 +56,8 @@ impl History {
         self.open.insert(record.id, record);
     }
 
-    /// Writes the records of runs that begin (or that ended without one).
+    /// Writes the records of runs that begin, or that ended without one, or whose end changes what
+    /// becomes of their task.
     pub(super) fn begin(
         &mut self,
         batch: &mut Batch,
@@ -54,13 +67,21 @@ impl History {
         if runs.is_empty() {
             return Ok(());
         }
-        batch.chores.push(Chore::Grows(task.clone(), runs.len()));
+        let mut more = 0;
         for record in runs {
-            batch.insert(keys::run(task, record.id), encoded(&record)?);
+            batch.insert(keys::run(task, record.id), encoded(&self.codec, &record)?);
             if record.end.is_none() {
                 batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
                 self.open.insert(record.id, record);
+                more += 1;
+            } else if self.open.remove(&record.id).is_some() {
+                batch.remove(keys::open_run(record.id));
+            } else {
+                more += 1;
             }
+        }
+        if more > 0 {
+            batch.chores.push(Chore::Grows(task.clone(), more));
         }
         Ok(())
     }
@@ -74,7 +95,7 @@ impl History {
     ) -> Result<Option<RunRecord>, StoreError> {
         let Some(mut record) = self.open.remove(&run) else { return Ok(None) };
         record.end = Some(end);
-        batch.insert(keys::run(&record.task, run), encoded(&record)?);
+        batch.insert(keys::run(&record.task, run), encoded(&self.codec, &record)?);
         batch.remove(keys::open_run(run));
         Ok(Some(record))
     }
@@ -101,6 +122,7 @@ impl History {
 
 /// Bounds the number of run records: the part of the thread that has the disk.
 pub(super) struct Upkeep {
+    pub codec: Codec,
     /// How many records of a task are kept.
     limit: usize,
     /// How many records a task has, once that was counted.
@@ -108,8 +130,8 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, counts: FxHashMap::default() }
+    pub(super) fn new(codec: Codec, limit: usize) -> Self {
+        Self { codec, limit, counts: FxHashMap::default() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -122,7 +144,7 @@ impl Upkeep {
             match chore {
                 Chore::Grows(task, more) => self.bound(disk, batch, task, more)?,
                 Chore::Leaves(task) => drop(self.counts.remove(&task)),
-                Chore::Forgotten(task) => drop(drop_oldest(disk, batch, &task, usize::MAX)?),
+                Chore::Forgotten(task) => drop(drop_oldest(disk, &self.codec, batch, &task, usize::MAX)?),
             }
         }
         Ok(())
@@ -150,7 +172,7 @@ impl Upkeep {
         };
         let mut wanted = count + more;
         if wanted > self.limit + self.limit / 4 {
-            wanted -= drop_oldest(disk, batch, &task, wanted - self.limit)?;
+            wanted -= drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit)?;
         }
         self.counts.insert(task, wanted);
         Ok(())
@@ -160,6 +182,7 @@ impl Upkeep {
 /// Removes up to `excess` records that have ended and can be read.
 fn drop_oldest<D: Disk>(
     disk: &D,
+    codec: &Codec,
     batch: &mut Batch,
     task: &TaskId,
     excess: usize,
@@ -169,7 +192,7 @@ fn drop_oldest<D: Disk>(
         if dropped == excess {
             return Break(());
         }
-        if decode::<RunRecord>(Kind::Run, bytes).is_ok_and(|record| record.end.is_some()) {
+        if codec.decode::<RunRecord>(Kind::Run, key, bytes).is_ok_and(|record| record.end.is_some()) {
             batch.remove(key.to_vec());
             dropped += 1;
         }
@@ -179,21 +202,27 @@ fn drop_oldest<D: Disk>(
 }
 
 /// The latest readable records of a task, newest first.
-pub(super) fn latest<D: Disk>(disk: &D, task: &TaskId, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+pub(super) fn latest<D: Disk>(
+    disk: &D,
+    codec: &Codec,
+    task: &TaskId,
+    limit: usize,
+) -> Result<Vec<RunRecord>, StoreError> {
     let mut records = Vec::new();
-    disk.scan(&keys::runs(task), Order::Descending, &mut |_, bytes| {
+    disk.scan(&keys::runs(task), Order::Descending, &mut |key, bytes| {
         if records.len() == limit {
             return Break(());
         }
-        records.extend(decode::<RunRecord>(Kind::Run, bytes));
+        records.extend(codec.decode::<RunRecord>(Kind::Run, key, bytes));
         Continue(())
     })?;
     Ok(records)
 }
 
-fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {
+fn encoded(codec: &Codec, record: &RunRecord) -> Result<Vec<u8>, StoreError> {
+    let row = keys::run(&record.task, record.id);
     let failed = |reason| StoreError::Unstorable { id: record.task.clone(), reason };
-    let bytes = encode(Kind::Run, record).map_err(failed)?;
+    let bytes = codec.encode(Kind::Run, &row, record).map_err(failed)?;
     if bytes.len() <= ROW_LIMIT {
         return Ok(bytes);
     }
@@ -202,7 +231,7 @@ fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {
     if let Some(end) = &mut record.end {
         shorten(&mut end.outcome, bytes.len());
     }
-    encode(Kind::Run, &record).map_err(failed)
+    codec.encode(Kind::Run, &row, &record).map_err(failed)
 }
 
 fn shorten(outcome: &mut Outcome, size: usize) {

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{damaged, io_error, known_format, sync_dir, unreadable};
+use super::{MARK, damaged, io_error, known_format, sync_dir, unreadable};
 use crate::store::StoreError;
-use crate::store::envelope::{Kind, decode, encode};
+use crate::store::envelope::{Codec, Kind};
 
 /// The layout of the [keys](super::keys) and the formats of the records.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const SEAL: &str = "callboard-store.json";
 
 /// What is known of the data outside of it: a small file beside it, readable by people.
@@ -69,13 +69,16 @@ pub(in crate::store) struct Mark {
 
 impl Mark {
     pub(in crate::store) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
-        encode(Kind::Mark, &Self { format: FORMAT, batch }).map_err(StoreError::unavailable)
+        Codec::plain()
+            .encode(Kind::Mark, MARK, &Self { format: FORMAT, batch })
+            .map_err(StoreError::unavailable)
     }
 
     /// Reads the mark of the store at `path`; one of a newer version is an error.
     pub(in crate::store) fn decoded(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
-        let mark: Self = decode(Kind::Mark, bytes)
-            .map_err(|reason| unreadable(path, &format!("its mark cannot be read: {reason}")))?;
+        let mark: Self = Codec::plain()
+            .decode(Kind::Mark, MARK, bytes)
+            .map_err(|unread| unreadable(path, &format!("its mark cannot be read: {}", unread.reason)))?;
         known_format(path, mark.format, FORMAT)?;
         Ok(mark)
     }

@@ -96,14 +96,15 @@ fn state() -> impl Strategy<Value = TaskState> {
 }
 
 fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
-    let attempt = (time(), time(), any::<u64>(), any::<u32>(), prop::option::of(time()));
+    let attempt = (time(), time(), any::<u64>(), any::<u32>(), any::<u32>(), prop::option::of(time()));
     prop::collection::vec(
-        attempt.prop_map(|(nominal, due, coalesced, number, at)| Attempt {
+        attempt.prop_map(|(nominal, due, coalesced, number, interrupted, at)| Attempt {
             nominal,
             due,
             coalesced,
             source: Source::Backfill,
             number,
+            interrupted,
             at,
         }),
         0..3,
