@@ -34,6 +34,7 @@
 //!
 //! - [`guide::semantics`]: what is promised, and what happens in each kind of trouble.
 //! - [`guide::time`]: when a trigger fires, exactly.
+//! - [`guide::asking`]: what a task can be: a function, a message to an actor, a lifecycle.
 //! - [`guide::lifecycle`]: a run from its due time to its outcome; states and moves.
 //! - [`guide::events`]: every event, when it comes, what it carries.
 //! - [`guide::operating`]: stores, shutdown, restarts, logs, limits, actix-web, tests on virtual time.
@@ -86,7 +87,6 @@ pub mod event;
 pub mod executor;
 pub mod guide;
 pub mod keyed;
-#[cfg(any(feature = "cli", feature = "file", feature = "sled", feature = "redb"))]
 mod lock;
 pub mod messages;
 pub mod scheduler;

@@ -79,6 +79,14 @@ bitflags! {
         const STORE_SET_ASIDE = 1 << 40;
         /// [`Event::LifecycleSetUp`], [`Event::LifecycleFailed`] and [`Event::LifecycleCleanedUp`]
         const LIFECYCLE = 1 << 41;
+        /// [`Event::LockTaken`]
+        const LOCK_TAKEN = 1 << 42;
+        /// [`Event::LockAwaited`]
+        const LOCK_AWAITED = 1 << 43;
+        /// [`Event::LockLost`]
+        const LOCK_LOST = 1 << 44;
+        /// [`Event::RecordReadable`]
+        const RECORD_READABLE = 1 << 42;
 
         /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -109,8 +117,12 @@ impl Event {
             Self::StoreRemoved { .. } => EventMask::STORE_REMOVED,
             Self::StoreUnavailable { .. } => EventMask::STORE_UNAVAILABLE,
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
+            Self::LockTaken { .. } => EventMask::LOCK_TAKEN,
+            Self::LockAwaited { .. } => EventMask::LOCK_AWAITED,
+            Self::LockLost { .. } => EventMask::LOCK_LOST,
             Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
+            Self::RecordReadable { .. } => EventMask::RECORD_READABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
             Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,

@@ -267,10 +267,10 @@ impl Scheduler {
             let decide = |task: &StoredTask| {
                 let mut spec = changes.clone().apply(&task.spec)?;
                 spec.trigger = registry.registry.resolve(&spec.trigger)?;
-                if let TaskHandler::Named(name) = &spec.handler {
-                    if !lives.contains(name) {
-                        registry.registry.find(name)?;
-                    }
+                if let TaskHandler::Named(name) = &spec.handler
+                    && !lives.contains(name)
+                {
+                    registry.registry.find(name)?;
                 }
                 if !executors.iter().any(|executor| executor == spec.executor.as_str()) {
                     let alias = spec.executor.to_string();
@@ -490,22 +490,16 @@ impl Scheduler {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
         self.estate.flight.depart(&run);
-        let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
+        let settled = self.hand_over(&addr, vec![run.clone()], busy);
         // A refusal is sent before the executor answers: it is on its way here ahead of this.
         let heard = self.hear_out(ctx);
-        let taken = async move {
-            let taken = taken.await;
+        let settled = async move {
+            settled.await.ok();
             heard.await;
-            taken
         };
-        Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, ctx| {
-            if taken.is_err() {
-                scheduler.interrupt(vec![run.clone()], "its executor died before it began", ctx);
-            }
-            match (&mut refusal).now_or_never() {
-                Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
-                _ => Ok(run.id),
-            }
+        Box::pin(wrap_future::<_, Self>(settled).map(move |(), _, _| match (&mut refusal).now_or_never() {
+            Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
+            _ => Ok(run.id),
         }))
     }
 }

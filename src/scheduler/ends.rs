@@ -116,31 +116,23 @@ impl Scheduler {
             return;
         }
         let Some(addr) = slot.addr.clone() else { return };
-        slot.finishing = true;
         let generation = slot.generation;
-        let ends = std::mem::take(&mut slot.unfinished);
-        let kept = ends.clone();
+        let ends = slot.begin_finish();
         let finish = within(&self.settings, addr.finish(Finish { ends })).into_actor(self);
         let store = store.clone();
         ctx.spawn(finish.map(move |finished, scheduler, ctx| {
             let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
+            // When the store was opened anew meanwhile, they are owed again. It ignores those it has.
             if slot.generation != generation {
-                // The store was opened anew meanwhile; what the old one did not write is still owed.
-                if finished.is_err() {
-                    slot.unfinished.splice(0..0, kept);
-                    scheduler.flush_ends(&store, busy, ctx);
-                }
                 return;
             }
-            slot.finishing = false;
+            slot.end_finish(finished.is_ok());
             match finished {
                 Ok(()) => {
                     slot.release_if_finished();
                     scheduler.flush_ends(&store, busy, ctx);
                 }
                 Err(error) => {
-                    // Kept in order: they are written when the store works again.
-                    slot.unfinished.splice(0..0, kept);
                     slot.release_finished();
                     scheduler.store_failed(&store, &error);
                     scheduler.arm(ctx);

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,11 @@ use crate::error::Error;
 use crate::event::{Event, EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
+use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::{Link, RestartPolicy};
-use crate::task::{Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery};
+use crate::task::{
+    Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
+};
 use crate::trigger::IntoTrigger;
 
 /// How many events a stream holds for a slow reader.
@@ -329,6 +333,47 @@ impl Handle {
     /// When there is no such store.
     pub async fn remove_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
         self.send(RemoveStore(Alias::new(alias)?)).await?
+    }
+
+    /// Reads everything a store holds and lists what cannot be read: the quarantine. Tasks go on
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such store, it does not work, or it cannot do that.
+    pub async fn check_store(&self, alias: impl AsRef<str>) -> Result<Checked, Error> {
+        self.send(CheckStore(Alias::new(alias)?)).await?
+    }
+
+    /// Reads a store again, and looks for its keys: what could not be read before and can be read by
+    /// now is there again.
+    ///
+    /// # Errors
+    /// When there is no such store, or it does not open.
+    pub async fn recheck_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
+        self.send(RecheckStore(Alias::new(alias)?)).await?
+    }
+
+    /// Looks for a store's keys anew and writes everything with the current one. Tasks go on
+    /// meanwhile; afterwards older keys are needed only for what could not be read.
+    ///
+    /// # Errors
+    /// When there is no such store, it does not work, or has no keys.
+    pub async fn rekey_store(&self, alias: impl AsRef<str>) -> Result<Rekeyed, Error> {
+        self.send(RekeyStore(Alias::new(alias)?)).await?
+    }
+
+    /// Writes everything a store holds to a file, as it is at one moment; `plain`: also what is
+    /// encrypted, so that anybody can read it. Tasks go on meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such store, it does not work or cannot do that, or the file cannot be written.
+    pub async fn export_store(
+        &self,
+        alias: impl AsRef<str>,
+        path: impl Into<PathBuf>,
+        plain: bool,
+    ) -> Result<Exported, Error> {
+        self.send(ExportStore { alias: Alias::new(alias)?, path: path.into(), plain }).await?
     }
 
     /// Adds an executor.

@@ -88,7 +88,8 @@ impl Scheduler {
             let tell = Box::new(move |step, result| {
                 usher.do_send(LifeTold { id: id.clone(), step, result, _busy: teller.busy() });
             });
-            let life = lifecycle.live(LifeStage { ticks: TickQueue::new(ticks), end: ending, clock, busy, tell });
+            let life =
+                lifecycle.live(LifeStage { ticks: TickQueue::new(ticks), end: ending, clock, busy, tell });
             actix_rt::spawn(async move {
                 // Two lives of one lifecycle do not overlap.
                 if let Some(before) = before {
@@ -163,9 +164,7 @@ impl Handler<AddLifecycle> for Scheduler {
         match checked {
             Err(error) => Box::pin(ready(Err(error.into()))),
             Ok(None) => Box::pin(ready(Err(TaskError::NoTrigger.into()))),
-            Ok(Some(id)) => {
-                self.in_turn(id.clone(), ctx, |scheduler, _| scheduler.add_life(id, lifecycle))
-            }
+            Ok(Some(id)) => self.in_turn(id.clone(), ctx, |scheduler, _| scheduler.add_life(id, lifecycle)),
         }
     }
 }
@@ -201,8 +200,8 @@ impl Scheduler {
 impl Handler<LifeTold> for Usher {
     type Result = ();
 
-    fn handle(&mut self, notice: LifeTold, _: &mut Self::Context) {
-        self.pass_on(notice);
+    fn handle(&mut self, notice: LifeTold, ctx: &mut Self::Context) {
+        self.pass_on(notice, ctx);
     }
 }
 

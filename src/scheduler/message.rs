@@ -37,8 +37,11 @@ use crate::error::Error;
 use crate::event::{EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
+use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::RestartPolicy;
-use crate::task::{Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::task::{
+    Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery,
+};
 use crate::trigger::Trigger;
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).
@@ -265,6 +268,36 @@ pub struct RestoreExecutor(pub Alias);
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), Error>")]
 pub struct RestoreStore(pub Alias);
+
+/// Reads everything a store holds and lists what cannot be read; see
+/// [`Check`](crate::store::message::Check).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Checked, Error>")]
+pub struct CheckStore(pub Alias);
+
+/// Reads a store again, its keys included: what could not be read before and can be read by now is
+/// there again, with a [`RecordReadable`](crate::event::Event::RecordReadable) for each task.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct RecheckStore(pub Alias);
+
+/// Looks for a store's keys anew and writes everything with the current one; see
+/// [`Rekey`](crate::store::message::Rekey). What becomes readable with the new keys is there again.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Rekeyed, Error>")]
+pub struct RekeyStore(pub Alias);
+
+/// Writes everything a store holds to a file; see [`Export`](crate::store::message::Export).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Exported, Error>")]
+pub struct ExportStore {
+    /// The store.
+    pub alias: Alias,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Whether an encrypted store is written so that anybody can read it.
+    pub plain: bool,
+}
 
 /// Sends the events of some kinds to an actor, one message each.
 #[derive(Message)]

@@ -27,6 +27,7 @@ mod inspect;
 mod keeper;
 mod lifecycle;
 mod lives;
+mod locks;
 pub mod message;
 mod pending;
 mod plan;
@@ -37,6 +38,7 @@ mod slot;
 mod stores;
 mod tick;
 mod turn;
+mod upkeep;
 mod usher;
 mod wake;
 
@@ -110,6 +112,24 @@ pub struct StoreStatus {
     /// When its next task is due.
     pub next_due: Option<DateTime<Utc>>,
     /// What is the matter with it; `None` when it works.
+    pub problem: Option<String>,
+    /// Records in quarantine: they could not be read when it was opened last, and their tasks do not
+    /// run. [`CheckStore`](message::CheckStore) lists them.
+    pub unreadable: usize,
+    /// Its lock between processes; `None` without a [`lock_path`](Builder::lock_path).
+    pub lock: Option<LockStatus>,
+}
+
+/// How the lock of a store is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LockStatus {
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Whether this scheduler holds it: only then do runs of the store begin here.
+    pub held: bool,
+    /// The id of the process that holds it instead, where it is known.
+    pub holder: Option<u32>,
+    /// Why it is not held; `None` when it is, or was not tried yet.
     pub problem: Option<String>,
 }
 

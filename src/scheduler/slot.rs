@@ -1,11 +1,13 @@
 //! What the scheduler knows of each store and executor.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::channel::oneshot;
 
 use super::keeper::Keeper;
+use super::locks::StoreLock;
 use crate::error::Error;
 use crate::executor::{ExecutorAddr, ExecutorSource};
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
@@ -14,6 +16,8 @@ use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
 
 pub(super) struct StoreSlot {
     pub keeper: Keeper<Box<dyn StoreSource>>,
+    /// The lock between processes; `None` when there is none.
+    pub lock: Option<StoreLock>,
     /// The actor, opened or not.
     pub child: Option<StoreAddr>,
     /// The actor, once it is open.
@@ -28,6 +32,9 @@ pub(super) struct StoreSlot {
     pub finishing: bool,
     /// Ends of runs the store has not been told of.
     pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
+    /// Those it is being told of. Here, and not with who waits for the answer, so that a successor of
+    /// the scheduler's actor has them.
+    underway: Vec<(RunId, TaskId, RunEnd)>,
     /// Ends of runs that may be tried again: it is not written yet whether they are.
     pub unsettled: Vec<(Arc<Run>, RunEnd)>,
     pub settling: bool,
@@ -38,6 +45,8 @@ pub(super) struct StoreSlot {
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
     pub failures: u32,
+    /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
+    pub unreadable: BTreeSet<(String, String)>,
     after_tick: Vec<oneshot::Sender<()>>,
     after_finish: Vec<oneshot::Sender<()>>,
     pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
@@ -47,6 +56,7 @@ impl StoreSlot {
     pub(super) fn new(source: Box<dyn StoreSource>, policy: RestartPolicy) -> Self {
         Self {
             keeper: Keeper::Source(source, policy),
+            lock: None,
             child: None,
             addr: None,
             generation: 0,
@@ -56,12 +66,14 @@ impl StoreSlot {
             noted: None,
             finishing: false,
             unfinished: Vec::new(),
+            underway: Vec::new(),
             unsettled: Vec::new(),
             settling: false,
             doubtful: Vec::new(),
             problem: None,
             retry_at: None,
             failures: 0,
+            unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
             after_finish: Vec::new(),
             opening: Vec::new(),
@@ -76,16 +88,22 @@ impl StoreSlot {
 
     /// Whether a tick may begin.
     pub(super) fn is_ready(&self) -> bool {
-        self.addr.is_some() && !self.ticking && self.problem.is_none()
+        self.addr.is_some() && !self.ticking && self.problem.is_none() && self.has_lock()
+    }
+
+    /// Whether no other process may begin its runs.
+    pub(super) fn has_lock(&self) -> bool {
+        self.lock.as_ref().is_none_or(StoreLock::is_held)
     }
 
     /// When the timer must ring for this store.
     pub(super) fn wants_attention(&self, running: bool) -> Option<DateTime<Utc>> {
-        match self.retry_at {
+        let work = match self.retry_at {
             Some(retry) => Some(retry),
             None if running && self.is_ready() => self.next_due,
             None => None,
-        }
+        };
+        work.into_iter().chain(self.lock.as_ref().and_then(StoreLock::look_at)).min()
     }
 
     /// Something is due at `due`; says whether that is news.
@@ -123,6 +141,22 @@ impl StoreSlot {
         }
     }
 
+    /// The ends to tell the store of now; one message at a time.
+    pub(super) fn begin_finish(&mut self) -> Vec<(RunId, TaskId, RunEnd)> {
+        self.finishing = true;
+        self.underway = std::mem::take(&mut self.unfinished);
+        self.underway.clone()
+    }
+
+    /// The store has answered; ends that it did not write are owed still, in their order.
+    pub(super) fn end_finish(&mut self, written: bool) {
+        self.finishing = false;
+        let underway = std::mem::take(&mut self.underway);
+        if !written {
+            self.unfinished.splice(0..0, underway);
+        }
+    }
+
     /// Rings when every end has been written, or cannot be.
     pub(super) fn after_finish(&mut self) -> Option<oneshot::Receiver<()>> {
         (self.finishing || self.settling).then(|| {
@@ -148,10 +182,13 @@ impl StoreSlot {
     /// Forgets what was under way with an actor that is gone.
     pub(super) fn reset(&mut self, generation: u64) {
         self.generation = generation;
+        if let Some(lock) = &mut self.lock {
+            lock.forget_look();
+        }
         self.addr = None;
         self.ticking = false;
         self.noted = None;
-        self.finishing = false;
+        self.end_finish(false);
         self.settling = false;
         self.release_waiting();
         self.release_finished();

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 
 use super::actor::Scheduler;
+use super::locks::StoreLock;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::salvage;
 use super::session::within;
@@ -15,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, Open, Opened, SetAside};
+use crate::store::message::{Close, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, RunRecord};
@@ -136,19 +137,54 @@ impl Scheduler {
             );
             self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
         }
-        for record in opened.unreadable {
-            tracing::error!(
-                scheduler = %self.settings.name, store = %alias, task = %record.id, reason = %record.reason,
-                "a record cannot be read; it was left as it is"
-            );
-            self.tell(Event::RecordUnreadable { store: alias.clone(), id: record.id, cause: record.reason });
-        }
+        self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
+        self.look_at_lock(alias, busy.clone(), ctx);
+        self.commit_late(ctx);
         self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
         // A virtual clock stands still until the alarm is set.
         drop(busy);
+    }
+
+    /// Tells of what cannot be read and was not told of yet, and of what is readable again.
+    fn report_quarantine(&mut self, store: &Alias, unreadable: Vec<Unreadable>, healed: Vec<String>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        let present = unreadable.into_iter().map(|record| (record.id, record.reason)).collect();
+        let before = std::mem::replace(&mut slot.unreadable, present);
+        let news: Vec<_> = slot.unreadable.difference(&before).cloned().collect();
+        for (id, cause) in news {
+            tracing::error!(
+                scheduler = %self.settings.name, store = %store, task = %id, reason = %cause,
+                "a record cannot be read; it was left as it is"
+            );
+            self.tell(Event::RecordUnreadable { store: store.clone(), id, cause });
+        }
+        for id in healed {
+            tracing::info!(
+                scheduler = %self.settings.name, store = %store, task = %id,
+                "a record that could not be read is readable again"
+            );
+            self.tell(Event::RecordReadable { store: store.clone(), id });
+        }
+    }
+
+    /// Commits the tasks that waited for a store longer than until the start.
+    fn commit_late(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_open() || self.committing || self.first_pending().is_none() {
+            return;
+        }
+        self.committing = true;
+        ctx.spawn(self.commit_pending().map(|committed, scheduler, _| {
+            scheduler.committing = false;
+            if let Err(error) = committed {
+                tracing::error!(
+                    scheduler = %scheduler.settings.name, %error,
+                    "a task that waited for its store was not added; it waits on"
+                );
+            }
+        }));
     }
 
     fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {
@@ -168,7 +204,11 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         let news = slot.problem.is_none();
         slot.problem = Some(error.to_string());
-        let delay = Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation);
+        let delay = match error {
+            // It is free the moment its holder is gone.
+            StoreError::InUse { .. } if slot.lock.is_some() => base,
+            _ => Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation),
+        };
         slot.failures = slot.failures.saturating_add(1);
         slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));
         if news {
@@ -210,11 +250,15 @@ impl Scheduler {
             slot.reset(generation);
             slot.problem = None;
             slot.retry_at = None;
-            (slot.keeper.dismiss(), slot.child.take())
+            (slot.keeper.dismiss(), slot.child.take(), slot.lock.as_mut().and_then(StoreLock::release))
         });
         async move {
-            let Some((dismissed, addr)) = lowered else { return };
+            let Some((dismissed, addr, lock)) = lowered else { return };
             dismissed.await;
+            // Whoever opens the store next finds the lock free.
+            if lock.is_some() {
+                actix_rt::task::spawn_blocking(move || drop(lock)).await.ok();
+            }
             if let Some(addr) = addr
                 && let Err(error) = within(&settings, addr.close(Close)).await
             {
@@ -234,7 +278,13 @@ impl Handler<ChildNotice<StoreAddr>> for Scheduler {
             ChildChange::Restarting { cause, .. } => {
                 format!("its actor has died ({cause}); a successor follows")
             }
-            ChildChange::Failed { reason } => format!("its actor has died for good: {reason}"),
+            ChildChange::Failed { reason } => {
+                // News, whatever is the matter with it already.
+                if let Some(slot) = self.estate.stores.get_mut(&alias) {
+                    slot.problem = None;
+                }
+                format!("its actor has died for good ({reason}); `RestoreStore` brings it back")
+            }
             ChildChange::Ended => "its actor has stopped".to_owned(),
         };
         let generation = self.next_generation();
@@ -261,7 +311,16 @@ impl Handler<AddStore> for Scheduler {
         if self.estate.stores.contains_key(&alias) {
             return Box::pin(ready(Err(Error::AliasTaken { kind: "store", alias })));
         }
-        self.estate.stores.insert(alias.clone(), StoreSlot::new(source, policy));
+        let mut slot = StoreSlot::new(source, policy);
+        if let Some(lock_path) = &self.settings.lock_path {
+            if !self.estate.stores.is_empty()
+                && let Err(error) = lock_path.check_several()
+            {
+                return Box::pin(ready(Err(error)));
+            }
+            slot.lock = Some(StoreLock::new(lock_path.of(&alias)));
+        }
+        self.estate.stores.insert(alias.clone(), slot);
         if !self.is_open() {
             return Box::pin(ready(Ok(())));
         }
@@ -305,8 +364,12 @@ impl Handler<RemoveStore> for Scheduler {
                     let alias = alias.clone();
                     move |(), scheduler, _| wrap_future(scheduler.lower_store(&alias))
                 })
-                .map(move |(), scheduler: &mut Self, _| {
-                    scheduler.estate.stores.remove(&alias);
+                .map(move |(), scheduler: &mut Self, ctx| {
+                    if let Some(slot) = scheduler.estate.stores.remove(&alias) {
+                        scheduler.doubt(&alias, slot.doubtful, ctx);
+                        // Nobody will try these again.
+                        scheduler.end_recorded(slot.unsettled);
+                    }
                     scheduler.tell(Event::StoreRemoved { store: alias });
                     Ok(())
                 }),

@@ -75,7 +75,9 @@ pub enum Refusal {
         handler: String,
     },
     /// The task has a closure, and the executor runs code in other processes.
-    #[error("executor `{executor}` runs code in other processes, where a closure is not; register the code under a name")]
+    #[error(
+        "executor `{executor}` runs code in other processes, where a closure is not; register the code under a name"
+    )]
     ClosureNotPortable {
         /// The alias.
         executor: String,

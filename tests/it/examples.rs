@@ -119,7 +119,13 @@ fn messages() {
 fn lifecycle() {
     in_order(
         &run("lifecycle"),
-        &["set-up: the log is open", "tick: line 1", "tick: line 3", "log has run ", "clean-up: closed after "],
+        &[
+            "set-up: the log is open",
+            "tick: line 1",
+            "tick: line 3",
+            "log has run ",
+            "clean-up: closed after ",
+        ],
     );
 }
 

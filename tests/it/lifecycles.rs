@@ -121,10 +121,7 @@ async fn a_tick_that_fails_panics_or_is_cut_off_leaves_the_state_to_the_next() {
     let words: Vec<_> = ended.iter().map(|event| event.report().unwrap().end.outcome.clone()).collect();
     assert_eq!(
         words,
-        [
-            Outcome::Failed { error: "first".to_owned() },
-            Outcome::Panicked { message: "second".to_owned() }
-        ]
+        [Outcome::Failed { error: "first".to_owned() }, Outcome::Panicked { message: "second".to_owned() }]
     );
     // The third tick goes on; it is cut off, and then the state is cleaned up.
     scheduler.shutdown(Shutdown::now()).await.unwrap();

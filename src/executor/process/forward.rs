@@ -1,7 +1,7 @@
 //! In a worker: events of `tracing` go to the pool.
 
 use std::fmt::{Debug, Write};
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;

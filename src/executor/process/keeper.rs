@@ -110,20 +110,17 @@ fn spawn(launch: Launch) -> io::Result<(Process, Child, oneshot::Sender<String>)
     // The copy of the socket that is meant for the child closes with the command.
     drop(command);
     let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (Some(leader), Some(stdout), Some(stderr)) = (leader, child.stdout.take(), child.stderr.take()) else {
+    let (Some(leader), Some(stdout), Some(stderr)) = (leader, child.stdout.take(), child.stderr.take())
+    else {
         let _ = child.kill();
         let _ = child.wait();
         return Err(io::Error::other("the process has no pid or no output"));
     };
     let (ended, end) = oneshot::channel();
-    let group = Arc::new(Group { pid: child.id(), state: Mutex::new(State { leader: Some(leader), mercy: None }) });
-    let process = Process {
-        group: GroupHold(group),
-        socket,
-        stdout: stdout.into(),
-        stderr: stderr.into(),
-        ended: end,
-    };
+    let group =
+        Arc::new(Group { pid: child.id(), state: Mutex::new(State { leader: Some(leader), mercy: None }) });
+    let process =
+        Process { group: GroupHold(group), socket, stdout: stdout.into(), stderr: stderr.into(), ended: end };
     Ok((process, child, ended))
 }
 

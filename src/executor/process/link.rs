@@ -105,7 +105,8 @@ fn quoted(last_words: &str) -> String {
 impl Worker {
     /// Starts a worker and waits until it is ready, `limit` at most.
     pub(super) async fn start(launch: Launch, executor: Alias, limit: Duration) -> Result<Self, StartError> {
-        let process = keeper::start(launch).await.map_err(|_| std::io::Error::other("its thread is gone"))??;
+        let process =
+            keeper::start(launch).await.map_err(|_| std::io::Error::other("its thread is gone"))??;
         let mut worker = Self::new(process, executor)?;
         // Processes live in real time, whatever clock the scheduler has.
         let silence = pin!(timer::sleep(&Clock::system(), limit));
@@ -114,10 +115,14 @@ impl Worker {
             Either::Right(_) => return Err(StartError::Silent(limit)),
         };
         match news {
-            News::Message(FromWorker::Hello { version }) if version == env!("CARGO_PKG_VERSION") => Ok(worker),
+            News::Message(FromWorker::Hello { version }) if version == env!("CARGO_PKG_VERSION") => {
+                Ok(worker)
+            }
             News::Message(FromWorker::Hello { version }) => Err(StartError::Version { theirs: version }),
             News::Message(FromWorker::Broken { problem }) => Err(StartError::Broken(problem)),
-            News::Message(_) => Err(StartError::Broken("it says other things than that it is ready".to_owned())),
+            News::Message(_) => {
+                Err(StartError::Broken("it says other things than that it is ready".to_owned()))
+            }
             News::Lost(fate) => {
                 Err(StartError::Lost { fate, last_words: std::mem::take(&mut worker.last_words) })
             }
@@ -354,6 +359,9 @@ fn print(speaker: &Speaker, stream: &'static str, line: &str, last_words: &mut S
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("speaker", &self.speaker).field("runs", &self.runs).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("speaker", &self.speaker)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
     }
 }

@@ -208,7 +208,8 @@ impl Shared {
                 bell.await;
                 continue;
             };
-            let lost = matches!(select(pin!(bell), pin!(idle.news())).await, Either::Right((News::Lost(_), _)));
+            let lost =
+                matches!(select(pin!(bell), pin!(idle.news())).await, Either::Right((News::Lost(_), _)));
             if lost {
                 *worker = None;
             }
@@ -224,7 +225,8 @@ impl Shared {
         }
         let mut job = Some(job);
         let executor = job.as_ref().map_or_else(Alias::default_alias, |job| job.executor().clone());
-        let starting = Worker::start(self.settings.launch.clone(), executor.clone(), self.settings.start_limit);
+        let starting =
+            Worker::start(self.settings.launch.clone(), executor.clone(), self.settings.start_limit);
         let started = {
             let run = job.as_ref().map(|job| job.run().clone());
             let cancelled = async {
@@ -285,7 +287,8 @@ impl Shared {
             (false, 0) => Some((reason.clone(), left)),
             (false, _) => {
                 let ms = left.as_millis() + 1;
-                let reason = format!("no worker process could be started ({reason}); the next try is in {ms} ms");
+                let reason =
+                    format!("no worker process could be started ({reason}); the next try is in {ms} ms");
                 Some((reason, left))
             }
         }

@@ -14,9 +14,9 @@ use super::keeper::{ASKED, name_of};
 use super::remote::RemoteClock;
 use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
+use crate::executor::Started;
 use crate::executor::job::{Desk, Job, Report};
 use crate::executor::slot::Instances;
-use crate::executor::Started;
 use crate::task::{Alias, Outcome, Registry, Run, RunId};
 
 /// The status of a worker that cannot go on.
@@ -72,7 +72,8 @@ fn asked() -> Option<OwnedFd> {
 /// Whether this process was started as a worker and went on as if it were not. Its pool is told.
 pub(super) fn unheeded() -> bool {
     let Some(socket) = asked() else { return false };
-    let problem = "its `main` does not call `callboard::executor::worker::run_if_asked` before anything else".to_owned();
+    let problem = "its `main` does not call `callboard::executor::worker::run_if_asked` before anything else"
+        .to_owned();
     Outlet(Arc::new(Mutex::new(socket.into()))).say(&FromWorker::Broken { problem });
     true
 }

@@ -56,6 +56,13 @@ impl Exports {
         self
     }
 
+    /// With a directory that is relative to `base`, if it is relative.
+    #[cfg(feature = "config")]
+    pub(crate) fn below(mut self, base: &Path) -> Self {
+        self.dir = self.dir.map(|dir| base.join(dir));
+        self
+    }
+
     fn directory(&self, store: &Path) -> PathBuf {
         self.dir.clone().unwrap_or_else(|| {
             let mut name = store.file_name().unwrap_or_default().to_owned();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MARK, damaged, io_error, known_format, sync_dir, unreadable};
+use super::{damaged, io_error, keys, known_format, sync_dir, unreadable};
 use crate::store::StoreError;
 use crate::store::envelope::{Codec, Kind};
 
@@ -70,14 +70,14 @@ pub(in crate::store) struct Mark {
 impl Mark {
     pub(in crate::store) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
         Codec::plain()
-            .encode(Kind::Mark, MARK, &Self { format: FORMAT, batch })
+            .encode(Kind::Mark, keys::MARK, &Self { format: FORMAT, batch })
             .map_err(StoreError::unavailable)
     }
 
     /// Reads the mark of the store at `path`; one of a newer version is an error.
     pub(in crate::store) fn decoded(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let mark: Self = Codec::plain()
-            .decode(Kind::Mark, MARK, bytes)
+            .decode(Kind::Mark, keys::MARK, bytes)
             .map_err(|unread| unreadable(path, &format!("its mark cannot be read: {}", unread.reason)))?;
         known_format(path, mark.format, FORMAT)?;
         Ok(mark)

@@ -166,7 +166,7 @@ fn a_damaged_file_is_reported_and_the_others_work() {
             fs::write(&file, &bytes).unwrap();
             let (store, opened) = open(path).await.unwrap();
             assert_eq!(opened.unreadable.len(), 1, "{index}: {:?}", opened.unreadable);
-            let Unreadable { id: reported, reason } = &opened.unreadable[0];
+            let Unreadable { id: reported, reason, .. } = &opened.unreadable[0];
             assert!(reported == "b" && reason.contains(because), "{index}: {reason}");
             assert_eq!(store.ids().await, ["a", "c"]);
             let put = Put { task: sample("b", start()), expect: Expect::Absent };

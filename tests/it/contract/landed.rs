@@ -209,6 +209,7 @@ fn tasks_of_format_2() -> Vec<StoredTask> {
             coalesced: 2,
             source: Source::Backfill,
             number,
+            interrupted: 0,
             at,
         };
         let backfill = Backfill {

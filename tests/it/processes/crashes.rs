@@ -168,7 +168,10 @@ fn a_worker_that_cannot_be_started_is_a_reason_and_no_hang() {
         let cases = [
             (ProcessPool::new(1).program("/no/such/program"), "`/no/such/program` cannot be started"),
             (script("sleep 1000").start_limit(Duration::from_millis(100)), "it said nothing within 0.1 s"),
-            (script("echo the reason >&2; exit 9"), "exited with status 9 before it was ready; its last words: the reason"),
+            (
+                script("echo the reason >&2; exit 9"),
+                "exited with status 9 before it was ready; its last words: the reason",
+            ),
             (script("echo Hello >&0; sleep 1000"), r#"it begins with "Hello\n""#),
             (script(&hello().replace(ours, "9.9.9")), "it is of version 9.9.9 of callboard"),
         ];
@@ -187,7 +190,13 @@ fn after_a_start_that_failed_the_next_try_waits() {
         let place = tempfile::tempdir().unwrap();
         let tries = place.path().join("tries");
         let mut play = Play::new(script(&format!("echo try >> {}; exit 1", tries.display()))).await;
-        let runs: Vec<_> = (0..200).map(|_| play.run("ok", Value::Null)).map(|mut run| { run.force = true; run }).collect();
+        let runs: Vec<_> = (0..200)
+            .map(|_| play.run("ok", Value::Null))
+            .map(|mut run| {
+                run.force = true;
+                run
+            })
+            .collect();
         play.stage.submit(runs).await;
         for _ in 0..200 {
             let text = refusal(play.end().await.outcome);

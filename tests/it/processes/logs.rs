@@ -66,7 +66,11 @@ fn what_a_run_says_comes_back_before_its_end() {
             let of_run: Vec<_> =
                 all.iter().filter(|(_, fields)| fields.get("run") == Some(&run.id.to_string())).collect();
             assert!(of_run.iter().all(|(_, fields)| fields["task"] == "talk"));
-            assert!(of_run.iter().all(|(_, fields)| fields["executor"] == "default" && fields.contains_key("pid")));
+            assert!(
+                of_run
+                    .iter()
+                    .all(|(_, fields)| fields["executor"] == "default" && fields.contains_key("pid"))
+            );
             let said: Vec<_> = of_run
                 .iter()
                 .map(|(level, fields)| (*level, fields["origin"].as_str(), fields["message"].as_str()))

@@ -195,8 +195,13 @@ fn noted_family(path: &Path) -> Vec<i32> {
 /// Whether there is such a process that is no zombie.
 fn lives(pid: i32) -> bool {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !matches!(stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()), Some('Z' | 'X')),
-        Err(_) => Path::new("/proc/self").exists() < false || rustix::process::test_kill_process(as_pid(pid)).is_ok(),
+        Ok(stat) => {
+            !matches!(stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()), Some('Z' | 'X'))
+        }
+        Err(_) => {
+            Path::new("/proc/self").exists() < false
+                || rustix::process::test_kill_process(as_pid(pid)).is_ok()
+        }
     }
 }
 

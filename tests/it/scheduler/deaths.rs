@@ -1,5 +1,6 @@
 //! The scheduler's actor dies while something is on its way to it or from it: nothing gets lost.
 
+use callboard::scheduler::SchedulerState;
 use callboard::scheduler::message::{Crash, RestoreStore};
 use callboard::store::message::*;
 use callboard::store::{Backend, BackendSource, Capabilities, Faults, MemoryBackend, Op, Reply, StoreError};
@@ -209,9 +210,8 @@ async fn runs_that_a_dying_scheduler_has_submitted_are_run() {
     let crash = async {
         let asked = async { scheduler.run_task("by hand").await.unwrap_err() };
         let struck = async {
-            let submitted = |told: &[Event]| {
-                told.iter().filter(|event| matches!(event, Event::TaskSubmitted(_))).count()
-            };
+            let submitted =
+                |told: &[Event]| told.iter().filter(|event| matches!(event, Event::TaskSubmitted(_))).count();
             while submitted(&told) < 2 {
                 told.extend(heard(&mut events));
                 tokio::task::yield_now().await;
@@ -232,6 +232,33 @@ async fn runs_that_a_dying_scheduler_has_submitted_are_run() {
     assert_eq!(outcomes(&told, "once"), ["executed"], "{told:#?}");
     assert_eq!(outcomes(&told, "by hand"), ["executed"], "{told:#?}");
     assert_eq!(scheduler.status().await.unwrap().running, 0);
+}
+
+/// Nobody is left to end the shutdown but the successor.
+#[actix::test]
+async fn a_scheduler_that_dies_while_it_shuts_down_shuts_down() {
+    let (scheduler, time, ran) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add(Task::new("nap").args(1000).id("long").trigger(Date::at(at(10)))).await.unwrap();
+    scheduler.add(every(7).id("a")).await.unwrap();
+    time.advance(secs(10)).await;
+    let turning = time.clone();
+    let shutdown = scheduler.shutdown(Shutdown::wait(secs(300)));
+    let crash = async {
+        while scheduler.status().await.unwrap().state != SchedulerState::ShuttingDown {}
+        turning.advance(secs(1)).await;
+        scheduler.send(Crash).await.unwrap_err();
+    };
+    let (error, ()) = futures::join!(shutdown, crash);
+    assert!(error.unwrap_err().is_retryable());
+    let told = revived(&scheduler, &time, &mut events).await;
+    assert_eq!(outcomes(&told, "long"), ["interrupted"]);
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Stopped);
+    let before = ran.count("a");
+    scheduler.send(callboard::scheduler::message::Start::default()).await.unwrap().unwrap();
+    time.advance(secs(70)).await;
+    assert!(ran.count("a") > before + 5);
 }
 
 type Ends = Arc<Mutex<Vec<(RunId, TaskId, RunEnd)>>>;
@@ -288,10 +315,8 @@ async fn ends_that_a_dying_scheduler_was_writing_down_are_written() {
     let (ends, late) = (Ends::default(), Arc::new(Mutex::new(Some(late))));
     let ledger = Ledger { tasks: MemoryBackend::default(), ends: ends.clone(), late: late.clone() };
     let source = RecorderSource::new(&Ran::default());
-    let (scheduler, time, _) = board(move |b| {
-        b.store("default", BackendSource::keeping(ledger)).executor("default", source)
-    })
-    .await;
+    let (scheduler, time, _) =
+        board(move |b| b.store("default", BackendSource::keeping(ledger)).executor("default", source)).await;
     let mut events = scheduler.events(EventMask::ALL).await.unwrap();
     scheduler.add(once()).await.unwrap();
     let turning = time.clone();

@@ -6,8 +6,7 @@ use callboard::executor::AsyncExecutor;
 use callboard::store::message::{Expect, Open, Put};
 use callboard::store::{MemoryStore, SledStore, StoreSource};
 use callboard::task::{
-    Attempt, MAX_RECOVERIES, OwnerId, ScheduleState, Source, StoredTask, TaskSpec, TaskState,
-    WhenFinished,
+    Attempt, MAX_RECOVERIES, OwnerId, ScheduleState, Source, StoredTask, TaskSpec, TaskState, WhenFinished,
 };
 
 use super::retry::{ends, second};

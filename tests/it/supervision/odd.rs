@@ -266,6 +266,10 @@ fn the_notices_tell_one_story() {
                     house.time.settle().await;
                 }
             }
+            // Who was told to die does so first.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
             house.time.advance(3600 * S).await;
             let state = house.state().await;
             while let Ok(change) = house.notices.try_recv() {
