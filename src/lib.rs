@@ -88,7 +88,6 @@ pub mod event;
 pub mod executor;
 pub mod guide;
 pub mod keyed;
-#[cfg(any(feature = "cli", feature = "file", feature = "sled", feature = "redb"))]
 mod lock;
 pub mod messages;
 pub mod scheduler;

@@ -251,6 +251,15 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
     })
 }
 
+/// Takes the run times up to `until` off a task's schedule: another process had them. When the trigger
+/// cannot say what comes after them, they stay, and the tick finds that out.
+pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>) {
+    let passed = task.state.next.is_some_and(|next| next.nominal <= until);
+    if passed && let Ok(next) = Times::of(&task.spec, task.state.anchor).after(until) {
+        task.state.next = next;
+    }
+}
+
 /// What becomes of a task that is resumed; `None` when it is not paused. Run times that passed
 /// during the pause are skipped, or kept for the next tick to deal with (`catch_up`). A schedule
 /// that has ended meanwhile is removed, or kept as finished.

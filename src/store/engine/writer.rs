@@ -233,15 +233,15 @@ fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded
         })?;
         Ok((disk, identity, loaded))
     };
-    match (open(), place.path()) {
-        (Err(error), Some(path)) if rules.set_aside && is_beyond_repair(&error) => {
-            let aside = files::set_aside(path, Clock::system().now())?;
+    match open() {
+        Err(error) if rules.set_aside && is_beyond_repair(&error) => {
+            let aside = files::set_aside(place.path(), Clock::system().now())?;
             let (disk, identity, mut loaded) = open()?;
             let place = aside.display().to_string();
             loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
             Ok((disk, identity, loaded))
         }
-        (opened, _) => opened,
+        opened => opened,
     }
 }
 

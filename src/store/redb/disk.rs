@@ -34,8 +34,8 @@ pub(super) struct RedbPlace {
 impl Place for RedbPlace {
     type Disk = RedbDisk;
 
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open(&self) -> Result<RedbDisk, StoreError> {
