@@ -10,7 +10,6 @@ use super::actor::Scheduler;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::salvage;
 use super::session::within;
-use super::settle::schedule_ended;
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
@@ -99,7 +98,7 @@ impl Scheduler {
                 Ok((opened, finished)) => {
                     scheduler.store_opened(&alias, addr, opened, busy, ctx);
                     for (id, gone) in finished {
-                        scheduler.tell(schedule_ended(id, &alias, gone));
+                        scheduler.schedule_over(id, &alias, gone);
                     }
                 }
                 Err((error, interrupted)) => {

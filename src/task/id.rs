@@ -12,7 +12,7 @@ use super::TaskError;
 /// The longest task id or alias, in bytes of UTF-8.
 pub const MAX_NAME_LEN: usize = 255;
 
-fn checked(field: &'static str, text: &str) -> Result<Arc<str>, TaskError> {
+pub(super) fn checked(field: &'static str, text: &str) -> Result<Arc<str>, TaskError> {
     let reason = if text.is_empty() {
         "is empty; give it at least one character".to_owned()
     } else if text.len() > MAX_NAME_LEN {

@@ -9,7 +9,9 @@ mod network;
 mod places;
 mod redb;
 mod round_trip;
+mod sealed;
 mod sled;
+mod transfer;
 
 use callboard::store::contract::{durable, random, suite};
 use callboard::store::{FileStore, Keep, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
