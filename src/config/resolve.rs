@@ -34,6 +34,14 @@ impl Settings {
                 ExecutorSettings::ThreadPool { workers } => {
                     builder.executor(alias, ThreadPool::new(*workers as usize))
                 }
+                #[cfg(all(unix, feature = "process"))]
+                ExecutorSettings::ProcessPool { workers, recycle_after } => {
+                    let mut pool = crate::executor::ProcessPool::new(*workers as usize);
+                    if let Some(runs) = recycle_after {
+                        pool = pool.recycle_after(u64::from(*runs));
+                    }
+                    builder.executor(alias, pool)
+                }
                 ExecutorSettings::Debug => builder.executor(alias, DebugExecutor::new()),
             };
         }

@@ -15,7 +15,9 @@
 //! 10. `Finish` writes the end down, with others that have come in.
 
 mod actor;
+mod backfill;
 mod builder;
+mod cancel;
 mod control;
 mod doubt;
 mod ends;

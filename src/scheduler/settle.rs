@@ -91,13 +91,29 @@ impl Scheduler {
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
             self.log_end(&run, &end);
+            self.ran(&run);
             events.push(Event::of_end(run, Arc::new(end)));
         }
-        events.extend(settled.finished.into_iter().map(|(id, gone)| schedule_ended(id, store, gone)));
         events.retain(|event| self.wants(event.mask()));
         self.publish(events);
-        self.flush_ends(store, busy, ctx);
+        for (id, gone) in settled.finished {
+            self.schedule_over(id, store, gone);
+        }
+        self.flush_ends(store, busy.clone(), ctx);
         self.arm(ctx);
+        // A virtual clock stands still until the alarm is set.
+        drop(busy);
+    }
+}
+
+impl Scheduler {
+    /// The schedule of a task has ended, and with that the task, unless it is kept.
+    pub(super) fn schedule_over(&mut self, id: TaskId, store: &Alias, gone: bool) {
+        if gone {
+            self.removed(id, store.clone());
+        } else {
+            self.tell(schedule_ended(id, store, gone));
+        }
     }
 }
 

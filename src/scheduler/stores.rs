@@ -5,11 +5,11 @@ use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 
+use super::SchedulerState;
 use super::actor::Scheduler;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::salvage;
 use super::session::within;
-use super::settle::schedule_ended;
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::store::message::{Close, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
-use crate::task::{Alias, RunRecord};
+use crate::task::{Alias, OwnerId, RunRecord};
 
 impl Scheduler {
     pub(super) fn unknown_store(&self, alias: &Alias) -> Error {
@@ -98,7 +98,7 @@ impl Scheduler {
                 Ok((opened, finished)) => {
                     scheduler.store_opened(&alias, addr, opened, busy, ctx);
                     for (id, gone) in finished {
-                        scheduler.tell(schedule_ended(id, &alias, gone));
+                        scheduler.schedule_over(id, &alias, gone);
                     }
                 }
                 Err((error, interrupted)) => {
@@ -114,6 +114,17 @@ impl Scheduler {
         }));
     }
 
+    /// Sees to it that runs sort after those of earlier lives, also when the clock was set back since.
+    /// Only before there are any: stores know runs by their owner.
+    fn sort_after(&mut self, latest: Option<OwnerId>) {
+        if let Some(latest) = latest
+            && self.state() == SchedulerState::Starting
+            && self.owner() <= latest
+        {
+            self.estate.owner = Some(latest.successor());
+        }
+    }
+
     fn store_opened(
         &mut self,
         alias: &Alias,
@@ -122,6 +133,7 @@ impl Scheduler {
         busy: Busy,
         ctx: &mut Context<Self>,
     ) {
+        self.sort_after(opened.latest_owner);
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.addr = Some(addr);
         slot.capabilities = opened.capabilities;

@@ -152,7 +152,7 @@ impl Scheduler {
         for (index, task) in tasks.into_iter().enumerate() {
             let task = self.settings.resolved(task);
             let refusal = self.refusal(&task.spec);
-            let plan = plan::tick(&task, now, refusal.as_ref());
+            let plan = plan::tick(&task, now, refusal.as_ref(), || self.estate.flight.running(&task.spec.id));
             let mut records = Vec::new();
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;

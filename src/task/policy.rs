@@ -1,9 +1,11 @@
 //! What is done about runs that cannot start on time, take too long or fail.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::TaskError;
 use crate::backoff::Backoff;
 
 /// How late a run may start and still run.
@@ -91,6 +93,24 @@ impl From<bool> for Coalesce {
     }
 }
 
+impl FromStr for Coalesce {
+    type Err = TaskError;
+
+    /// `latest`, `earliest` or `all`.
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "earliest" => Ok(Self::Earliest),
+            "all" => Ok(Self::All),
+            _ => invalid("coalesce", text, "latest, earliest or all"),
+        }
+    }
+}
+
+fn invalid<T>(field: &'static str, text: &str, valid: &str) -> Result<T, TaskError> {
+    Err(TaskError::Invalid { field, reason: format!("is {text:?}; it is one of {valid}") })
+}
+
 /// What becomes of a run that is due while as many runs of its task as allowed are going on.
 ///
 /// ```text
@@ -114,6 +134,22 @@ pub enum Overlap {
     CancelRunning,
     /// It runs: `max_instances` does not count.
     Allow,
+}
+
+impl FromStr for Overlap {
+    type Err = TaskError;
+
+    /// `skip`, `queue N`, `cancel_running` or `allow`.
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        let queue = text.strip_prefix("queue ").and_then(|number| number.trim().parse().ok());
+        match (text, queue) {
+            ("skip", _) => Ok(Self::Skip),
+            (_, Some(1..)) => Ok(Self::Queue(queue.unwrap_or(1))),
+            ("cancel_running", _) => Ok(Self::CancelRunning),
+            ("allow", _) => Ok(Self::Allow),
+            _ => invalid("overlap", text, "skip, queue N (at least 1), cancel_running or allow"),
+        }
+    }
 }
 
 /// How often, and when, a run that failed, panicked or timed out is tried again.
@@ -176,6 +212,19 @@ pub enum WhenFinished {
     Remove,
     /// It stays, without a next run: it can be run by hand, or get another schedule.
     Keep,
+}
+
+impl FromStr for WhenFinished {
+    type Err = TaskError;
+
+    /// `remove` or `keep`.
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        match text {
+            "remove" => Ok(Self::Remove),
+            "keep" => Ok(Self::Keep),
+            _ => invalid("when_finished", text, "remove or keep"),
+        }
+    }
 }
 
 impl WhenFinished {

@@ -9,6 +9,7 @@ mod keyed;
 mod layers;
 mod lifecycles;
 mod messages;
+mod periodic;
 mod processes;
 mod readme;
 mod scheduler;

@@ -16,6 +16,8 @@
 mod backend;
 mod export;
 mod exports;
+#[cfg(test)]
+pub(super) mod faults;
 mod files;
 mod history;
 mod identity;
