@@ -29,7 +29,7 @@ pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::{AnyLifecycle, LifeStage, LifeStep, TickCode, TickQueue};
 pub use outcome::{Outcome, Refusal};
-pub use policy::{Coalesce, MAX_RECOVERIES, MisfireGrace, Overlap, Retry, WhenFinished};
+pub use policy::{Coalesce, MAX_RECOVERIES, MAX_WAITING, MisfireGrace, Overlap, Retry, WhenFinished};
 pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
 pub use run::{Run, RunEnd, RunRecord, Source};
 pub use spec::{Handler, StoredTask, TaskSpec};

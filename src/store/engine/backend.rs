@@ -135,7 +135,8 @@ impl<P: Place> Engine<P> {
             }
         }
         let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
-        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due, set_aside }))
+        let unsettled = Some(self.tasks.unsettled());
+        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due, set_aside, unsettled }))
     }
 
     /// Notes what is in quarantine from now on, and answers with the tasks whose records were and
