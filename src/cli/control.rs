@@ -189,6 +189,9 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
                 false => Err(Failure::new(Exit::Conflict, format!("task `{id}` is not being back-filled"))),
             }
         }
+        request @ (Request::CheckStore { .. } | Request::ExportStore { .. } | Request::RekeyStore { .. }) => {
+            super::store::answer(handle, request).await
+        }
         Request::Add { task } => {
             let settings =
                 TaskSettings::from_json(task).map_err(|error| Failure::new(Exit::Invalid, error))?;

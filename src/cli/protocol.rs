@@ -9,6 +9,8 @@
 //! ← {"v":1,"error":{"kind":"not_found","message":"there is no task `nosuch`"}}
 //! ```
 
+use std::path::PathBuf;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,6 +66,18 @@ pub(super) enum Request {
     },
     CancelBackfill {
         id: String,
+    },
+    CheckStore {
+        store: String,
+    },
+    ExportStore {
+        store: String,
+        path: PathBuf,
+        #[serde(default)]
+        plain: bool,
+    },
+    RekeyStore {
+        store: String,
     },
     Add {
         /// The keys of a `[task.ID]` table, with `id` and `replace`.

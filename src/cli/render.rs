@@ -216,6 +216,25 @@ pub(super) fn result(value: &Value) -> Option<String> {
     }
 }
 
+/// What was found in a store.
+pub(super) fn checked(answer: &Value) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} tasks and {} run records can be read",
+        text(&answer["tasks"]),
+        text(&answer["runs"])
+    )];
+    let bad = answer["quarantine"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !bad.is_empty() {
+        let mut rows = vec![["TASK", "RECORD", "SINCE", "WHY IT CANNOT BE READ"].map(str::to_owned).to_vec()];
+        rows.extend(bad.iter().map(|it| {
+            let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Tz::UTC));
+            vec![text(&it["id"]), text(&it["record"]), since, text(&it["reason"])]
+        }));
+        lines.extend(table(&rows));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,12 +84,20 @@ fn event_line(event: &Event) -> Option<String> {
         Event::StoreUnavailable { store, cause } => {
             format!("store {store} does not work: {cause}; trying again")
         }
+        Event::LockTaken { store } => format!("the runs of store {store} begin here"),
+        Event::LockAwaited { store, cause } => {
+            format!("the runs of store {store} do not begin here: its lock is waited for; {cause}")
+        }
+        Event::LockLost { store, cause } => format!("the lock of store {store} was lost: {cause}"),
         Event::StoreSetAside { store, place, cause } => {
             format!("store {store} began anew, empty; its damaged data is in {place}: {cause}")
         }
         Event::StoreRecovered { store } => format!("store {store} works again"),
         Event::RecordUnreadable { store, id, cause } => {
             format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")
+        }
+        Event::RecordReadable { store, id } => {
+            format!("store {store}: the record of task {id} can be read again")
         }
         Event::ExecutorRestarted { executor, cause } => {
             format!("executor {executor} was started again: {cause}")

@@ -156,6 +156,12 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
         ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability, set_aside, exports"),
         ("[executor.x]\nworkers = 2", "type: is missing"),
+        (
+            "[executor.x]\ntype = 'async'\nworkers = 2",
+            "only a \"threadpool\" or a \"processpool\" has workers",
+        ),
+        ("[executor.x]\ntype = 'threadpool'\nrecycle_after = 2", "only a \"processpool\" has recycle_after"),
+        ("[executor.x]\ntype = 'process'", "it must be \"async\", \"threadpool\""),
         ("task = 5", "it must be a table"),
     ];
     for (text, expected) in cases {
@@ -230,4 +236,20 @@ fn keys_are_named_and_never_shown() {
     assert!(refused("key = 5").contains("must be text"));
     assert!(refused("key_env = 'A'\nkey_file = 'b'").contains("more than one place"));
     assert!(refused("refuse_plain = true").contains("needs keys"));
+}
+
+#[cfg(all(unix, feature = "process"))]
+#[test]
+fn a_process_pool_has_its_keys() {
+    let executor = |keys: &str| {
+        let text = format!("[executor.x]\ntype = 'processpool'\n{keys}");
+        Settings::from_toml(&text, "test").unwrap().executors[&Alias::new("x").unwrap()].clone()
+    };
+    assert_eq!(executor(""), ExecutorSettings::ProcessPool { workers: 4, recycle_after: None });
+    assert_eq!(
+        executor("workers = 2\nrecycle_after = '100'"),
+        ExecutorSettings::ProcessPool { workers: 2, recycle_after: Some(100) }
+    );
+    let error = problems("[executor.x]\ntype = 'processpool'\nrecycle_after = 0");
+    assert!(error.contains("executor.x.recycle_after"), "{error}");
 }

@@ -236,6 +236,9 @@ impl Handler<AddTask> for Scheduler {
 impl Scheduler {
     pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
         let since = self.clock().now();
+        if let Err(error) = task.check_at(since) {
+            return fail(error.into());
+        }
         if self.permit() == Permit::Open {
             return self.commit_task(task, since);
         }

@@ -187,14 +187,14 @@ impl Handle {
         self.send(GetStatus).await
     }
 
-    /// Adds a task and says its id. Before the start the task is pending: listed, and committed at
+    /// Adds a task, or a [periodic](crate::task::Periodic) one, and says its id. Before the start the task is pending: listed, and committed at
     /// the start.
     ///
     /// # Errors
     /// When the task is not valid, its handler, store or executor does not exist, its trigger never
     /// fires, or its id is taken (and it does not replace).
-    pub async fn add(&self, task: Task) -> Result<TaskId, Error> {
-        self.send(AddTask(task)).await?
+    pub async fn add(&self, task: impl Into<Task>) -> Result<TaskId, Error> {
+        self.send(AddTask(task.into())).await?
     }
 
     /// Changes options of a task: all of them, or none when one is not valid.

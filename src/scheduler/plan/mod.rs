@@ -251,6 +251,15 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
     })
 }
 
+/// Takes the run times up to `until` off a task's schedule: another process had them. When the trigger
+/// cannot say what comes after them, they stay, and the tick finds that out.
+pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>) {
+    let passed = task.state.next.is_some_and(|next| next.nominal <= until);
+    if passed && let Ok(next) = Times::of(&task.spec, task.state.anchor).after(until) {
+        task.state.next = next;
+    }
+}
+
 /// What becomes of a task that is resumed; `None` when it is not paused. Run times that passed
 /// during the pause are skipped, or kept for the next tick to deal with (`catch_up`). A schedule
 /// that has ended meanwhile is removed, or kept as finished.
@@ -340,11 +349,15 @@ fn first_fire(
     now: DateTime<Utc>,
 ) -> Result<Option<Fire>, PlanError> {
     let times = Times::of(spec, state.anchor);
+    let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
         let next = match first_run {
             Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
             Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),
             Some(FirstRun::Now) if times.contains(now) => Some(Fire { nominal: now, due: now }),
+            Some(FirstRun::Soonest) if times.contains(soonest) => {
+                Some(Fire { nominal: soonest, due: soonest })
+            }
             _ => match state.last_run.filter(|last| *last >= from) {
                 Some(last) => times.after(last)?,
                 None => times.from(from)?,

@@ -34,8 +34,8 @@ pub(super) struct RedbPlace {
 impl Place for RedbPlace {
     type Disk = RedbDisk;
 
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open(&self) -> Result<RedbDisk, StoreError> {
@@ -136,8 +136,9 @@ impl RedbPlace {
 
 /// redb, and the transaction that waits for its commit.
 pub(super) struct RedbDisk {
-    db: Database,
+    // Dropped before the database, which waits in its drop for the end of every transaction.
     transaction: Option<WriteTransaction>,
+    db: Database,
     path: PathBuf,
     /// The latest batch.
     batch: u64,
