@@ -38,6 +38,8 @@ pub(super) struct StoreSlot {
     /// Ends of runs that may be tried again: it is not written yet whether they are.
     pub unsettled: Vec<(Arc<Run>, RunEnd)>,
     pub settling: bool,
+    /// Tasks that a step which was not answered would have removed.
+    pub perhaps_removed: BTreeSet<TaskId>,
     /// Runs whose commit was not answered: whether they were written down is looked up when the
     /// store works again. With the end of those that ended before they began.
     pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
@@ -69,6 +71,7 @@ impl StoreSlot {
             underway: Vec::new(),
             unsettled: Vec::new(),
             settling: false,
+            perhaps_removed: BTreeSet::new(),
             doubtful: Vec::new(),
             problem: None,
             retry_at: None,

@@ -38,6 +38,9 @@ pub struct Opened {
     pub latest_owner: Option<OwnerId>,
     /// The data that was found damaged and set aside: the store began anew.
     pub set_aside: Option<SetAside>,
+    /// The tasks with an [`Attempt`](crate::task::Attempt) that is going on; `None` when the store
+    /// cannot tell without more ado, and then all tasks are listed to find them.
+    pub unsettled: Option<Vec<TaskId>>,
 }
 
 /// Damaged data that was given another name; the store was told to do that.

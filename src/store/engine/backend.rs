@@ -137,9 +137,19 @@ impl<P: Place> Engine<P> {
             }
         }
         let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
+        let unsettled = Some(self.tasks.unsettled());
         Ok((
             batch,
-            Opened { capabilities, interrupted, unreadable, healed, next_due, latest_owner, set_aside },
+            Opened {
+                capabilities,
+                interrupted,
+                unreadable,
+                healed,
+                next_due,
+                latest_owner,
+                set_aside,
+                unsettled,
+            },
         ))
     }
 
