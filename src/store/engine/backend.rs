@@ -102,7 +102,12 @@ impl<P: Place> Engine<P> {
     fn open_now(&mut self, Open { owner, now }: Open) -> Result<(Batch, Opened), StoreError> {
         let reloaded = match &self.writer {
             Some(writer) if writer.check().is_ok() => {
-                self.rules.codec(writer.identity()).and_then(|codec| writer.load(codec))
+                // A store that works goes on with the keys it has.
+                let codec = self.rules.codec(writer.identity()).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the keys of a store were looked for and not found; it goes on with those it has");
+                    self.codec.clone()
+                });
+                writer.load(codec)
             }
             _ => {
                 // What is left of a failed one lets go of its files first.

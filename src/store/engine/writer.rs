@@ -339,7 +339,8 @@ impl<D: Disk> Desk<D> {
         if !self.sweeps.is_empty() {
             return Some(Duration::ZERO);
         }
-        let export = self.automatic.as_ref().map(Automatic::next);
+        // A store that is down takes no exports.
+        let export = self.automatic.as_ref().filter(|_| self.disk.is_some()).map(Automatic::next);
         self.unsynced.into_iter().chain(self.untidy).chain(export).min()
     }
 
