@@ -276,7 +276,9 @@ impl Event {
             Outcome::Failed { .. } | Outcome::Panicked { .. } => Self::TaskError(report),
             Outcome::TimedOut { .. } => Self::TaskTimedOut(report),
             Outcome::Cancelled => Self::TaskCancelled(report),
-            Outcome::Missed { .. } | Outcome::Coalesced { .. } => Self::TaskMissed(report),
+            Outcome::Missed { .. } | Outcome::Coalesced { .. } | Outcome::Skipped { .. } => {
+                Self::TaskMissed(report)
+            }
             Outcome::Refused { reason: Refusal::MaxInstances { .. } } => Self::TaskMaxInstances(report),
             Outcome::Refused { .. } => Self::TaskRefused(report),
             Outcome::Interrupted { .. } => Self::TaskInterrupted(report),

@@ -4,6 +4,7 @@
 //! `Arc` and a small [`TaskState`] that each run changes; a [`Run`] is one execution of it, which
 //! ends in one [`Outcome`].
 
+mod account;
 mod builder;
 mod context;
 mod error;
@@ -16,14 +17,15 @@ mod run;
 mod spec;
 mod state;
 
+pub use account::{Account, Fate, RunTime};
 pub use builder::{Task, TaskChanges, TaskDefaults};
 pub use context::TaskContext;
 pub use error::TaskError;
 pub use id::{Alias, MAX_NAME_LEN, OwnerId, RunId, TaskId};
 pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
-pub use outcome::{Outcome, Refusal};
+pub use outcome::{Outcome, Refusal, Skip};
 pub use policy::MisfireGrace;
 pub use registry::{AsyncCode, BlockingCode, Code, Failure, Registry, TaskFuture, TaskReturn};
-pub use run::{Run, RunEnd, RunRecord, Source};
+pub use run::{Run, RunEnd, RunRecord, Source, Span};
 pub use spec::{Handler, StoredTask, TaskSpec};
 pub use state::{Fire, TaskState};

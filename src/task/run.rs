@@ -37,6 +37,8 @@ pub struct Run {
     pub due: DateTime<Utc>,
     /// How many earlier run times this run stands for as well.
     pub coalesced: u64,
+    /// Where those lie.
+    pub span: Option<Span>,
     /// Who asked for it.
     pub source: Source,
     /// 1 for the first attempt.
@@ -66,6 +68,7 @@ impl Run {
             nominal,
             due: nominal,
             coalesced: 0,
+            span: None,
             source: Source::Scheduled,
             attempt: 1,
             force: false,
@@ -108,6 +111,7 @@ impl Run {
             task: self.task.id.clone(),
             nominal: self.nominal,
             coalesced: self.coalesced,
+            span: self.span,
             source: self.source,
             attempt: self.attempt,
             submitted_at,
@@ -154,6 +158,22 @@ impl RunEnd {
     }
 }
 
+/// A stretch of run times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first of them.
+    pub from: DateTime<Utc>,
+    /// An instant later than the last.
+    pub until: DateTime<Utc>,
+}
+
+impl Span {
+    /// Whether `time` lies in it.
+    pub fn contains(&self, time: DateTime<Utc>) -> bool {
+        self.from <= time && time < self.until
+    }
+}
+
 /// One run as a store remembers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -166,6 +186,9 @@ pub struct RunRecord {
     /// How many earlier run times it stands for as well.
     #[serde(default)]
     pub coalesced: u64,
+    /// Where those lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
     /// Who asked for it.
     #[serde(default)]
     pub source: Source,
@@ -175,6 +198,14 @@ pub struct RunRecord {
     pub submitted_at: DateTime<Utc>,
     /// How it ended; `None` while it runs.
     pub end: Option<RunEnd>,
+}
+
+impl RunRecord {
+    /// Whether it concerns run times from `from` to `to`, both inclusive.
+    pub fn concerns(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> bool {
+        let own = from <= self.nominal && self.nominal <= to;
+        own || self.span.is_some_and(|span| span.from <= to && from < span.until)
+    }
 }
 
 mod nanos {
