@@ -12,7 +12,10 @@ use callboard::store::message::*;
 use callboard::store::{
     Backend, MemoryBackend, MemoryStore, RedbStore, Reply, SledStore, StoreAddr, StoreError, StoreSource,
 };
-use callboard::task::{Alias, Fire, Handler, MisfireGrace, OwnerId, StoredTask, TaskId, TaskSpec, TaskState};
+use callboard::task::{
+    Alias, Coalesce, Fire, Handler, MisfireGrace, Overlap, OwnerId, StoredTask, TaskId, TaskSpec, TaskState,
+    WhenFinished,
+};
 use callboard::trigger::{Interval, Trigger};
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -41,10 +44,18 @@ fn tasks(count: usize) -> impl Iterator<Item = StoredTask> {
             trigger: trigger.clone(),
             timezone: chrono_tz::Tz::UTC,
             executor: executor.clone(),
-            coalesce: true,
+            coalesce: Coalesce::Latest,
             max_catch_up: 100,
             max_instances: 1,
+            overlap: Overlap::Skip,
             misfire_grace: MisfireGrace::Unlimited,
+            timeout: None,
+            retry: None,
+            recover: false,
+            start_at: None,
+            end_at: None,
+            max_runs: None,
+            when_finished: WhenFinished::Remove,
             userdata: serde_json::Value::Null,
         };
         let next = Some(Fire { nominal: due, due });

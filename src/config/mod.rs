@@ -297,7 +297,7 @@ impl Settings {
     fn defaults(&mut self, mut section: Section<'_>) {
         let defaults = &mut self.defaults;
         set(&mut defaults.max_instances, section.count("max_instances"));
-        set(&mut defaults.coalesce, section.flag("coalesce"));
+        set(&mut defaults.coalesce, section.flag("coalesce").map(Into::into));
         set(&mut defaults.max_catch_up, section.count("max_catch_up"));
         set(&mut defaults.misfire_grace, misfire_grace(&mut section));
         set(&mut defaults.executor, section.parsed("executor", ALIAS));

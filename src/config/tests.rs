@@ -46,7 +46,7 @@ fn everything_can_be_said() {
     let settings = Settings::from_toml(text, "test").unwrap();
     assert_eq!(settings.timezone, chrono_tz::Europe::Lisbon);
     assert_eq!(settings.defaults.max_instances, 3);
-    assert!(!settings.defaults.coalesce);
+    assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
     assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
     let task = &settings.tasks[0];
     assert_eq!(task.id().as_str(), "a b.c");

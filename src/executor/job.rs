@@ -98,8 +98,11 @@ impl Job {
         let clock = &self.desk.clock;
         let duration =
             self.started.map_or(Duration::ZERO, |(_, since)| clock.monotonic().saturating_sub(since));
-        let end =
-            RunEnd { outcome, started_at: self.started.map(|(at, _)| at), ended_at: clock.now(), duration };
+        let end = RunEnd {
+            started_at: self.started.map(|(at, _)| at),
+            duration,
+            ..RunEnd::unstarted(outcome, clock.now())
+        };
         // The actor is gone when this fails: then its guardian's owner settles what was in flight.
         let _ = self.desk.ends.send(Report { key: self.key, end, busy: clock.busy() });
     }

@@ -30,7 +30,7 @@ fn fail<T: 'static>(error: Error) -> Answer<T> {
 
 impl Scheduler {
     /// The stores to ask about a task.
-    pub(super) fn session(&self, store: Option<&Alias>) -> Result<Session, Error> {
+    pub(super) fn session(&mut self, store: Option<&Alias>) -> Result<Session, Error> {
         if !self.is_open() {
             return Err(Error::NotRunning);
         }
@@ -47,7 +47,8 @@ impl Scheduler {
                 }
             }
         }
-        Ok(Session { stores, down, settings: self.settings.clone() })
+        let skipping = self.next_run_id();
+        Ok(Session { stores, down, settings: self.settings.clone(), skipping })
     }
 
     /// Carries out a change, tells of it, and lets the answer out when no tick is under way that
@@ -166,6 +167,7 @@ impl Scheduler {
             stores: vec![(store.clone(), addr.clone())],
             down: None,
             settings: self.settings.clone(),
+            skipping: self.next_run_id(),
         };
         let id = spec.id.clone();
         let added = async move {
@@ -178,7 +180,7 @@ impl Scheduler {
                     let decide = |existing: &StoredTask| {
                         let state = plan::replace(existing, &spec, first_run, now);
                         Ok(match state.map_err(|error| error.about(&spec.id))? {
-                            Some(state) => Decision::Put((*spec).clone(), state),
+                            Some(state) => Decision::Put(spec.clone(), state),
                             None => Decision::Nothing,
                         })
                     };
@@ -256,7 +258,7 @@ impl Scheduler {
                 }
                 let now = registry.clock.now();
                 let state = plan::update(task, &spec, now).map_err(|error| error.about(&spec.id))?;
-                Ok(Decision::Put(spec, state))
+                Ok(Decision::Put(spec.into(), state))
             };
             session.change(&id, decide).await
         };
@@ -413,12 +415,13 @@ impl Scheduler {
             self.estate.flight.leave(&run);
             return fail(Error::Refused { id: request.id, reason });
         }
-        let durable = self.estate.stores.get(&store).is_some_and(|slot| slot.capabilities.durable);
+        let records_kept =
+            self.estate.stores.get(&store).is_some_and(|slot| slot.capabilities.keeps_records());
         let change = Change {
             id: task.spec.id.clone(),
             revision: task.state.revision,
             then,
-            runs: if durable { vec![run.record(now)] } else { Vec::new() },
+            runs: if records_kept { vec![run.record(now)] } else { Vec::new() },
         };
         let removed = change.then == crate::store::message::Then::Remove;
         let commit = within(&self.settings, addr.commit(Commit { changes: vec![change] }));

@@ -36,6 +36,7 @@ mod tick;
 mod turn;
 mod usher;
 mod wake;
+mod why;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
-use crate::task::{Fire, StoredTask, TaskSpec, TaskState};
+use crate::task::{Coalesce, Fire, Span, StoredTask, TaskSpec, TaskState};
 use crate::trigger::{Context, SearchError, Trigger, TriggerError};
 
 /// Run times enumerated one by one before the planner leaps over a long backlog.
@@ -65,11 +65,12 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
         let then = Then::State(state.clone());
         return TaskPlan { run: None, earlier: Vec::new(), missed: None, then, stalled: None };
     };
-    let keep = if spec.coalesce { 1 } else { spec.max_catch_up.max(1) as usize };
+    let coalesce = spec.coalesce != Coalesce::All;
+    let keep = if coalesce { 1 } else { spec.max_catch_up.max(1) as usize };
     let due = collect_due(spec, state.anchor, first, now, keep);
 
-    let coalesced = if spec.coalesce { due.dropped } else { 0 };
-    let missed = (!spec.coalesce && due.dropped > 0).then_some(Backlog { first, count: due.dropped });
+    let coalesced = if coalesce { due.dropped } else { 0 };
+    let missed = (!coalesce && due.dropped > 0).then_some(Backlog { first, count: due.dropped });
     let mut after = TaskState {
         revision: state.revision + 1,
         next: None,
@@ -94,6 +95,29 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
 }
 
 impl TaskPlan {
+    /// Where the run times lie that are given up.
+    pub(crate) fn missed_span(&self) -> Option<Span> {
+        let (missed, kept) = (self.missed?, self.runs().next()?);
+        Some(Span { from: missed.first.nominal, until: kept.fire.nominal })
+    }
+
+    /// Where the run times lie that a run stands for besides its own. `first` is the first one that
+    /// was due.
+    pub(crate) fn span_of(&self, run: &PlannedRun, first: Option<Fire>, now: DateTime<Utc>) -> Option<Span> {
+        let first = first.filter(|_| run.coalesced > 0)?;
+        let next = match &self.then {
+            Then::State(state) => state.next.map(|next| next.nominal),
+            Then::Task(_) | Then::Remove => None,
+        };
+        // The latest one stands for those before it, the earliest for those after it.
+        let until = if run.fire.nominal > first.nominal {
+            run.fire.nominal
+        } else {
+            next.unwrap_or(now + TimeDelta::nanoseconds(1))
+        };
+        Some(Span { from: first.nominal, until })
+    }
+
     /// The runs to submit, oldest first.
     pub(crate) fn runs(&self) -> impl Iterator<Item = PlannedRun> {
         self.earlier.iter().copied().chain(self.run)
@@ -202,6 +226,7 @@ pub(crate) fn add(
     let mut state = TaskState::new(now);
     state.paused = paused;
     state.next = first_fire(spec, first_run, now, None)?;
+    state.begins = first_run;
     Ok(state)
 }
 
@@ -222,6 +247,7 @@ pub(crate) fn replace(
     if !same_schedule {
         state.anchor = now;
         state.next = first_fire(spec, first_run, now, state.last_run)?;
+        state.begins = first_run;
     }
     Ok(Some(state))
 }

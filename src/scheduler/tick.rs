@@ -141,7 +141,8 @@ impl Scheduler {
         tasks: Vec<crate::task::StoredTask>,
         now: DateTime<Utc>,
     ) -> (Vec<Change>, Cargo) {
-        let durable = self.estate.stores.get(store).is_some_and(|slot| slot.capabilities.durable);
+        let records_kept =
+            self.estate.stores.get(store).is_some_and(|slot| slot.capabilities.keeps_records());
         let mut cargo = Cargo {
             runs: Vec::with_capacity(tasks.len()),
             ended: Vec::new(),
@@ -160,8 +161,9 @@ impl Scheduler {
                     run.nominal = missed.first.nominal;
                     run.due = missed.first.due;
                     run.coalesced = missed.count - 1;
+                    run.span = plan.missed_span();
                 });
-                if durable {
+                if records_kept {
                     records.push(crate::task::RunRecord { end: Some(end.clone()), ..run.record(now) });
                 }
                 cargo.ended.push((index, run, end));
@@ -171,10 +173,11 @@ impl Scheduler {
                     run.nominal = planned.fire.nominal;
                     run.due = planned.fire.due;
                     run.coalesced = planned.coalesced;
+                    run.span = plan.span_of(&planned, task.state.next, now);
                 });
                 let end =
                     self.refusal(&run).map(|reason| RunEnd::unstarted(Outcome::Refused { reason }, now));
-                if durable {
+                if records_kept {
                     records.push(crate::task::RunRecord { end: end.clone(), ..run.record(now) });
                 }
                 match end {

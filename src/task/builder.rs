@@ -1,24 +1,37 @@
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Alias, Code, Handler, MisfireGrace, TaskContext, TaskError, TaskId, TaskReturn, TaskSpec};
+use super::{
+    Alias, Coalesce, Code, Handler, MisfireGrace, Overlap, Retry, TaskContext, TaskError, TaskId, TaskReturn,
+    TaskSpec, WhenFinished,
+};
 use crate::trigger::{IntoTrigger, Trigger};
 
 /// What tasks are given that leave an option out. Read when a task is committed, not when it is
 /// written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskDefaults {
-    /// Whether run times that are due together become one run. Default: true.
-    pub coalesce: bool,
+    /// Which of the run times that are due together run. Default: the latest.
+    pub coalesce: Coalesce,
     /// Without coalescing, how many of the run times that are due together run. Default: 100.
     pub max_catch_up: u32,
     /// Runs of one task at once. Default: 1.
     pub max_instances: u32,
+    /// What becomes of a run that is due when so many are going on. Default: it is refused.
+    pub overlap: Overlap,
     /// How late a run may start. Default: however late.
     pub misfire_grace: MisfireGrace,
+    /// How long a run may take. Default: however long.
+    pub timeout: Option<Duration>,
+    /// What is done about runs that fail. Default: nothing.
+    pub retry: Option<Retry>,
+    /// Whether a run that was interrupted is run again. Default: false.
+    pub recover: bool,
     /// The executor. Default: `default`.
     pub executor: Alias,
     /// The store. Default: `default`.
@@ -28,10 +41,14 @@ pub struct TaskDefaults {
 impl Default for TaskDefaults {
     fn default() -> Self {
         Self {
-            coalesce: true,
+            coalesce: Coalesce::Latest,
             max_catch_up: 100,
             max_instances: 1,
+            overlap: Overlap::Skip,
             misfire_grace: MisfireGrace::Unlimited,
+            timeout: None,
+            retry: None,
+            recover: false,
             executor: Alias::default_alias(),
             store: Alias::default_alias(),
         }
@@ -47,10 +64,18 @@ struct Options {
     trigger: Option<Trigger>,
     timezone: Option<Tz>,
     executor: Option<Alias>,
-    coalesce: Option<bool>,
+    coalesce: Option<Coalesce>,
     max_catch_up: Option<u32>,
     max_instances: Option<u32>,
+    overlap: Option<Overlap>,
     misfire_grace: Option<MisfireGrace>,
+    timeout: Option<Option<Duration>>,
+    retry: Option<Option<Retry>>,
+    recover: Option<bool>,
+    start_at: Option<Option<DateTime<Utc>>>,
+    end_at: Option<Option<DateTime<Utc>>>,
+    max_runs: Option<Option<u64>>,
+    when_finished: Option<WhenFinished>,
     userdata: Option<Value>,
     problem: Option<TaskError>,
 }
@@ -74,15 +99,28 @@ impl Options {
         };
         self.problem.clone().map_or(Ok(()), Err)?;
         zero("max_instances", self.max_instances)?;
-        zero("max_catch_up", self.max_catch_up)
+        zero("max_catch_up", self.max_catch_up)?;
+        if self.max_runs == Some(Some(0)) {
+            let reason = "is 0; it must be at least 1, or left out for no end".to_owned();
+            return Err(TaskError::Invalid { field: "max_runs", reason });
+        }
+        if self.overlap == Some(Overlap::Queue(0)) {
+            let reason = "queues at most 0 runs; queue at least 1, or choose `skip`".to_owned();
+            return Err(TaskError::Invalid { field: "overlap", reason });
+        }
+        if self.timeout.flatten().is_some_and(|timeout| timeout.as_millis() == 0) {
+            let reason = "is shorter than a millisecond; leave it out for no limit".to_owned();
+            return Err(TaskError::Invalid { field: "timeout", reason });
+        }
+        Ok(())
     }
 
     fn overlay(&mut self, newer: Self) {
         macro_rules! take {
             ($($field:ident)*) => { $(self.$field = newer.$field.or(self.$field.take());)* };
         }
-        take!(name handler args trigger timezone executor coalesce max_catch_up max_instances misfire_grace
-            userdata problem);
+        take!(name handler args trigger timezone executor coalesce max_catch_up max_instances overlap
+            misfire_grace timeout retry recover start_at end_at max_runs when_finished userdata problem);
     }
 
     fn apply(self, spec: &mut TaskSpec) {
@@ -100,7 +138,15 @@ impl Options {
         set(&mut spec.coalesce, self.coalesce);
         set(&mut spec.max_catch_up, self.max_catch_up);
         set(&mut spec.max_instances, self.max_instances);
+        set(&mut spec.overlap, self.overlap);
         set(&mut spec.misfire_grace, self.misfire_grace);
+        set(&mut spec.timeout, self.timeout);
+        set(&mut spec.retry, self.retry);
+        set(&mut spec.recover, self.recover);
+        set(&mut spec.start_at, self.start_at);
+        set(&mut spec.end_at, self.end_at);
+        set(&mut spec.max_runs, self.max_runs);
+        set(&mut spec.when_finished, self.when_finished);
         set(&mut spec.userdata, self.userdata);
     }
 }
@@ -142,10 +188,10 @@ macro_rules! option_setters {
             self
         }
 
-        /// Whether run times that are due together become one run, the latest of them. Default:
-        /// [`TaskDefaults::coalesce`].
-        pub fn coalesce(mut self, coalesce: bool) -> Self {
-            self.options.coalesce = Some(coalesce);
+        /// Which of the run times that are due together run: a [`Coalesce`], or `true` for the
+        /// latest and `false` for all. Default: [`TaskDefaults::coalesce`].
+        pub fn coalesce(mut self, coalesce: impl Into<Coalesce>) -> Self {
+            self.options.coalesce = Some(coalesce.into());
             self
         }
 
@@ -162,9 +208,63 @@ macro_rules! option_setters {
             self
         }
 
+        /// What becomes of a run that is due when `max_instances` are going on. Default:
+        /// [`TaskDefaults::overlap`].
+        pub fn overlap(mut self, overlap: Overlap) -> Self {
+            self.options.overlap = Some(overlap);
+            self
+        }
+
         /// How late a run may start. Default: [`TaskDefaults::misfire_grace`].
         pub fn misfire_grace(mut self, grace: impl Into<MisfireGrace>) -> Self {
             self.options.misfire_grace = Some(grace.into());
+            self
+        }
+
+        /// How long a run may take, from its start, to the millisecond; `None` for however long.
+        /// Default: [`TaskDefaults::timeout`].
+        pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+            self.options.timeout = Some(timeout.into());
+            self
+        }
+
+        /// What is done about runs that fail, panic or time out; `None` for nothing. Default:
+        /// [`TaskDefaults::retry`].
+        pub fn retry(mut self, retry: impl Into<Option<Retry>>) -> Self {
+            self.options.retry = Some(retry.into());
+            self
+        }
+
+        /// Whether a run that was interrupted, by a crash of the program or the death of its
+        /// executor, is run again: its code must bear being run twice. Default:
+        /// [`TaskDefaults::recover`].
+        pub fn recover(mut self, recover: bool) -> Self {
+            self.options.recover = Some(recover);
+            self
+        }
+
+        /// The first instant a run time may have; `None` for any. Default: any.
+        pub fn start_at(mut self, at: impl Into<Option<DateTime<Utc>>>) -> Self {
+            self.options.start_at = Some(at.into());
+            self
+        }
+
+        /// The last instant a run time may have; `None` for any. Default: any.
+        pub fn end_at(mut self, at: impl Into<Option<DateTime<Utc>>>) -> Self {
+            self.options.end_at = Some(at.into());
+            self
+        }
+
+        /// After how many scheduled runs the schedule ends, at least 1; `None` for no end. Runs on
+        /// request and further attempts do not count. Default: no end.
+        pub fn max_runs(mut self, runs: impl Into<Option<u64>>) -> Self {
+            self.options.max_runs = Some(runs.into());
+            self
+        }
+
+        /// What becomes of the task when its schedule has ended. Default: it is removed.
+        pub fn when_finished(mut self, finished: WhenFinished) -> Self {
+            self.options.when_finished = Some(finished);
             self
         }
 
@@ -303,7 +403,15 @@ impl Task {
             coalesce: defaults.coalesce,
             max_catch_up: defaults.max_catch_up,
             max_instances: defaults.max_instances,
+            overlap: defaults.overlap,
             misfire_grace: defaults.misfire_grace,
+            timeout: defaults.timeout,
+            retry: defaults.retry,
+            recover: defaults.recover,
+            start_at: None,
+            end_at: None,
+            max_runs: None,
+            when_finished: WhenFinished::default(),
             userdata: Value::Null,
         };
         self.options.apply(&mut spec);
@@ -381,7 +489,7 @@ mod tests {
             .resolve(&TaskDefaults::default(), Tz::UTC)
             .unwrap();
         let changed = TaskChanges::new().coalesce(false).apply(&spec).unwrap();
-        assert_eq!(changed, TaskSpec { coalesce: false, ..spec.clone() });
+        assert_eq!(changed, TaskSpec { coalesce: Coalesce::All, ..spec.clone() });
         assert!(TaskChanges::new().name("new").max_instances(0).apply(&spec).is_err());
     }
 }

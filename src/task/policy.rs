@@ -1,8 +1,10 @@
-//! What is done about runs that cannot start on time.
+//! What is done about runs that cannot start on time, take too long or fail.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::backoff::Backoff;
 
 /// How late a run may start and still run.
 ///
@@ -53,5 +55,140 @@ impl From<MisfireGrace> for Option<u64> {
             MisfireGrace::Unlimited => None,
             MisfireGrace::Within(grace) => Some(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
         }
+    }
+}
+
+/// Which of the run times that are due together run.
+///
+/// They come together when the program was down, the task ran late, or the scheduler was paused.
+/// Whatever is chosen, each run time has its outcome: those that do not run themselves are
+/// [`Coalesced`](super::Outcome::Coalesced) into the one that does, or missed.
+///
+/// ```text
+/// due together: 08:00 08:05 08:10
+/// Latest        one run, of 08:10, which stands for the others
+/// Earliest      one run, of 08:00, which stands for the others
+/// All           three runs, 08:00 first; at most `max_catch_up` of them, the latest
+/// ```
+///
+/// In code `true` stands for [`Latest`](Coalesce::Latest) and `false` for [`All`](Coalesce::All),
+/// as in APScheduler and asyncz.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coalesce {
+    /// The latest runs for all of them. The default.
+    #[default]
+    Latest,
+    /// The earliest runs for all of them.
+    Earliest,
+    /// Each runs, oldest first; at most `max_catch_up`, the latest, and the others are missed.
+    All,
+}
+
+impl From<bool> for Coalesce {
+    fn from(coalesce: bool) -> Self {
+        if coalesce { Self::Latest } else { Self::All }
+    }
+}
+
+/// What becomes of a run that is due while as many runs of its task as allowed are going on.
+///
+/// ```text
+/// max_instances 1, a run every minute that takes 90 s
+/// Skip            08:00 runs    08:01 refused    08:02 runs      (the default)
+/// Queue(1)        08:00 runs    08:01 waits, runs at 08:01:30    08:02 waits …
+/// CancelRunning   08:00 is cancelled at 08:01, which runs then
+/// Allow           08:00 and 08:01 run side by side
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// It is refused, and recorded as such. The default.
+    #[default]
+    Skip,
+    /// It waits, in the executor, for an earlier run to end; at most this many wait, and further
+    /// ones are refused. At least 1. What waits counts as late for its misfire grace.
+    Queue(u32),
+    /// The run of the task that has been going on longest is cancelled, and this one runs when
+    /// that one has ended. A run that waits for this already is cancelled as well.
+    CancelRunning,
+    /// It runs: `max_instances` does not count.
+    Allow,
+}
+
+/// How often, and when, a run that failed, panicked or timed out is tried again.
+///
+/// Each attempt is a run of its own with the nominal time of the first and a higher number. The
+/// schedule goes on meanwhile. What is to be tried again is stored with the task, so that a restart
+/// does not forget it.
+///
+/// ```
+/// use std::time::Duration;
+/// use callboard::backoff::Backoff;
+/// use callboard::task::{Retry, Task};
+///
+/// let backoff = Backoff::exponential(Duration::from_secs(5), Duration::from_secs(300)).jitter(0.2);
+/// let task = Task::new("import").trigger("0 * * * *").retry(Retry::times(4).backoff(backoff));
+/// # let _ = task;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Retry {
+    times: u32,
+    backoff: Backoff,
+}
+
+impl Retry {
+    /// At most `times` further attempts after the first. Between them: a second, doubled each time,
+    /// at most five minutes, unless [`backoff`](Self::backoff) says otherwise.
+    pub const fn times(times: u32) -> Self {
+        Self { times, backoff: Backoff::exponential(Duration::from_secs(1), Duration::from_secs(300)) }
+    }
+
+    /// How long to wait before each further attempt, from the end of the one before.
+    pub const fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// How many further attempts there are.
+    pub const fn get_times(&self) -> u32 {
+        self.times
+    }
+
+    /// How long to wait after attempt number `attempt` (the first is 1); `None` when it was the
+    /// last. `seed` decides the jitter.
+    pub fn delay_after(&self, attempt: u32, seed: u64) -> Option<Duration> {
+        (attempt <= self.times).then(|| self.backoff.delay(attempt.saturating_sub(1), seed))
+    }
+}
+
+/// What becomes of a task whose schedule has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFinished {
+    /// It is removed; its run records stay for a while. The default.
+    #[default]
+    Remove,
+    /// It stays, without a next run: it can be run by hand, or get another schedule.
+    Keep,
+}
+
+impl WhenFinished {
+    pub(super) fn is_remove(&self) -> bool {
+        *self == Self::Remove
+    }
+}
+
+/// Whole milliseconds, for a length of time that may be left out.
+pub(super) mod millis {
+    use super::*;
+    use serde::Serializer;
+
+    pub(crate) fn serialize<S: Serializer>(time: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(d)?.map(Duration::from_millis))
     }
 }

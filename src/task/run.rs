@@ -21,6 +21,8 @@ pub enum Source {
     Manual,
     /// The shutdown trigger.
     Shutdown,
+    /// Somebody, for a past window.
+    Backfill,
 }
 
 /// One execution of a task, as it is handed to an executor.
@@ -35,7 +37,8 @@ pub struct Run {
     pub nominal: DateTime<Utc>,
     /// The nominal time after jitter: lateness and misfire grace count from here.
     pub due: DateTime<Utc>,
-    /// How many earlier run times this run stands for as well.
+    /// How many other run times this run stands for as well: those before it, or those after it
+    /// when the task coalesces into the earliest.
     pub coalesced: u64,
     /// Where those lie.
     pub span: Option<Span>,
@@ -144,12 +147,15 @@ pub struct RunEnd {
     /// How long the code ran, in nanoseconds of monotonic time when encoded.
     #[serde(with = "nanos")]
     pub duration: Duration,
+    /// When it will be tried again; `None` when this end is the last word about its nominal time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<DateTime<Utc>>,
 }
 
 impl RunEnd {
     /// An end without a beginning: refused, missed, interrupted before the start.
     pub fn unstarted(outcome: Outcome, at: DateTime<Utc>) -> Self {
-        Self { outcome, started_at: None, ended_at: at, duration: Duration::ZERO }
+        Self { outcome, started_at: None, ended_at: at, duration: Duration::ZERO, retry_at: None }
     }
 
     /// How long after `due` the run began; zero when it did not.
@@ -183,7 +189,7 @@ pub struct RunRecord {
     pub task: TaskId,
     /// The run time the trigger gave.
     pub nominal: DateTime<Utc>,
-    /// How many earlier run times it stands for as well.
+    /// How many other run times it stands for as well; see [`Run::coalesced`].
     #[serde(default)]
     pub coalesced: u64,
     /// Where those lie.
@@ -201,6 +207,11 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
+    /// The first of the run times it concerns.
+    pub fn begins(&self) -> DateTime<Utc> {
+        self.span.map_or(self.nominal, |span| span.from.min(self.nominal))
+    }
+
     /// Whether it concerns run times from `from` to `to`, both inclusive.
     pub fn concerns(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> bool {
         let own = from <= self.nominal && self.nominal <= to;

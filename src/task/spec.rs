@@ -1,12 +1,14 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Alias, Code, MisfireGrace, TaskId, TaskState};
+use super::policy::millis;
+use super::{Alias, Coalesce, Code, MisfireGrace, Overlap, Retry, TaskId, TaskState, WhenFinished};
 use crate::trigger::{Context, Trigger};
 
 /// A task as it is stored: every option decided, nothing that a run changes.
@@ -28,14 +30,38 @@ pub struct TaskSpec {
     pub timezone: Tz,
     /// Where it runs.
     pub executor: Alias,
-    /// Whether run times that are due together become one run, the latest.
-    pub coalesce: bool,
+    /// Which of the run times that are due together run.
+    pub coalesce: Coalesce,
     /// Without coalescing: how many of the run times that are due together run, the latest ones.
     pub max_catch_up: u32,
     /// How many runs of it may be going on at once.
     pub max_instances: u32,
+    /// What becomes of a run that is due when so many are going on.
+    #[serde(default)]
+    pub overlap: Overlap,
     /// How late a run may start.
     pub misfire_grace: MisfireGrace,
+    /// How long a run may take; in milliseconds when encoded.
+    #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// What is done about runs that fail, panic or time out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Whether a run that was interrupted is run again.
+    #[serde(default)]
+    pub recover: bool,
+    /// Run times before this are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<DateTime<Utc>>,
+    /// Run times after this are none: the schedule ends with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_at: Option<DateTime<Utc>>,
+    /// The schedule ends after so many scheduled runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_runs: Option<u64>,
+    /// What becomes of the task when its schedule has ended.
+    #[serde(default, skip_serializing_if = "WhenFinished::is_remove")]
+    pub when_finished: WhenFinished,
     /// Anything the application wants to keep with the task.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub userdata: Value,

@@ -1,6 +1,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::Source;
+
 /// A run time ahead: what the trigger said, and when the run is due after jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fire {
@@ -8,6 +10,38 @@ pub struct Fire {
     pub nominal: DateTime<Utc>,
     /// The same after jitter; never earlier.
     pub due: DateTime<Utc>,
+}
+
+/// A run of a task that may be tried again, as the task remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The run time the trigger gave.
+    pub nominal: DateTime<Utc>,
+    /// The same after jitter.
+    pub due: DateTime<Utc>,
+    /// How many other run times it stands for as well.
+    #[serde(default)]
+    pub coalesced: u64,
+    /// Who asked for it.
+    #[serde(default)]
+    pub source: Source,
+    /// The attempt that is going on, or that comes next; the first is 1.
+    pub number: u32,
+    /// When it is made; `None` while it is going on.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// How far a back-fill has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// The run time that comes next.
+    pub next: DateTime<Utc>,
+    /// The end of the window; a run time at this very instant is outside.
+    pub until: DateTime<Utc>,
+    /// The time between two of its runs, at least, in milliseconds.
+    pub every_ms: u64,
+    /// When the next one is submitted.
+    pub at: DateTime<Utc>,
 }
 
 /// The part of a task that changes as it runs. Small on purpose: advancing a schedule writes this
@@ -26,6 +60,17 @@ pub struct TaskState {
     pub last_run: Option<DateTime<Utc>>,
     /// Runs submitted so far, also those the executor then refused.
     pub runs: u64,
+    /// How many of them the schedule asked for, each once however often it was tried: what
+    /// [`max_runs`](super::TaskSpec::max_runs) is compared with.
+    #[serde(default)]
+    pub fired: u64,
+    /// Runs that are not settled: going on, or waiting to be tried again. Kept only for tasks that
+    /// ask for [`retry`](super::TaskSpec::retry) or [`recover`](super::TaskSpec::recover).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// A past window whose run times are being run on request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Box<Backfill>>,
     /// A paused task keeps its next run time and does not run.
     pub paused: bool,
     /// When the trigger was set: what an omitted start time stands for.
@@ -45,6 +90,9 @@ impl TaskState {
             begins: None,
             last_run: None,
             runs: 0,
+            fired: 0,
+            attempts: Vec::new(),
+            backfill: None,
             paused: false,
             anchor: now,
             created_at: now,
@@ -52,8 +100,18 @@ impl TaskState {
         }
     }
 
-    /// When the store has to bring the task up: `None` while it is paused or has no next run.
+    /// When the store has to bring the task up: for its next run, a further attempt or the next
+    /// step of a back-fill. `None` while it is paused or has nothing to come.
     pub fn due(&self) -> Option<DateTime<Utc>> {
-        if self.paused { None } else { self.next.map(|fire| fire.due) }
+        if self.paused {
+            return None;
+        }
+        let next = self.next.map(|fire| fire.due);
+        if self.attempts.is_empty() && self.backfill.is_none() {
+            return next;
+        }
+        let attempts = self.attempts.iter().filter_map(|attempt| attempt.at);
+        let backfill = self.backfill.as_ref().map(|backfill| backfill.at);
+        attempts.chain(next).chain(backfill).min()
     }
 }

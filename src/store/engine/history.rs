@@ -3,9 +3,12 @@ use std::ops::ControlFlow::{Break, Continue};
 
 use rustc_hash::FxHashMap;
 
-use super::{Batch, Disk, Order, ROW_LIMIT, keys};
-use crate::store::StoreError;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Batch, Disk, Order, ROW_LIMIT, Rules, keys};
 use crate::store::envelope::{Kind, decode, encode};
+use crate::store::message::{FindRuns, Found, Pick};
+use crate::store::{MemoryBackend, StoreError};
 use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
 
 /// The run records: written at the start of a run, completed at its end. The actor's part, which
@@ -20,6 +23,10 @@ pub(super) struct History {
     gone: VecDeque<(u64, TaskId)>,
     /// The latest number of each: a task can be removed, added again and removed again.
     latest_gone: FxHashMap<TaskId, u64>,
+    /// How long records are kept.
+    age: Option<TimeDelta>,
+    /// Whose old records are looked at next: each task has its turn, then each removed task.
+    turn: usize,
 }
 
 /// Work on the records of a task that takes a look at the disk.
@@ -27,6 +34,8 @@ pub(super) struct History {
 pub(in crate::store) enum Chore {
     /// It gets so many more.
     Grows(TaskId, usize),
+    /// Its records of before this time may go.
+    Ages(TaskId, DateTime<Utc>),
     /// It was removed, and keeps its records for a while.
     Leaves(TaskId),
     /// It was removed long ago: its records go.
@@ -34,9 +43,9 @@ pub(in crate::store) enum Chore {
 }
 
 impl History {
-    pub(super) fn new(gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(rules: &Rules, gone: Vec<(u64, TaskId)>) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
-        Self { gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+        Self { gone_limit: rules.removed, gone: gone.into(), latest_gone, age: rules.age, ..Self::default() }
     }
 
     /// Takes charge of a run that was begun before.
@@ -50,11 +59,15 @@ impl History {
         batch: &mut Batch,
         task: &TaskId,
         runs: Vec<RunRecord>,
+        tasks: &MemoryBackend,
     ) -> Result<(), StoreError> {
-        if runs.is_empty() {
-            return Ok(());
-        }
+        let Some(latest) = runs.last() else { return Ok(()) };
         batch.chores.push(Chore::Grows(task.clone(), runs.len()));
+        if let Some(before) = self.age.and_then(|age| latest.submitted_at.checked_sub_signed(age)) {
+            let other = self.next_in_turn(tasks);
+            let ages = std::iter::once(task.clone()).chain(other).map(|task| Chore::Ages(task, before));
+            batch.chores.extend(ages);
+        }
         for record in runs {
             batch.insert(keys::run(task, record.id), encoded(&record)?);
             if record.end.is_none() {
@@ -63,6 +76,22 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// A task that may have old records and no new ones: all have their turn.
+    fn next_in_turn(&mut self, tasks: &MemoryBackend) -> Option<TaskId> {
+        let place = self.turn;
+        self.turn += 1;
+        if place < tasks.places() {
+            return tasks.id_at(place).cloned();
+        }
+        match self.gone.get(place - tasks.places()) {
+            Some((_, task)) => Some(task.clone()),
+            None => {
+                self.turn = 0;
+                None
+            }
+        }
     }
 
     /// Writes how a run ended; answers with the record, or nothing when the run is unknown.
@@ -122,7 +151,13 @@ impl Upkeep {
             match chore {
                 Chore::Grows(task, more) => self.bound(disk, batch, task, more)?,
                 Chore::Leaves(task) => drop(self.counts.remove(&task)),
-                Chore::Forgotten(task) => drop(drop_oldest(disk, batch, &task, usize::MAX)?),
+                Chore::Ages(task, before) => {
+                    let dropped = drop_oldest(disk, batch, &task, AT_ONCE, Some(before))?;
+                    if let Some(count) = self.counts.get_mut(&task) {
+                        *count = count.saturating_sub(dropped);
+                    }
+                }
+                Chore::Forgotten(task) => drop(drop_oldest(disk, batch, &task, usize::MAX, None)?),
             }
         }
         Ok(())
@@ -149,27 +184,36 @@ impl Upkeep {
             }
         };
         let mut wanted = count + more;
-        if wanted > self.limit + self.limit / 4 {
-            wanted -= drop_oldest(disk, batch, &task, wanted - self.limit)?;
+        if wanted > self.limit.saturating_add(self.limit / 4) {
+            wanted -= drop_oldest(disk, batch, &task, wanted - self.limit, None)?;
         }
         self.counts.insert(task, wanted);
         Ok(())
     }
 }
 
-/// Removes up to `excess` records that have ended and can be read.
+/// So many old records go at once at most.
+const AT_ONCE: usize = 64;
+
+/// Removes up to `excess` records that have ended and can be read; only those submitted before an
+/// instant, if there is one.
 fn drop_oldest<D: Disk>(
     disk: &D,
     batch: &mut Batch,
     task: &TaskId,
     excess: usize,
+    before: Option<DateTime<Utc>>,
 ) -> Result<usize, StoreError> {
     let mut dropped = 0;
     disk.scan(&keys::runs(task), Order::Ascending, &mut |key, bytes| {
         if dropped == excess {
             return Break(());
         }
-        if decode::<RunRecord>(Kind::Run, bytes).is_ok_and(|record| record.end.is_some()) {
+        let Ok(record) = decode::<RunRecord>(Kind::Run, bytes) else { return Continue(()) };
+        if before.is_some_and(|before| record.submitted_at >= before) {
+            return Break(());
+        }
+        if record.end.is_some() {
             batch.remove(key.to_vec());
             dropped += 1;
         }
@@ -189,6 +233,32 @@ pub(super) fn latest<D: Disk>(disk: &D, task: &TaskId, limit: usize) -> Result<V
         Continue(())
     })?;
     Ok(records)
+}
+
+/// The records that concern a window. They lie in the order in which they were submitted, which is
+/// not that of their run times, so the search goes backwards, from the newest to one that was
+/// submitted long before the window.
+pub(super) fn find<D: Disk>(disk: &D, request: &FindRuns) -> Result<Found, StoreError> {
+    let mut pick = Pick::new(request);
+    let records = keys::runs(&request.id);
+    let end = request.from.checked_sub_signed(FindRuns::SLACK).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    disk.scan(&records, Order::Descending, &mut |_, bytes| {
+        let Ok(record) = decode::<RunRecord>(Kind::Run, bytes) else { return Continue(()) };
+        if record.submitted_at < end {
+            return Break(());
+        }
+        pick.offer(record);
+        Continue(())
+    })?;
+    let mut oldest = None;
+    disk.scan(&records, Order::Ascending, &mut |_, bytes| match decode::<RunRecord>(Kind::Run, bytes) {
+        Ok(record) => {
+            oldest = Some(record.submitted_at);
+            Break(())
+        }
+        Err(_) => Continue(()),
+    })?;
+    Ok(Found { oldest, ..pick.found() })
 }
 
 fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {

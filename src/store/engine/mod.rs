@@ -26,6 +26,8 @@ mod writer;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 pub(super) use backend::Engine;
 pub(super) use files::{
     Seal, check_directory, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir,
@@ -74,13 +76,26 @@ pub(super) struct Rules {
     pub durability: Durability,
     /// Run records kept a task.
     pub history: usize,
+    /// How long run records are kept.
+    pub age: Option<TimeDelta>,
     /// Removed tasks that keep their run records.
     pub removed: usize,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { durability: Durability::default(), history: 100, removed: 10_000 }
+        Self { durability: Durability::default(), history: 100, age: None, removed: 10_000 }
+    }
+}
+
+impl Rules {
+    /// How long run records are kept, for people.
+    fn kept(&self) -> String {
+        let count = format!("the latest {} runs of a task", self.history);
+        match self.age {
+            None => count,
+            Some(age) => format!("{count}, none longer than {} s", age.num_seconds()),
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-use super::history::{Upkeep, latest};
+use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
 use super::{Batch, Disk, Durability, Place, Rules};
 use crate::clock::Clock;
 use crate::store::StoreError;
+use crate::store::message::{FindRuns, Found};
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
@@ -24,6 +25,7 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Job {
     Write { batch: Batch, done: Answer<()> },
+    Find { request: FindRuns, done: Answer<Found> },
     Runs { id: TaskId, limit: usize, done: Answer<Vec<RunRecord>> },
     Load { done: mpsc::Sender<Result<Loaded, StoreError>> },
     Close { done: Answer<()> },
@@ -128,6 +130,13 @@ impl Writer {
     ) -> impl Future<Output = Result<Vec<RunRecord>, StoreError>> + use<> {
         let (done, receipt) = oneshot::channel();
         self.send(Job::Runs { id, limit, done });
+        answer(receipt)
+    }
+
+    /// The run records that concern a window, with all that was accepted before.
+    pub(super) fn find(&self, request: FindRuns) -> impl Future<Output = Result<Found, StoreError>> + use<> {
+        let (done, receipt) = oneshot::channel();
+        self.send(Job::Find { request, done });
         answer(receipt)
     }
 
@@ -240,6 +249,9 @@ impl<D: Disk> Desk<D> {
             match next {
                 Ok(Job::Runs { id, limit, done }) => {
                     drop(done.send(self.ask(|disk| latest(disk, &id, limit))))
+                }
+                Ok(Job::Find { request, done }) => {
+                    drop(done.send(self.ask(|disk| find(disk, &request))));
                 }
                 Ok(Job::Load { done }) => {
                     self.upkeep.clear();

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard::backoff::Backoff;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
-
 use callboard::task::{
-    Alias, Fire, MisfireGrace, Outcome, Refusal, RunEnd, RunRecord, Source, StoredTask, TaskId, TaskSpec,
-    TaskState,
+    Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
+    RunRecord, Source, StoredTask, TaskId, TaskSpec, TaskState, WhenFinished,
 };
 use callboard::trigger::{Date, Interval, Trigger};
 use chrono::{DateTime, Utc};
@@ -71,12 +71,23 @@ fn trigger() -> impl Strategy<Value = Trigger> {
 fn state() -> impl Strategy<Value = TaskState> {
     let fire = (time(), time()).prop_map(|(nominal, due)| Fire { nominal, due });
     let times = (prop::option::of(fire), prop::option::of(time()), time(), time(), time());
-    (any::<u64>(), any::<u64>(), any::<bool>(), times).prop_map(
-        |(revision, runs, paused, (next, last_run, anchor, created_at, modified_at))| TaskState {
+    let counts = (any::<u64>(), any::<u64>());
+    (any::<u64>(), counts, any::<bool>(), times, (attempts(), backfill())).prop_map(
+        |(
+            revision,
+            (runs, fired),
+            paused,
+            (next, last_run, anchor, created_at, modified_at),
+            (attempts, backfill),
+        )| TaskState {
             revision,
             next,
+            begins: last_run,
             last_run,
             runs,
+            fired,
+            attempts,
+            backfill,
             paused,
             anchor,
             created_at,
@@ -85,25 +96,81 @@ fn state() -> impl Strategy<Value = TaskState> {
     )
 }
 
+fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
+    let attempt = (time(), time(), any::<u64>(), any::<u32>(), prop::option::of(time()));
+    prop::collection::vec(
+        attempt.prop_map(|(nominal, due, coalesced, number, at)| Attempt {
+            nominal,
+            due,
+            coalesced,
+            source: Source::Backfill,
+            number,
+            at,
+        }),
+        0..3,
+    )
+}
+
+fn backfill() -> impl Strategy<Value = Option<Box<Backfill>>> {
+    let backfill = (time(), time(), any::<u64>(), time());
+    prop::option::of(
+        backfill.prop_map(|(next, until, every_ms, at)| Box::new(Backfill { next, until, every_ms, at })),
+    )
+}
+
+/// Sets every option that says what is done about runs.
+fn policies() -> impl Strategy<Value = TaskSpec> {
+    let coalesce = prop_oneof![Just(Coalesce::Latest), Just(Coalesce::Earliest), Just(Coalesce::All)];
+    let overlap = prop_oneof![
+        Just(Overlap::Skip),
+        (1_u32..).prop_map(Overlap::Queue),
+        Just(Overlap::CancelRunning),
+        Just(Overlap::Allow),
+    ];
+    let backoff = (any::<u64>(), any::<u64>()).prop_map(|(first, cap)| {
+        Backoff::exponential(Duration::from_nanos(first), Duration::from_nanos(cap)).factor(1.7).jitter(0.3)
+    });
+    let retry = prop::option::of((any::<u32>(), backoff).prop_map(|(n, b)| Retry::times(n).backoff(b)));
+    let timeout = prop::option::of(any::<u32>().prop_map(|ms| Duration::from_millis(ms.into())));
+    let window = (prop::option::of(time()), prop::option::of(time()), prop::option::of(1_u64..));
+    let finished = prop_oneof![Just(WhenFinished::Remove), Just(WhenFinished::Keep)];
+    (coalesce, overlap, retry, timeout, any::<bool>(), window, finished).prop_map(
+        |(coalesce, overlap, retry, timeout, recover, (start_at, end_at, max_runs), when_finished)| {
+            TaskSpec {
+                coalesce,
+                overlap,
+                retry,
+                timeout,
+                recover,
+                start_at,
+                end_at,
+                max_runs,
+                when_finished,
+                ..(*sample("a", start()).spec).clone()
+            }
+        },
+    )
+}
+
 fn task() -> impl Strategy<Value = StoredTask> {
     let names = (name(), prop::option::of(name()), name());
     let numbers = (1_u32.., 1_u32.., prop::option::of(any::<u32>()), 0..chrono_tz::TZ_VARIANTS.len());
-    (names, json(), json(), trigger(), numbers, any::<bool>(), state()).prop_map(
-        |((id, label, executor), args, userdata, trigger, numbers, coalesce, state)| {
+    (names, json(), json(), trigger(), numbers, policies(), state()).prop_map(
+        |((id, label, executor), args, userdata, trigger, numbers, policies, state)| {
             let spec = TaskSpec {
                 name: label.map(Into::into),
                 args,
                 userdata,
                 trigger,
                 executor: Alias::new(executor).unwrap(),
-                coalesce,
                 max_catch_up: numbers.0,
                 max_instances: numbers.1,
                 misfire_grace: numbers.2.map_or(MisfireGrace::Unlimited, |ms| {
                     MisfireGrace::Within(Duration::from_millis(ms.into()))
                 }),
                 timezone: chrono_tz::TZ_VARIANTS[numbers.3],
-                ..(*sample(&id, start()).spec).clone()
+                id: sample(&id, start()).spec.id.clone(),
+                ..policies
             };
             StoredTask { spec: spec.into(), state }
         },
@@ -127,12 +194,13 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn end() -> impl Strategy<Value = RunEnd> {
-    (outcome(), prop::option::of(time()), time(), any::<u64>()).prop_map(
-        |(outcome, started_at, ended_at, nanos)| RunEnd {
+    (outcome(), (prop::option::of(time()), prop::option::of(time())), time(), any::<u64>()).prop_map(
+        |(outcome, (started_at, retry_at), ended_at, nanos)| RunEnd {
             outcome,
             started_at,
             ended_at,
             duration: Duration::from_nanos(nanos),
+            retry_at,
         },
     )
 }

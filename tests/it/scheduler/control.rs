@@ -1,7 +1,7 @@
 //! Adding, changing, running and looking at tasks.
 
 use callboard::Error;
-use callboard::task::{ScheduleState, SortKey};
+use callboard::task::{Coalesce, ScheduleState, SortKey};
 
 use super::*;
 
@@ -133,7 +133,10 @@ async fn changes_are_made_whole_or_not_at_all() {
         assert_eq!(scheduler.task("a").await.unwrap(), before);
     }
     let info = scheduler.update_task("a", TaskChanges::new().name("new").coalesce(false)).await.unwrap();
-    assert_eq!((info.spec.label(), info.spec.coalesce, info.state.next), ("new", false, before.state.next));
+    assert_eq!(
+        (info.spec.label(), info.spec.coalesce, info.state.next),
+        ("new", Coalesce::All, before.state.next)
+    );
     let info = scheduler.reschedule_task("a", Interval::seconds(100)).await.unwrap();
     assert_eq!(info.state.next.unwrap().nominal, at(1));
     time.advance(secs(150)).await;

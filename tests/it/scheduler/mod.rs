@@ -5,6 +5,7 @@ mod faults;
 mod late;
 mod lifecycle;
 mod model;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -143,7 +144,7 @@ impl Handler<Submit> for Recorder {
         let end = |run: Arc<callboard::task::Run>| {
             self.ran.note(&run.task.id, run.nominal);
             let outcome = Outcome::Executed { value: serde_json::Value::Null };
-            (run, RunEnd { outcome, started_at: Some(now), ended_at: now, duration: Duration::ZERO })
+            (run, RunEnd { started_at: Some(now), ..RunEnd::unstarted(outcome, now) })
         };
         let ends = runs.into_iter().map(end).collect();
         self.notices.as_ref().unwrap().do_send(RunsEnded { ends, busy });
