@@ -111,7 +111,10 @@ impl Error {
         match self {
             Self::Store { source, .. } => source.is_retryable(),
             Self::Refused { reason, .. } => {
-                matches!(reason, Refusal::MaxInstances { .. } | Refusal::QueueFull { .. })
+                matches!(
+                    reason,
+                    Refusal::MaxInstances { .. } | Refusal::QueueFull { .. } | Refusal::MailboxFull { .. }
+                )
             }
             Self::Died => true,
             _ => false,

@@ -50,6 +50,7 @@
 //! - [`executor`]: WHERE IT RUNS. Futures, threads, inline, and the contract for your own.
 //! - [`scheduler`]: THE CONDUCTOR. The scheduler, its builder, its handle, its messages.
 //! - [`declare`]: tasks declared next to their functions, listed, and added by one call.
+//! - [`messages`]: MESSAGES AS TASKS. A due task sends a typed message to an actor of yours.
 //! - [`keyed`]: BY NAME, ONCE. Futures under ids of your own, now, at a time or after a delay.
 //! - [`config`]: a scheduler from a TOML file (feature `config`).
 //! - [`cli`]: the program `callboard` (feature `cli`).
@@ -84,6 +85,9 @@ pub mod event;
 pub mod executor;
 pub mod guide;
 pub mod keyed;
+#[cfg(any(feature = "cli", feature = "file", feature = "sled", feature = "redb"))]
+mod lock;
+pub mod messages;
 pub mod scheduler;
 pub mod store;
 pub mod supervision;

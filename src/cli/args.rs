@@ -153,6 +153,7 @@ pub(super) struct List {
 pub(super) enum State {
     Paused,
     Scheduled,
+    Finished,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

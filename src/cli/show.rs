@@ -81,6 +81,9 @@ fn event_line(event: &Event) -> Option<String> {
         Event::StoreUnavailable { store, cause } => {
             format!("store {store} does not work: {cause}; trying again")
         }
+        Event::StoreSetAside { store, place, cause } => {
+            format!("store {store} began anew, empty; its damaged data is in {place}: {cause}")
+        }
         Event::StoreRecovered { store } => format!("store {store} works again"),
         Event::RecordUnreadable { store, id, cause } => {
             format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")

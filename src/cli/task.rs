@@ -73,6 +73,7 @@ fn list(list: List) -> Result<(), Failure> {
         state: list.state.map(|state| match state {
             State::Paused => ScheduleState::Paused,
             State::Scheduled => ScheduleState::Scheduled,
+            State::Finished => ScheduleState::Finished,
         }),
         sort: match list.sort {
             Sort::Next => SortKey::NextRunTime,

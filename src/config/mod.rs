@@ -16,11 +16,12 @@
 //! store = "default"
 //!
 //! [store.default]                 # default: sled, in the data directory
-//! type = "sled"                   # or "redb" (where that is built in), "memory"
+//! type = "sled"                   # or "redb" (where that is built in), "file", "memory"
 //! path = "store"                  # not of memory; relative to the data directory. Default: "store",
-//!                                 #   and "store-redb" for redb
+//!                                 #   "store-redb" for redb, "store-file" for file
 //! durability = "fsync"            # not of memory; or a length of time: acknowledged at once, on the
 //!                                 #   device that much later at most
+//! set_aside = false               # not of memory; whether damaged data makes room for an empty store
 //!
 //! [executor.default]              # default: async
 //! type = "async"                  # or "threadpool", "debug"
@@ -55,7 +56,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ use chrono_tz::Tz;
 pub use duration::{DurationError, parse_duration};
 pub use task::TaskSettings;
 
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 use crate::store::Durability;
 use crate::task::{Alias, MisfireGrace, TaskDefaults};
 use value::{Kind, Problems, Section, Table, Value};
@@ -101,22 +102,27 @@ pub struct Settings {
 pub enum StoreSettings {
     /// Gone at the end of the process.
     Memory,
-    /// The embedded store, in this directory.
+    /// The embedded store, in a directory.
     #[cfg(feature = "sled")]
-    Sled {
-        /// Relative to the data directory.
-        path: PathBuf,
-        /// When a change is acknowledged. Default: on the device.
-        durability: Durability,
-    },
-    /// The other embedded store, in this directory.
+    Sled(Directory),
+    /// The other embedded store, in a directory.
     #[cfg(feature = "redb")]
-    Redb {
-        /// Relative to the data directory.
-        path: PathBuf,
-        /// When a change is acknowledged. Default: on the device.
-        durability: Durability,
-    },
+    Redb(Directory),
+    /// A file for each task, in a directory.
+    #[cfg(feature = "file")]
+    File(Directory),
+}
+
+/// The directory of a durable store.
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// Relative to the data directory.
+    pub path: PathBuf,
+    /// When a change is acknowledged. Default: on the device.
+    pub durability: Durability,
+    /// Whether a damaged one is set aside for a fresh one. Default: no.
+    pub set_aside: bool,
 }
 
 /// An executor, as settings describe it.
@@ -195,7 +201,11 @@ impl Default for StoreSettings {
     /// sled where it is there, else memory.
     fn default() -> Self {
         #[cfg(feature = "sled")]
-        return Self::Sled { path: PathBuf::from(SLED_PATH), durability: Durability::Fsync };
+        return Self::Sled(Directory {
+            path: PathBuf::from(SLED_PATH),
+            durability: Durability::Fsync,
+            set_aside: false,
+        });
         #[cfg(not(feature = "sled"))]
         Self::Memory
     }
@@ -317,6 +327,8 @@ const SLED_PATH: &str = "store";
 /// Not that of sled: who changes the type finds the tasks of before when they change it back.
 #[cfg(feature = "redb")]
 const REDB_PATH: &str = "store-redb";
+#[cfg(feature = "file")]
+const FILE_PATH: &str = "store-file";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
 const ALIAS: &str = "the name of one, in quotes";
 
@@ -338,35 +350,34 @@ fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
 fn store(mut section: Section<'_>) -> Option<StoreSettings> {
     let kind = section.text("type");
     let path = section.text("path");
-    let given = section.peek("durability").is_some();
+    let given = ["path", "durability", "set_aside"].map(|key| (key, section.peek(key).is_some()));
     // The word reads as the longest of times.
-    #[cfg_attr(
-        not(any(feature = "sled", feature = "redb")),
-        expect(unused_variables, reason = "it is read to be checked")
-    )]
     let durability = section.duration_or("durability", "fsync");
+    let set_aside = section.flag("set_aside").unwrap_or(false);
+    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    let directory = |usual: &str| Directory {
+        path: path.unwrap_or_else(|| usual.to_owned()).into(),
+        durability: promise(durability),
+        set_aside,
+    };
+    #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
+    let _checked = (path, durability, set_aside);
     let store = match kind.as_deref() {
         Some("memory") => {
-            for (key, given) in [("path", path.is_some()), ("durability", given)] {
-                if given {
-                    let message = format!("a memory store has no {key}; leave it out, or use another type");
-                    section.problem(None, key, message);
-                }
+            for (key, _) in given.iter().filter(|(_, given)| *given) {
+                let message = format!("a memory store has no {key}; leave it out, or use another type");
+                section.problem(None, key, message);
             }
-            (path.is_none() && !given).then_some(StoreSettings::Memory)
+            given.iter().all(|(_, given)| !given).then_some(StoreSettings::Memory)
         }
         #[cfg(feature = "sled")]
-        Some("sled") => Some(StoreSettings::Sled {
-            path: path.unwrap_or_else(|| SLED_PATH.to_owned()).into(),
-            durability: promise(durability),
-        }),
+        Some("sled") => Some(StoreSettings::Sled(directory(SLED_PATH))),
         #[cfg(feature = "redb")]
-        Some("redb") => Some(StoreSettings::Redb {
-            path: path.unwrap_or_else(|| REDB_PATH.to_owned()).into(),
-            durability: promise(durability),
-        }),
+        Some("redb") => Some(StoreSettings::Redb(directory(REDB_PATH))),
+        #[cfg(feature = "file")]
+        Some("file") => Some(StoreSettings::File(directory(FILE_PATH))),
         other => {
-            section.problem(None, "type", choice(other, store_types()));
+            section.problem(None, "type", choice(other, &store_types()));
             None
         }
     };
@@ -374,17 +385,28 @@ fn store(mut section: Section<'_>) -> Option<StoreSettings> {
     store
 }
 
-/// The types of stores that are built in.
-fn store_types() -> &'static str {
-    match (cfg!(feature = "sled"), cfg!(feature = "redb")) {
-        (true, true) => "\"sled\", \"redb\" or \"memory\"",
-        (true, false) => "\"sled\" or \"memory\" (\"redb\" takes the cargo feature `redb`)",
-        (false, true) => "\"redb\" or \"memory\" (\"sled\" takes the cargo feature `sled`)",
-        (false, false) => "\"memory\" (others take the cargo features `sled` or `redb`)",
+/// The types of stores, those that are built in first.
+fn store_types() -> String {
+    let durable = [
+        ("sled", cfg!(feature = "sled")),
+        ("redb", cfg!(feature = "redb")),
+        ("file", cfg!(feature = "file")),
+    ];
+    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    for (kind, built_in) in durable {
+        if built_in { there.push(format!("\"{kind}\"")) } else { missing.push(format!("\"{kind}\"")) }
     }
+    let mut text = "\"memory\"".to_owned();
+    if !there.is_empty() {
+        text = format!("{} or {text}", there.join(", "));
+    }
+    if !missing.is_empty() {
+        text.push_str(&format!(" ({} takes the cargo feature of that name)", missing.join(" or ")));
+    }
+    text
 }
 
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 fn promise(given: Option<Duration>) -> Durability {
     match given {
         None | Some(Duration::MAX) => Durability::Fsync,

@@ -2,16 +2,24 @@
 
 use std::path::Path;
 
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+use super::Directory;
 use super::{ExecutorSettings, Settings, StoreSettings};
 use crate::executor::{AsyncExecutor, DebugExecutor, ThreadPool};
 use crate::scheduler::{Builder, Scheduler};
+#[cfg(feature = "file")]
+use crate::store::FileStore;
+#[cfg(feature = "redb")]
+use crate::store::RedbStore;
+#[cfg(feature = "sled")]
+use crate::store::SledStore;
 use crate::store::{MemoryStore, StoreError};
 
 impl Settings {
     /// A scheduler's builder with these settings. Stores are opened, in `data` where their paths
     /// are relative; the tasks are not added, and the handlers are for the caller to register.
     #[cfg_attr(
-        not(any(feature = "sled", feature = "redb")),
+        not(any(feature = "file", feature = "sled", feature = "redb")),
         expect(unused_variables, reason = "memory needs no directory")
     )]
     pub fn builder(&self, data: &Path) -> Result<Builder, StoreError> {
@@ -24,14 +32,19 @@ impl Settings {
             builder = match store {
                 StoreSettings::Memory => builder.store(alias.as_str(), MemoryStore::new()),
                 #[cfg(feature = "sled")]
-                StoreSettings::Sled { path, durability } => {
-                    let store = crate::store::SledStore::open(data.join(path))?.durability(*durability);
-                    builder.store(alias.as_str(), store)
+                StoreSettings::Sled(Directory { path, durability, set_aside }) => {
+                    let store = SledStore::open(data.join(path))?.durability(*durability);
+                    builder.store(alias.as_str(), store.set_aside(*set_aside))
                 }
                 #[cfg(feature = "redb")]
-                StoreSettings::Redb { path, durability } => {
-                    let store = crate::store::RedbStore::open(data.join(path))?.durability(*durability);
-                    builder.store(alias.as_str(), store)
+                StoreSettings::Redb(Directory { path, durability, set_aside }) => {
+                    let store = RedbStore::open(data.join(path))?.durability(*durability);
+                    builder.store(alias.as_str(), store.set_aside(*set_aside))
+                }
+                #[cfg(feature = "file")]
+                StoreSettings::File(Directory { path, durability, set_aside }) => {
+                    let store = FileStore::open(data.join(path))?.durability(*durability);
+                    builder.store(alias.as_str(), store.set_aside(*set_aside))
                 }
             };
         }

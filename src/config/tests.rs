@@ -92,12 +92,13 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[task.\"\"]\nevery = '5s'\nshell = 'x'", "id is empty"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nmax_instances = 0", "at least 1"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nuserdata = 1", "must be a table"),
-        ("[store.x]\ntype = 'redis'", store_types()),
+        ("[store.x]\ntype = 'redis'", "it must be \"sled\", \"redb\", \"file\" or \"memory\""),
         ("[store.x]\ntype = 'memory'\npath = 'x'", "a memory store has no path"),
         ("[store.x]\ntype = 'memory'\ndurability = 'fsync'", "a memory store has no durability"),
+        ("[store.x]\ntype = 'memory'\nset_aside = true", "a memory store has no set_aside"),
         ("[store.x]\ntype = 'sled'\ndurability = 'often'", "store.x.durability"),
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
-        ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability"),
+        ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability, set_aside"),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         ("task = 5", "it must be a table"),
     ];
@@ -119,15 +120,16 @@ fn a_task_from_json_has_the_same_keys() {
     assert!(TaskSettings::from_json(serde_json::Value::Null).is_err());
 }
 
-#[cfg(all(feature = "sled", feature = "redb"))]
+#[cfg(all(feature = "sled", feature = "redb", feature = "file"))]
 #[test]
 fn durable_stores_have_a_place_and_a_promise() {
     let read = |text: &str| {
         let settings = Settings::from_toml(text, "test").unwrap();
         settings.stores[&Alias::default_alias()].clone()
     };
-    let sled = |path: &str, durability| StoreSettings::Sled { path: path.into(), durability };
-    let redb = |path: &str, durability| StoreSettings::Redb { path: path.into(), durability };
+    let directory = |path: &str, durability| Directory { path: path.into(), durability, set_aside: false };
+    let sled = |path: &str, durability| StoreSettings::Sled(directory(path, durability));
+    let redb = |path: &str, durability| StoreSettings::Redb(directory(path, durability));
     let often = Durability::Interval(Duration::from_millis(200));
     assert_eq!(read(""), sled("store", Durability::Fsync));
     assert_eq!(
@@ -135,6 +137,9 @@ fn durable_stores_have_a_place_and_a_promise() {
         sled("store", Durability::Fsync)
     );
     assert_eq!(read("[store.default]\ntype = 'redb'"), redb("store-redb", Durability::Fsync));
+    let file = Directory { set_aside: true, ..directory("store-file", often) };
+    let text = "[store.default]\ntype = 'file'\ndurability = '200ms'\nset_aside = true";
+    assert_eq!(read(text), StoreSettings::File(file));
     let text = "[store.default]\ntype = 'redb'\npath = 'here'\ndurability = '200ms'";
     assert_eq!(read(text), redb("here", often));
     let directory = std::path::Path::new("/nowhere");

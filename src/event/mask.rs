@@ -71,6 +71,10 @@ bitflags! {
         const CLOCK_JUMPED = 1 << 27;
         /// [`Event::SchedulerRestarted`]
         const SCHEDULER_RESTARTED = 1 << 28;
+        /// [`Event::TaskFinished`]
+        const TASK_FINISHED = 1 << 29;
+        /// [`Event::StoreSetAside`]
+        const STORE_SET_ASIDE = 1 << 40;
 
         /// Every end of a run.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -78,7 +82,8 @@ bitflags! {
             | Self::TASK_TIMED_OUT.bits() | Self::TASK_INTERRUPTED.bits();
         /// Everything about tasks.
         const TASK = Self::RUN_ENDED.bits() | Self::TASK_ADDED.bits() | Self::TASK_REMOVED.bits()
-            | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits();
+            | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits()
+            | Self::TASK_FINISHED.bits();
         /// Everything, also what later versions add.
         const ALL = u64::MAX;
     }
@@ -100,11 +105,13 @@ impl Event {
             Self::StoreRemoved { .. } => EventMask::STORE_REMOVED,
             Self::StoreUnavailable { .. } => EventMask::STORE_UNAVAILABLE,
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
+            Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
             Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,
             Self::TaskModified { .. } => EventMask::TASK_MODIFIED,
+            Self::TaskFinished { .. } => EventMask::TASK_FINISHED,
             Self::TaskSubmitted(_) => EventMask::TASK_SUBMITTED,
             Self::TaskExecuted(_) => EventMask::TASK_EXECUTED,
             Self::TaskError(_) => EventMask::TASK_ERROR,

@@ -95,6 +95,16 @@ pub enum Event {
         /// Its alias.
         store: Alias,
     },
+    /// The data of a store was damaged beyond repair and given another name, because the store was told
+    /// to do that; the store began anew, empty.
+    StoreSetAside {
+        /// Its alias.
+        store: Alias,
+        /// Where the damaged data is.
+        place: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A record in a store cannot be read; it was left as it is and its task does not run.
     RecordUnreadable {
         /// The store.
@@ -125,6 +135,13 @@ pub enum Event {
     },
     /// A task was changed, paused or resumed.
     TaskModified {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+    },
+    /// The schedule of a task has ended, and the task is kept.
+    TaskFinished {
         /// The task.
         id: TaskId,
         /// Its store.
@@ -291,6 +308,7 @@ impl Event {
             Self::TaskAdded { id, .. }
             | Self::TaskRemoved { id, .. }
             | Self::TaskModified { id, .. }
+            | Self::TaskFinished { id, .. }
             | Self::TaskStalled { id, .. } => Some(id),
             Self::TaskSubmitted(fact) => Some(&fact.0.task.id),
             Self::RunInterrupted { record, .. } => Some(&record.task),

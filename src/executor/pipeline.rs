@@ -122,7 +122,9 @@ fn go_on(
 fn outcome(result: Result<Value, Failure>) -> Outcome {
     match result {
         Ok(value) => Outcome::Executed { value },
-        Err(Failure(error)) => Outcome::Failed { error },
+        Err(Failure::Refused(reason)) => Outcome::Refused { reason },
+        Err(Failure::Interrupted(reason)) => Outcome::Interrupted { reason },
+        Err(failure) => Outcome::Failed { error: failure.to_string() },
     }
 }
 

@@ -12,11 +12,12 @@ use super::actor::Scheduler;
 use super::message::*;
 use super::plan;
 use super::session::{Changed, Decision, Session, within};
+use super::why;
 use super::{SchedulerState, lifecycle::Permit};
 use crate::error::Error;
 use crate::event::Event;
 use crate::store::StoreError;
-use crate::store::message::{Change, Commit, Expect};
+use crate::store::message::{Change, Commit, Expect, Then};
 use crate::task::{
     Alias, Handler as TaskHandler, RunId, Source, StoredTask, Task, TaskChanges, TaskError, TaskId, TaskInfo,
     TaskSpec,
@@ -100,7 +101,14 @@ impl Scheduler {
             Some(_) => Event::TaskModified { id, store },
             None => Event::TaskRemoved { id, store },
         });
+        self.note_finished(changed);
         self.note_due(&changed.store, changed.task.as_ref(), ctx);
+    }
+
+    fn note_finished(&self, changed: &Changed) {
+        if changed.finished {
+            self.tell(Event::TaskFinished { id: changed.id.clone(), store: changed.store.clone() });
+        }
     }
 
     /// Wakes up in time for a task that was written.
@@ -172,10 +180,14 @@ impl Scheduler {
         let id = spec.id.clone();
         let added = async move {
             let now = session.settings.clock.now();
-            let state = plan::add(&spec, first_run, paused, since).map_err(|error| error.about(&spec.id))?;
+            let state =
+                plan::add(&spec, first_run, paused, since, now).map_err(|error| error.about(&spec.id))?;
             let task = StoredTask { spec: spec.clone(), state };
             match session.put(&addr, task.clone(), Expect::Absent).await {
-                Ok(()) => Ok((true, Changed { store, id: spec.id.clone(), task: Some(task), written: true })),
+                Ok(()) => {
+                    let (id, finished) = (spec.id.clone(), task.is_finished());
+                    Ok((true, Changed { store, id, task: Some(task), written: true, finished }))
+                }
                 Err(StoreError::Exists(_)) if replace => {
                     let decide = |existing: &StoredTask| {
                         let state = plan::replace(existing, &spec, first_run, now);
@@ -193,6 +205,7 @@ impl Scheduler {
             let (new, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
             if new {
                 scheduler.tell(Event::TaskAdded { id: changed.id.clone(), store: changed.store.clone() });
+                scheduler.note_finished(&changed);
                 scheduler.note_due(&changed.store, changed.task.as_ref(), ctx);
             } else {
                 scheduler.note_change(&changed, ctx);
@@ -410,6 +423,14 @@ impl Scheduler {
             Ok(then) => then,
             Err(error) => return fail(error.about(&task.spec.id)),
         };
+        // What is due at this moment goes with the task.
+        let skipped = match &then {
+            Then::Remove => {
+                let id = self.next_run_id();
+                why::passed_over(&task, None, now, id)
+            }
+            _ => None,
+        };
         let run = self.board_on_demand(&task.spec, &store, source, request.force, now);
         if let Some(reason) = self.refusal(&run) {
             self.estate.flight.leave(&run);
@@ -421,9 +442,9 @@ impl Scheduler {
             id: task.spec.id.clone(),
             revision: task.state.revision,
             then,
-            runs: if records_kept { vec![run.record(now)] } else { Vec::new() },
+            runs: skipped.into_iter().chain([run.record(now)]).filter(|_| records_kept).collect(),
         };
-        let removed = change.then == crate::store::message::Then::Remove;
+        let removed = change.then == Then::Remove;
         let commit = within(&self.settings, addr.commit(Commit { changes: vec![change] }));
         let busy = self.clock().busy();
         Box::pin(wrap_future::<_, Self>(commit).then(move |committed, scheduler, ctx| -> Answer<RunId> {

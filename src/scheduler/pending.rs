@@ -165,7 +165,9 @@ impl Pending {
         let (first_run, paused) = (task.first_run, task.paused);
         let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
         spec.trigger = settings.registry.resolve(&spec.trigger)?;
-        let state = plan::add(&spec, first_run, paused, *since).map_err(|error| error.about(&spec.id))?;
+        let now = settings.clock.now();
+        let state =
+            plan::add(&spec, first_run, paused, *since, now).map_err(|error| error.about(&spec.id))?;
         Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
     }
 }

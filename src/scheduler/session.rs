@@ -74,6 +74,8 @@ pub(super) struct Changed {
     pub task: Option<StoredTask>,
     /// Whether anything was written.
     pub written: bool,
+    /// Whether that was the end of its schedule.
+    pub finished: bool,
 }
 
 impl Settings {
@@ -122,9 +124,16 @@ impl Session {
         let mut latest = None;
         for _ in 0..TRIES {
             let (store, addr, task) = self.find(id).await?;
+            let was_finished = task.is_finished();
             let (then, task) = match decide(&task)? {
                 Decision::Nothing => {
-                    return Ok(Changed { store, id: id.clone(), task: Some(task), written: false });
+                    return Ok(Changed {
+                        store,
+                        id: id.clone(),
+                        task: Some(task),
+                        written: false,
+                        finished: false,
+                    });
                 }
                 Decision::Remove => (Then::Remove, task),
                 Decision::State(state) => (Then::State(state), task),
@@ -136,7 +145,10 @@ impl Session {
                 Then::Remove => None,
             };
             match self.write(&addr, &task, then, after.as_ref()).await {
-                Ok(()) => return Ok(Changed { store, id: id.clone(), task: after, written: true }),
+                Ok(()) => {
+                    let finished = !was_finished && after.as_ref().is_some_and(StoredTask::is_finished);
+                    return Ok(Changed { store, id: id.clone(), task: after, written: true, finished });
+                }
                 Err(error @ StoreError::Changed(_)) => latest = Some(Error::store(&store, error)),
                 Err(error) => return Err(Error::store(&store, error)),
             }
@@ -184,7 +196,7 @@ impl PlanError {
     /// The error for the user, about a task.
     pub(super) fn about(self, id: &TaskId) -> Error {
         match self {
-            Self::Trigger(error) => error.into(),
+            Self::Task(error) => error.into(),
             Self::Search(source) => Error::Search { id: id.clone(), source },
         }
     }

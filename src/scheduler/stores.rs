@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, Open, Opened};
+use crate::store::message::{Close, Open, Opened, SetAside};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, RunRecord};
@@ -106,6 +106,13 @@ impl Scheduler {
         slot.next_due = [opened.next_due, slot.next_due].into_iter().flatten().min();
         slot.opening.drain(..).for_each(|wait| drop(wait.send(Ok(()))));
         self.store_works(alias);
+        if let Some(SetAside { place, reason }) = opened.set_aside {
+            tracing::error!(
+                scheduler = %self.settings.name, store = %alias, %place, %reason,
+                "the data of a store was damaged and set aside; the store began anew"
+            );
+            self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
+        }
         for record in opened.unreadable {
             tracing::error!(
                 scheduler = %self.settings.name, store = %alias, task = %record.id, reason = %record.reason,

@@ -32,8 +32,8 @@ struct Cargo {
     runs: Vec<(usize, Arc<Run>)>,
     /// Runs that ended before they began.
     ended: Vec<(usize, Arc<Run>, RunEnd)>,
-    /// Tasks whose schedule has ended.
-    finished: Vec<(usize, TaskId)>,
+    /// Tasks whose schedule has ended, and whether they go.
+    finished: Vec<(usize, TaskId, bool)>,
     /// Tasks whose trigger failed.
     stalled: Vec<(usize, TaskId, String)>,
 }
@@ -185,8 +185,8 @@ impl Scheduler {
                     None => cargo.runs.push((index, run)),
                 }
             }
-            if plan.then == Then::Remove {
-                cargo.finished.push((index, task.spec.id.clone()));
+            if plan.finished {
+                cargo.finished.push((index, task.spec.id.clone(), plan.then == Then::Remove));
             }
             if let Some(error) = plan.stalled {
                 cargo.stalled.push((index, task.spec.id.clone(), error.to_string()));
@@ -216,7 +216,7 @@ impl Scheduler {
         let code = code.unwrap_or_else(|| {
             // Never run: `refusal` turns the run away first.
             Code::from_async(|_: TaskContext, _: serde_json::Value| async {
-                Err::<(), _>(Failure("no such handler".to_owned()))
+                Err::<(), _>(Failure::new("no such handler"))
             })
         });
         self.estate.flight.board(|slot| {
@@ -293,9 +293,13 @@ impl Scheduler {
             tracing::error!(scheduler = %self.settings.name, store = %tick.store, task = %id, %cause, "the trigger failed; the task was paused");
             events.push(Event::TaskStalled { id, store: tick.store.clone(), cause });
         }
-        if self.wants(EventMask::TASK_REMOVED) {
-            let finished = cargo.finished.into_iter().filter(|(index, _)| !refused(index));
-            events.extend(finished.map(|(_, id)| Event::TaskRemoved { id, store: tick.store.clone() }));
+        for (_, id, gone) in cargo.finished.into_iter().filter(|(index, ..)| !refused(index)) {
+            let store = tick.store.clone();
+            let event =
+                if gone { Event::TaskRemoved { id, store } } else { Event::TaskFinished { id, store } };
+            if self.wants(event.mask()) {
+                events.push(event);
+            }
         }
         self.publish(events);
         let more = more || committed.next_due.is_some_and(|due| due <= now);

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::SchedulerState;
+use super::{SchedulerState, plan};
 use crate::store::message::Found;
 use crate::task::{
-    Coalesce, Fate, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask, TaskState,
+    Coalesce, Fate, Fire, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask,
+    TaskState,
 };
-use crate::trigger::{Context, SearchError};
+use crate::trigger::SearchError;
 
 /// Run times that are counted one by one when they are passed over.
-const COUNTED: u64 = 10_000;
+const COUNTED: usize = 10_000;
 
 /// The record of the run times that a change of a task passes over: those from its next one up to
 /// now, unless they are dealt with afterwards. `after` is `None` when the task is removed.
@@ -23,7 +24,7 @@ pub(super) fn passed_over(
     now: DateTime<Utc>,
     id: RunId,
 ) -> Option<RunRecord> {
-    let StoredTask { spec, state } = before;
+    let state = &before.state;
     let next = state.next.filter(|next| next.nominal < now)?;
     if after.is_some_and(|after| after.next == state.next) {
         return None;
@@ -33,18 +34,13 @@ pub(super) fn passed_over(
         Some(_) => Skip::Rescheduled,
         None => Skip::Removed,
     };
-    let (cx, mut others, mut at) = (spec.context(state.anchor), 0, next.nominal);
-    while let Ok(Some(later)) = spec.trigger.after(at, &cx)
-        && later < now
-        && others < COUNTED
-    {
-        (others, at) = (others + 1, later);
-    }
+    let last = now - TimeDelta::nanoseconds(1);
+    let passed = plan::between(before, next.nominal, last, COUNTED).map_or(1, |passed| passed.len());
     Some(RunRecord {
         id,
-        task: spec.id.clone(),
+        task: before.spec.id.clone(),
         nominal: next.nominal,
-        coalesced: others,
+        coalesced: passed.saturating_sub(1) as u64,
         span: Some(Span { from: next.nominal, until: now }),
         source: Source::Scheduled,
         attempt: 1,
@@ -86,19 +82,19 @@ pub(super) fn account(
     if let Some(rest) = found.rest {
         cut(&mut to, rest);
     }
-    let nominals = match task {
-        Some(task) => run_times(task, question.from, to, question.limit + 1)?,
+    let fires = match task {
+        Some(task) => plan::between(task, question.from, to, question.limit + 1)?,
         None => Vec::new(),
     };
-    if nominals.len() > question.limit
-        && let Some(last) = nominals.last()
+    if fires.len() > question.limit
+        && let Some(last) = fires.last()
     {
-        cut(&mut to, *last);
+        cut(&mut to, last.nominal);
     }
     let teller = Teller {
         task,
         question,
-        zone: task.map_or(Tz::UTC, |task| task.spec.trigger.zone(&context(task))),
+        zone: task.map_or(Tz::UTC, |task| task.spec.trigger.zone(&task.spec.context(task.state.anchor))),
         oldest: found.oldest,
         newest: found.runs.iter().filter(|run| run.source == Source::Scheduled).map(|run| run.nominal).max(),
         kept: found.kept.as_deref(),
@@ -121,11 +117,13 @@ pub(super) fn account(
         .filter_map(|group| group.last().copied())
         .filter(|record| record.span.is_some())
         .collect();
-    for nominal in nominals.into_iter().filter(|nominal| *nominal <= to && !scheduled.contains(nominal)) {
+    for Fire { nominal, due } in
+        fires.into_iter().filter(|fire| fire.nominal <= to && !scheduled.contains(&fire.nominal))
+    {
         let within = |record: &&&RunRecord| record.span.is_some_and(|span| span.contains(nominal));
         let told = match spans.iter().find(within) {
             Some(record) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
-            _ => teller.unrecorded(nominal),
+            _ => teller.unrecorded(nominal, due),
         };
         times.insert((nominal, groups.len()), told);
     }
@@ -136,29 +134,6 @@ pub(super) fn account(
         times.retain(|(nominal, _), _| *nominal <= to);
     }
     Ok((times.into_values().collect(), next))
-}
-
-fn context(task: &StoredTask) -> Context<'_> {
-    task.spec.context(task.state.anchor)
-}
-
-/// The first run times of the task's trigger in a window.
-fn run_times(
-    task: &StoredTask,
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-    limit: usize,
-) -> Result<Vec<DateTime<Utc>>, SearchError> {
-    let (cx, trigger) = (context(task), &task.spec.trigger);
-    let from = task.spec.start_at.map_or(from, |start| start.max(from));
-    let to = task.spec.end_at.map_or(to, |end| end.min(to));
-    let mut times = Vec::new();
-    let mut next = trigger.next(from, &cx)?;
-    while let Some(nominal) = next.filter(|nominal| *nominal <= to && times.len() < limit) {
-        times.push(nominal);
-        next = trigger.after(nominal, &cx)?;
-    }
-    Ok(times)
 }
 
 /// The records of one run time, attempt by attempt; runs that were asked for stand alone.
@@ -306,7 +281,7 @@ impl Teller<'_> {
     }
 
     /// A run time of the trigger that no record stands for.
-    fn unrecorded(&self, nominal: DateTime<Utc>) -> RunTime {
+    fn unrecorded(&self, nominal: DateTime<Utc>, due: DateTime<Utc>) -> RunTime {
         let Some(task) = self.task else {
             return self.told(nominal, Fate::Unknown, "there is no record of it".to_owned());
         };
@@ -320,7 +295,9 @@ impl Teller<'_> {
             (Fate::Outside, format!("before the first run that was asked for, at {}", self.at(begins)))
         } else {
             match state.next {
-                Some(next) if nominal >= next.nominal => self.ahead(task, nominal),
+                Some(next) if nominal >= next.nominal => {
+                    self.ahead(state, if nominal == next.nominal { next.due } else { due })
+                }
                 None if self.is_over(nominal) => (Fate::Outside, "after the end of the schedule".to_owned()),
                 _ => self.forgotten(nominal),
             }
@@ -335,13 +312,9 @@ impl Teller<'_> {
     }
 
     /// The next run time, or a later one.
-    fn ahead(&self, task: &StoredTask, nominal: DateTime<Utc>) -> (Fate, String) {
+    fn ahead(&self, state: &TaskState, due: DateTime<Utc>) -> (Fate, String) {
         let now = self.question.now;
-        let due = match task.state.next {
-            Some(next) if next.nominal == nominal => next.due,
-            _ => task.spec.trigger.due(nominal, &context(task)),
-        };
-        if task.state.paused {
+        if state.paused {
             let when = if due <= now {
                 "it is skipped when the task is resumed, unless with catch_up"
             } else {

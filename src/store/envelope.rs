@@ -23,6 +23,8 @@ pub(super) enum Kind {
 
 const VERSION: u8 = 1;
 const JSON: u8 = b'j';
+/// In place of a kind: the rest says why there is no record.
+const BROKEN: u8 = b'!';
 
 pub(super) fn encode<T: Serialize>(kind: Kind, content: &T) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(256);
@@ -35,6 +37,9 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T,
     let [found, version, codec, content @ ..] = bytes else {
         return Err(format!("it has {} bytes, too few for a record", bytes.len()));
     };
+    if *found == BROKEN {
+        return Err(String::from_utf8_lossy(content).into_owned());
+    }
     if *found != kind as u8 {
         return Err(format!("it is no {kind:?} record (it begins with byte {found:#04x})"));
     }
@@ -47,6 +52,31 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T,
         return Err(format!("its codec {codec:#04x} is unknown to this version of callboard"));
     }
     serde_json::from_slice(content).map_err(|error| format!("its content does not decode: {error}"))
+}
+
+/// A record that stands for one that cannot be read: to decode it fails with `reason`.
+#[cfg(feature = "file")]
+pub(super) fn broken(reason: &str) -> Vec<u8> {
+    [&[BROKEN, VERSION, JSON], reason.as_bytes()].concat()
+}
+
+/// The parts of a record whose content is JSON: kind, version, content.
+#[cfg(feature = "file")]
+pub(super) fn open(record: &[u8]) -> Option<(char, u8, &str)> {
+    match record {
+        [kind, version, JSON, content @ ..] if kind.is_ascii_alphabetic() => {
+            Some((char::from(*kind), *version, std::str::from_utf8(content).ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// The record of these parts.
+#[cfg(feature = "file")]
+pub(super) fn close(kind: char, version: u8, content: &str) -> Result<Vec<u8>, String> {
+    let kind = u8::try_from(kind).ok().filter(u8::is_ascii_alphabetic);
+    let kind = kind.ok_or("the kind of a record is a letter")?;
+    Ok([&[kind, version, JSON], content.as_bytes()].concat())
 }
 
 #[cfg(test)]

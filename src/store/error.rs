@@ -35,11 +35,13 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// Another process has the store.
-    #[error("{place} is in use by another process; stop it, or use another directory")]
+    /// Another process has the store (or this one has it twice).
+    #[error("{place} is in use by {}; stop it, or use another directory", process(*holder))]
     InUse {
         /// The store's directory or address.
         place: String,
+        /// The id of the process, where it is known.
+        holder: Option<u32>,
     },
     /// What is stored cannot be read.
     #[error("{place} is damaged: {reason}. Nothing was deleted; {advice}")]
@@ -72,6 +74,10 @@ impl StoreError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::InUse { .. })
     }
+}
+
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
 }
 
 impl From<actix::MailboxError> for StoreError {

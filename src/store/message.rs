@@ -30,6 +30,17 @@ pub struct Opened {
     pub unreadable: Vec<Unreadable>,
     /// The earliest due time.
     pub next_due: Option<DateTime<Utc>>,
+    /// The data that was found damaged and set aside: the store began anew.
+    pub set_aside: Option<SetAside>,
+}
+
+/// Damaged data that was given another name; the store was told to do that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Where it is.
+    pub place: String,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// A record that could not be read. It stays in the store, untouched.

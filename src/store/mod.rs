@@ -7,13 +7,15 @@ mod actor;
 mod addr;
 #[cfg(feature = "testing")]
 pub mod contract;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod engine;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod envelope;
 mod error;
 #[cfg(feature = "testing")]
 mod faulty;
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 pub mod message;
 mod recent;
@@ -27,11 +29,13 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 pub use engine::{Durability, ROW_LIMIT};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};
+#[cfg(feature = "file")]
+pub use file::FileStore;
 pub use memory::{MemoryBackend, MemoryStore};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;

@@ -6,7 +6,7 @@ use actix::prelude::*;
 
 use super::message::*;
 use super::obituary::Obituary;
-use super::{Death, RestartHistory, RestartPolicy, Verdict};
+use super::{Death, Link, LinkOwner, RestartHistory, RestartPolicy, Verdict};
 use crate::clock::{Busy, Clock};
 use crate::timer;
 
@@ -106,6 +106,39 @@ impl<A: Clone + Send + 'static> Guardian<A> {
             seed,
             wait: None,
         }
+    }
+
+    /// Starts a guardian, and answers with the link that leads to its child and to each successor:
+    /// for who only wants to reach the child. To be called inside of an actix system; the link is cut
+    /// while the child is down.
+    ///
+    /// ```
+    /// use actix::prelude::*;
+    /// use callboard::clock::Clock;
+    /// use callboard::supervision::{Guardian, Keep, RestartPolicy};
+    ///
+    /// struct Prompter(#[expect(dead_code)] Keep);
+    /// impl Actor for Prompter {
+    ///     type Context = Context<Self>;
+    /// }
+    ///
+    /// System::new().block_on(async {
+    ///     let policy = RestartPolicy::always();
+    ///     let (guardian, prompter) =
+    ///         Guardian::linked("prompter", policy, Clock::system(), |keep| Prompter(keep).start());
+    ///     assert!(prompter.wait().await.is_some_and(|addr| addr.connected()));
+    /// #   drop(guardian);
+    /// });
+    /// ```
+    pub fn linked(
+        name: impl Into<Arc<str>>,
+        policy: RestartPolicy,
+        clock: Clock,
+        factory: impl FnMut(Keep) -> A + 'static,
+    ) -> (Addr<Self>, Link<A>) {
+        let (owner, link) = Link::new();
+        let guardian = Self::new(name, policy, clock, factory, Pointer(owner).start().recipient());
+        (guardian.start(), link)
     }
 
     fn tell(&self, change: ChildChange<A>) {
@@ -211,6 +244,24 @@ impl<A: Clone + Send + 'static> Handler<GuardianStatus> for Guardian<A> {
             state: self.state.clone(),
             restarts: self.history.total(),
         })
+    }
+}
+
+/// Leads a link to the child, whoever it is.
+struct Pointer<A>(LinkOwner<A>);
+
+impl<A: Clone + Send + 'static> Actor for Pointer<A> {
+    type Context = Context<Self>;
+}
+
+impl<A: Clone + Send + 'static> Handler<ChildNotice<A>> for Pointer<A> {
+    type Result = ();
+
+    fn handle(&mut self, notice: ChildNotice<A>, _: &mut Self::Context) {
+        match notice.change {
+            ChildChange::Started { child, .. } => self.0.point_to(child),
+            _ => self.0.cut(),
+        }
     }
 }
 

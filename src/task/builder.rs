@@ -277,6 +277,28 @@ macro_rules! option_setters {
     };
 }
 
+/// When a new task runs first, if not when its trigger says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstRun {
+    At(DateTime<Utc>),
+    Now,
+}
+
+/// Refuses a window that ends before it begins.
+fn check_window(spec: &TaskSpec) -> Result<(), TaskError> {
+    match (spec.start_at, spec.end_at) {
+        (Some(start), Some(end)) if end < start => {
+            let reason = format!(
+                "is {}, before start_at {}; it has to be at or after it",
+                end.to_rfc3339(),
+                start.to_rfc3339()
+            );
+            Err(TaskError::Invalid { field: "end_at", reason })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A task as a user writes it: code, trigger, options. Options that are left out are decided when
 /// it is committed; so is whether it is valid.
 ///
@@ -294,7 +316,7 @@ macro_rules! option_setters {
 pub struct Task {
     pub(crate) id: Option<TaskId>,
     pub(crate) store: Option<Alias>,
-    pub(crate) first_run: Option<DateTime<Utc>>,
+    pub(crate) first_run: Option<FirstRun>,
     pub(crate) paused: bool,
     pub(crate) replace_existing: bool,
     options: Options,
@@ -347,9 +369,26 @@ impl Task {
         self
     }
 
-    /// The first run, in place of the one the trigger gives; later ones follow the trigger.
+    /// The first run, in place of the one the trigger gives; later ones follow the trigger. It has
+    /// to lie within [`start_at`](Self::start_at) and [`end_at`](Self::end_at).
     pub fn first_run(mut self, at: DateTime<Utc>) -> Self {
-        self.first_run = Some(at);
+        self.first_run = Some(FirstRun::At(at));
+        self
+    }
+
+    /// The first run at the moment the task is committed, and later ones as the trigger says: for a
+    /// task that is added before the start, at the start. Outside of
+    /// [`start_at`](Self::start_at) and [`end_at`](Self::end_at) it changes nothing.
+    ///
+    /// ```
+    /// use callboard::task::Task;
+    ///
+    /// // Now, and then at every full hour.
+    /// let task = Task::new("sync").trigger("0 * * * *").first_run_now();
+    /// # let _ = task;
+    /// ```
+    pub fn first_run_now(mut self) -> Self {
+        self.first_run = Some(FirstRun::Now);
         self
     }
 
@@ -415,6 +454,7 @@ impl Task {
             userdata: Value::Null,
         };
         self.options.apply(&mut spec);
+        check_window(&spec)?;
         // Tasks of one executor share one text.
         if spec.executor == defaults.executor {
             spec.executor = defaults.executor.clone();
@@ -455,6 +495,7 @@ impl TaskChanges {
         self.options.check()?;
         let mut changed = spec.clone();
         self.options.apply(&mut changed);
+        check_window(&changed)?;
         Ok(changed)
     }
 }

@@ -16,6 +16,9 @@ pub enum ScheduleState {
     Paused,
     /// Waiting for its next run.
     Scheduled,
+    /// Its schedule has ended, and it was kept
+    /// ([`WhenFinished::Keep`](super::WhenFinished::Keep)): runs only when asked for.
+    Finished,
 }
 
 /// A snapshot of a task; it does not change when the task does.
@@ -40,10 +43,11 @@ pub struct TaskInfo {
 impl TaskInfo {
     /// The snapshot of a task in `store`.
     pub fn new(store: Alias, task: StoredTask, pending: bool, running: u32) -> Self {
-        let schedule_state = match (pending, task.state.paused) {
-            (true, _) => ScheduleState::Pending,
-            (false, true) => ScheduleState::Paused,
-            (false, false) => ScheduleState::Scheduled,
+        let schedule_state = match () {
+            () if pending => ScheduleState::Pending,
+            () if task.state.paused => ScheduleState::Paused,
+            () if task.is_finished() => ScheduleState::Finished,
+            () => ScheduleState::Scheduled,
         };
         let description = task.spec.trigger.describe(&task.spec.context(task.state.anchor));
         Self { store, spec: task.spec, state: task.state, schedule_state, running, description }
@@ -73,7 +77,7 @@ pub enum SortKey {
     Id,
     /// The label.
     Name,
-    /// Pending, paused, scheduled.
+    /// Pending, paused, scheduled, finished.
     ScheduleState,
     /// The executor.
     Executor,

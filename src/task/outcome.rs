@@ -111,6 +111,22 @@ pub enum Refusal {
         /// How many it holds.
         limit: usize,
     },
+    /// The task sends a message, and the mailbox of the actor is full.
+    #[error(
+        "the mailbox of the actor that gets `{handler}` is full; give it a larger one, or send less often"
+    )]
+    MailboxFull {
+        /// The name the recipient is registered under.
+        handler: String,
+    },
+    /// The task sends a message, and there is no actor to get it.
+    #[error(
+        "no actor gets `{handler}`: the one that was registered has ended, or is down for longer than the delivery waits"
+    )]
+    RecipientGone {
+        /// The name the recipient is registered under.
+        handler: String,
+    },
 }
 
 impl Outcome {

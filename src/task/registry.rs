@@ -1,5 +1,4 @@
 use std::collections::hash_map::Entry;
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -8,59 +7,14 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use rustc_hash::FxHashMap;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{TaskContext, TaskError};
+use super::{Failure, TaskContext, TaskError, TaskReturn};
 use crate::trigger::{CustomTrigger, Trigger, TriggerError};
 
 /// A run of asynchronous code: the value it returned as JSON, or why it failed.
 pub type TaskFuture = LocalBoxFuture<'static, Result<Value, Failure>>;
-
-/// Why code failed, as text with the chain of its causes: `outer: inner: root`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(pub String);
-
-impl Failure {
-    /// Collects the chain of causes.
-    pub fn from_error(error: &(dyn StdError + 'static)) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            let inner_text = inner.to_string();
-            // Many errors already print their source; saying it twice helps nobody.
-            if !text.ends_with(&inner_text) {
-                text = format!("{text}: {inner_text}");
-            }
-            cause = inner.source();
-        }
-        Self(text)
-    }
-}
-
-/// What task code may return: nothing, or a `Result` whose value can be written as JSON.
-pub trait TaskReturn {
-    /// The value as JSON, or the failure.
-    fn into_result(self) -> Result<Value, Failure>;
-}
-
-impl TaskReturn for () {
-    fn into_result(self) -> Result<Value, Failure> {
-        Ok(Value::Null)
-    }
-}
-
-impl<T: Serialize, E: Into<Box<dyn StdError + Send + Sync>>> TaskReturn for Result<T, E> {
-    fn into_result(self) -> Result<Value, Failure> {
-        match self {
-            Ok(value) => serde_json::to_value(value)
-                .map_err(|error| Failure(format!("the returned value cannot be written as JSON: {error}"))),
-            Err(error) => Err(Failure::from_error(&*error.into())),
-        }
-    }
-}
 
 /// Asynchronous task code. The future need not be `Send`: it stays on the arbiter it starts on.
 pub trait AsyncCode: Send + Sync + 'static {
@@ -135,7 +89,7 @@ struct Function<F, A> {
 }
 
 fn decode<A: DeserializeOwned>(args: &Value) -> Result<A, Failure> {
-    A::deserialize(args).map_err(|error| Failure(format!("the arguments do not decode: {error}")))
+    A::deserialize(args).map_err(|error| Failure::new(format!("the arguments do not decode: {error}")))
 }
 
 impl<F, A, Fut> AsyncCode for Function<F, A>

@@ -137,3 +137,11 @@ pub struct StoredTask {
     /// How far it has come.
     pub state: TaskState,
 }
+
+impl StoredTask {
+    /// Whether its schedule has ended and it is kept all the same. A paused task is paused, and not
+    /// finished.
+    pub fn is_finished(&self) -> bool {
+        !self.state.paused && self.state.is_finished(&self.spec)
+    }
+}

@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Source, TaskSpec};
 
 /// A run time ahead: what the trigger said, and when the run is due after jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -98,6 +98,15 @@ impl TaskState {
             created_at: now,
             modified_at: now,
         }
+    }
+
+    /// Whether nothing is left to come: no run time, no further attempt, no back-fill. A task that
+    /// runs at shutdown is never finished.
+    pub(crate) fn is_finished(&self, spec: &TaskSpec) -> bool {
+        self.next.is_none()
+            && self.attempts.is_empty()
+            && self.backfill.is_none()
+            && !spec.trigger.on_shutdown()
     }
 
     /// When the store has to bring the task up: for its next run, a further attempt or the next

@@ -1,7 +1,9 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod history;
 mod killed;
+mod landed;
 mod network;
 mod redb;
 mod round_trip;

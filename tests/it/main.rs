@@ -7,6 +7,8 @@ mod examples;
 mod executors;
 mod keyed;
 mod layers;
+mod messages;
+mod promise;
 mod readme;
 mod scheduler;
 mod supervision;

@@ -106,6 +106,7 @@ impl<P: Place> Engine<P> {
         };
         let loaded = reloaded.inspect_err(|_| self.writer = None)?;
         self.tasks = loaded.tasks;
+        let set_aside = loaded.set_aside;
         self.unreadable = loaded.unreadable.iter().map(|u| (u.id.clone(), u.reason.clone())).collect();
         let mut unreadable = loaded.unreadable;
         unreadable.extend(loaded.unreadable_runs);
@@ -122,7 +123,10 @@ impl<P: Place> Engine<P> {
             }
         }
         let next_due = self.tasks.first_due();
-        Ok((batch, Opened { capabilities: self.capabilities(), interrupted, unreadable, next_due }))
+        Ok((
+            batch,
+            Opened { capabilities: self.capabilities(), interrupted, unreadable, next_due, set_aside },
+        ))
     }
 
     fn put_now(&mut self, request: Put) -> Result<(Batch, ()), StoreError> {

@@ -5,14 +5,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::FORMAT;
+use crate::lock::{FileLock, LockError};
 use crate::store::StoreError;
 
 const SEAL: &str = "callboard-store.json";
-const RESTORE: &str = "stop the program, move the directory aside and put a backup in its place \
-                       (or start with an empty directory)";
+/// What only a file store has in its directory.
+pub(in crate::store) const FILES_MARK: &str = "callboard-files.json";
+/// Locked by the process that has the directory.
+const LOCK: &str = "callboard-store.lock";
+const RESTORE: &str = "stop the program, move the directory aside and put a backup in its place, or begin with an \
+                       empty directory and bring an export back with `callboard store import`";
 
 /// What is known of the data outside of it: a small file beside it, readable by people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,16 +61,16 @@ pub(in crate::store) fn read_seal(path: &Path) -> Result<Option<Seal>, StoreErro
             "put the file back from a backup, or remove it to go without its protection against lost data",
         )
     })?;
-    known_format(path, seal.format)?;
+    known_format(path, seal.format, FORMAT)?;
     Ok(Some(seal))
 }
 
 /// An error unless this version reads the format.
-pub(in crate::store) fn known_format(path: &Path, format: u32) -> Result<(), StoreError> {
-    if format <= FORMAT {
+pub(in crate::store) fn known_format(path: &Path, format: u32, latest: u32) -> Result<(), StoreError> {
+    if format <= latest {
         return Ok(());
     }
-    let reason = format!("it has format {format}, and this version reads up to {FORMAT}");
+    let reason = format!("it has format {format}, and this version reads up to {latest}");
     Err(damaged(path, &reason, "open it with the version of callboard that wrote it"))
 }
 
@@ -77,12 +83,67 @@ pub(in crate::store) fn check_directory(path: &Path) -> Result<PathBuf, StoreErr
     Ok(path.to_owned())
 }
 
-/// Makes a directory and those above it, so that a power cut does not take them back.
+/// An error when a directory holds the store of another kind, which would be mixed up with this one.
+/// `own` is what only a store of this kind has there.
+pub(in crate::store) fn check_kind(path: &Path, own: &str) -> Result<(), StoreError> {
+    for (mark, kind) in [("db", "sled"), ("tasks.redb", "redb"), (FILES_MARK, "file")] {
+        // Others may call a file `db`; sled has a second one.
+        let there = path.join(mark).exists() && (kind != "sled" || path.join("conf").exists());
+        if mark != own && there {
+            let reason = format!("it holds the tasks of a {kind} store");
+            return Err(damaged(path, &reason, "give the store a directory of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes a directory for this process, for as long as the lock is kept.
+pub(in crate::store) fn take_directory(path: &Path) -> Result<FileLock, StoreError> {
+    FileLock::take(&path.join(LOCK)).map_err(|error| match error {
+        LockError::Held(holder) => StoreError::InUse { place: place(path), holder },
+        LockError::Io(error) => io_error(path, "lock", error),
+    })
+}
+
+/// Whether an error says that data was lost, and not that it is somebody else's or of a newer version.
+pub(super) fn is_beyond_repair(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged { advice, .. } if advice == RESTORE)
+}
+
+/// Gives a damaged directory another name, so that a fresh one can take its place. Answers with the
+/// name.
+pub(super) fn set_aside(path: &Path, now: DateTime<Utc>) -> Result<PathBuf, StoreError> {
+    // Nobody else may have begun a fresh one meanwhile.
+    let _lock = take_directory(path)?;
+    let name = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{}{end}", now.format("%Y%m%dT%H%M%SZ")));
+        PathBuf::from(name)
+    };
+    let mut aside = name("");
+    for number in 2.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = name(&format!("-{number}"));
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    fs::rename(path, &aside)
+        .and_then(|()| sync_dir(above.unwrap_or(Path::new("."))))
+        .map_err(|error| io_error(path, "set aside", error))?;
+    Ok(aside)
+}
+
+/// Makes a directory and those above it, for its owner alone, so that a power cut does not take them
+/// back.
 pub(in crate::store) fn create_dir(path: &Path) -> Result<(), StoreError> {
     let missing: Vec<_> =
         path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     let create = || {
-        fs::create_dir_all(path)?;
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(path)?;
         // The name of a directory is in the one above it.
         for made in missing.iter().rev() {
             let above = made.parent().filter(|above| !above.as_os_str().is_empty());

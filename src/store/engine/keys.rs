@@ -15,8 +15,9 @@
 
 use crate::task::{OwnerId, RunId, TaskId};
 
-pub(super) const SPEC: &[u8] = b"s";
-pub(super) const STATE: &[u8] = b"t";
+pub(in crate::store) const SPEC: &[u8] = b"s";
+pub(in crate::store) const STATE: &[u8] = b"t";
+pub(in crate::store) const RUN: &[u8] = b"r";
 pub(super) const OPEN_RUN: &[u8] = b"o";
 pub(super) const GONE: &[u8] = b"g";
 pub(in crate::store) const MARK: &[u8] = b"m";
@@ -36,7 +37,7 @@ pub(super) fn state(id: &TaskId) -> Vec<u8> {
 }
 
 pub(super) fn runs(task: &TaskId) -> Vec<u8> {
-    joined(&[b"r", task.as_str().as_bytes(), &[0]])
+    joined(&[RUN, task.as_str().as_bytes(), &[0]])
 }
 
 pub(super) fn run(task: &TaskId, run: RunId) -> Vec<u8> {
@@ -68,6 +69,45 @@ pub(super) fn run_of(key: &[u8]) -> Option<RunId> {
 /// The number at the end of a key.
 pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.last_chunk::<NUMBER>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// What a key has to do with a task.
+#[cfg(feature = "file")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Part<'a> {
+    Spec,
+    State,
+    /// A run; the rest of the key names it.
+    Run(&'a [u8]),
+}
+
+#[cfg(feature = "file")]
+impl Part<'_> {
+    /// The key of this part of a task; the other way round is [`part_of`].
+    pub(in crate::store) fn key(self, task: &str) -> Vec<u8> {
+        match self {
+            Self::Spec => joined(&[SPEC, task.as_bytes()]),
+            Self::State => joined(&[STATE, task.as_bytes()]),
+            Self::Run(run) => joined(&[RUN, task.as_bytes(), &[0], run]),
+        }
+    }
+}
+
+/// The task that a key belongs to, and as what; `None` for keys of the store as a whole.
+#[cfg(feature = "file")]
+pub(in crate::store) fn part_of(key: &[u8]) -> Option<(&str, Part<'_>)> {
+    let (kind, rest) = key.split_at_checked(1)?;
+    let (task, part) = match kind {
+        SPEC => (rest, Part::Spec),
+        STATE => (rest, Part::State),
+        RUN => {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            (rest.get(..end)?, Part::Run(rest.get(end + 1..)?))
+        }
+        _ => return None,
+    };
+    let task = std::str::from_utf8(task).ok()?;
+    TaskId::new(task).is_ok().then_some((task, part))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Disk, Order, keys};
 use crate::store::envelope::{Kind, decode};
-use crate::store::message::Unreadable;
+use crate::store::message::{SetAside, Unreadable};
 use crate::store::{MemoryBackend, StoreError};
 use crate::task::{RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 
@@ -21,6 +21,8 @@ pub(super) struct Loaded {
     pub open_runs: Vec<RunRecord>,
     /// Tasks that were removed, in that order.
     pub gone: Vec<(u64, TaskId)>,
+    /// The damaged directory that this one has taken the place of.
+    pub set_aside: Option<SetAside>,
 }
 
 impl Loaded {

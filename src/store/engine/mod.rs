@@ -24,17 +24,27 @@ mod tests;
 mod writer;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 pub(super) use backend::Engine;
+#[cfg(feature = "file")]
+pub(super) use files::FILES_MARK;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use files::{Seal, place, read_seal};
 pub(super) use files::{
-    Seal, check_directory, create_dir, damaged, io_error, known_format, place, read_seal, sync_dir,
+    check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
 };
 pub(super) use history::Chore;
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use keys::MARK;
+#[cfg(feature = "file")]
+pub(super) use keys::{Part, RUN, SPEC, STATE, part_of};
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use settings::cache_setting;
 pub(super) use settings::embedded_store;
 
 use super::StoreError;
@@ -80,11 +90,22 @@ pub(super) struct Rules {
     pub age: Option<TimeDelta>,
     /// Removed tasks that keep their run records.
     pub removed: usize,
+    /// How long the opening may take.
+    pub open_limit: Duration,
+    /// Whether a damaged directory is set aside for a fresh one.
+    pub set_aside: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { durability: Durability::default(), history: 100, age: None, removed: 10_000 }
+        Self {
+            durability: Durability::default(),
+            history: 100,
+            age: None,
+            removed: 10_000,
+            open_limit: Duration::from_secs(60),
+            set_aside: false,
+        }
     }
 }
 
@@ -103,6 +124,11 @@ impl Rules {
 pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
     /// What is opened there.
     type Disk: Disk;
+
+    /// The directory, where there is one.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 
     /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
     fn open(&self) -> Result<Self::Disk, StoreError>;
@@ -125,6 +151,16 @@ pub(super) trait Disk: Sized + 'static {
 
     /// Returns when everything applied would survive a power cut.
     fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// How long what was synced may wait for [`tidy`](Self::tidy); `None` when there is nothing to do.
+    fn untidy(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Work that nobody waits for. Everything is synced.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Lets go of the files. Everything is synced.
     fn close(self) -> Result<(), StoreError>;
@@ -178,10 +214,10 @@ impl Mark {
     }
 
     /// Reads the mark of the store at `path`; one of a newer version is an error.
-    pub(super) fn decoded(path: &std::path::Path, bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn decoded(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let mark: Self = decode(Kind::Mark, bytes)
             .map_err(|reason| unreadable(path, &format!("its mark cannot be read: {reason}")))?;
-        known_format(path, mark.format)?;
+        known_format(path, mark.format, FORMAT)?;
         Ok(mark)
     }
 }

@@ -5,12 +5,6 @@
 macro_rules! embedded_store {
     ($store:ident) => {
         impl $store {
-            /// The size of the database's own cache in bytes. Default: 16 MiB.
-            pub fn cache(mut self, bytes: u64) -> Self {
-                self.place.cache = bytes;
-                self
-            }
-
             /// When a change is acknowledged. Default:
             /// [`Durability::Fsync`](crate::store::Durability::Fsync).
             pub fn durability(mut self, durability: $crate::store::Durability) -> Self {
@@ -37,6 +31,27 @@ macro_rules! embedded_store {
             /// those removed first go. Default: 10,000.
             pub fn history_of_removed(mut self, tasks: usize) -> Self {
                 self.rules.removed = tasks;
+                self
+            }
+
+            /// How long the opening may take, in real time; zero is no limit. When it takes longer, the
+            /// store is [`Unavailable`](crate::store::StoreError::Unavailable), and is opened again like
+            /// one that failed; the thread that hangs is left behind. Default: 60 s.
+            pub fn open_limit(mut self, limit: std::time::Duration) -> Self {
+                self.rules.open_limit = limit;
+                self
+            }
+
+            /// What is done with a directory whose data was lost or cannot be read any more. By default
+            /// (`false`) the store stays down with [`Damaged`](crate::store::StoreError::Damaged), until
+            /// somebody has restored the directory: with an empty store instead, tasks would be gone
+            /// without a trace. With `true` the directory is renamed to `<path>.damaged-<UTC time>` and
+            /// a fresh one is begun, which
+            /// [`StoreSetAside`](crate::event::Event::StoreSetAside) tells and the log says as an error.
+            /// Nothing is deleted. Directories of another program or of a newer version are never set
+            /// aside.
+            pub fn set_aside(mut self, damaged: bool) -> Self {
+                self.rules.set_aside = damaged;
                 self
             }
         }
@@ -66,4 +81,20 @@ macro_rules! embedded_store {
     };
 }
 
+/// The setting of stores around a database.
+#[cfg(any(feature = "sled", feature = "redb"))]
+macro_rules! cache_setting {
+    ($store:ident) => {
+        impl $store {
+            /// The size of the database's own cache in bytes. Default: 16 MiB.
+            pub fn cache(mut self, bytes: u64) -> Self {
+                self.place.cache = bytes;
+                self
+            }
+        }
+    };
+}
+
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(in crate::store) use cache_setting;
 pub(in crate::store) use embedded_store;

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::files::{self, is_beyond_repair};
 use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
 use super::{Batch, Disk, Durability, Place, Rules};
 use crate::clock::Clock;
 use crate::store::StoreError;
-use crate::store::message::{FindRuns, Found};
+use crate::store::message::{FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
@@ -55,9 +56,7 @@ impl Writer {
         let shared = Arc::<Shared>::default();
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
-            let disk = guarded(|| open_patiently(&place));
-            let loaded = disk.and_then(|disk| Ok((guarded(|| Loaded::from_disk(&disk))?, disk)));
-            match loaded {
+            match bring_up(&place, rules.set_aside) {
                 Ok((loaded, disk)) => {
                     opened.send(Ok(loaded)).ok();
                     let upkeep = Upkeep::new(rules.history);
@@ -68,6 +67,7 @@ impl Writer {
                         durability: rules.durability,
                         waiting: Vec::new(),
                         unsynced: None,
+                        untidy: None,
                         clock: Clock::system(),
                         shared,
                     }
@@ -80,9 +80,22 @@ impl Writer {
             reason: format!("no thread could be started for it: {error}"),
             source: Some(Arc::new(error)),
         })?;
-        let writer = Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, shared };
-        let loaded = wait.recv().unwrap_or_else(|_| Err(died()))?;
-        Ok((writer, loaded))
+        let mut writer = Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, shared };
+        let limit = rules.open_limit;
+        // So long is for ever.
+        let longest = if limit.is_zero() { Duration::MAX } else { limit };
+        match wait.recv_timeout(longest) {
+            Ok(loaded) => Ok((writer, loaded?)),
+            Err(RecvTimeoutError::Disconnected) => Err(died()),
+            Err(RecvTimeoutError::Timeout) => {
+                // Whoever waited for it would hang as well. Should it come back, it lets go by itself.
+                writer.thread = None;
+                Err(StoreError::unavailable(format!(
+                    "it was not open after {limit:?}, and the thread that opens it was left behind; when it is \
+                     only slow, give it more with `open_limit`"
+                )))
+            }
+        }
     }
 
     /// Reads again what is there, after everything that waits was written. Waits for that.
@@ -193,6 +206,25 @@ fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
     }
 }
 
+/// Opens the disk and reads what is there. A directory that is damaged beyond repair is set aside, if
+/// that was asked for.
+fn bring_up<P: Place>(place: &P, set_aside: bool) -> Result<(Loaded, P::Disk), StoreError> {
+    let open = || {
+        let disk = guarded(|| open_patiently(place))?;
+        Ok((guarded(|| Loaded::from_disk(&disk))?, disk))
+    };
+    match (open(), place.path()) {
+        (Err(error), Some(path)) if set_aside && is_beyond_repair(&error) => {
+            let aside = files::set_aside(path, Clock::system().now())?;
+            let (mut loaded, disk) = open()?;
+            let place = aside.display().to_string();
+            loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
+            Ok((loaded, disk))
+        }
+        (opened, _) => opened,
+    }
+}
+
 /// The panic of a database is an error like others.
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -216,6 +248,8 @@ struct Desk<D> {
     waiting: Vec<Answer<()>>,
     /// When what is applied and not synced must be synced, in the relaxed mode; by the clock below.
     unsynced: Option<Duration>,
+    /// When the disk is to be tidied; by the clock below.
+    untidy: Option<Duration>,
     /// The machine's, also where a test turns the time: it is the device that must keep up.
     clock: Clock,
     shared: Arc<Shared>,
@@ -224,7 +258,7 @@ struct Desk<D> {
 impl<D: Disk> Desk<D> {
     fn serve(mut self, inbox: &mpsc::Receiver<Job>) {
         loop {
-            let mut next = match self.unsynced {
+            let mut next = match [self.unsynced, self.untidy].into_iter().flatten().min() {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => inbox.recv_timeout(at.saturating_sub(self.clock.monotonic())),
             };
@@ -246,6 +280,7 @@ impl<D: Disk> Desk<D> {
             if matches!(self.durability, Durability::Fsync) || next.is_ok() || self.is_overdue() {
                 self.sync();
             }
+            self.tidy();
             match next {
                 Ok(Job::Runs { id, limit, done }) => {
                     drop(done.send(self.ask(|disk| latest(disk, &id, limit))))
@@ -324,8 +359,28 @@ impl<D: Disk> Desk<D> {
                 self.shared.durable.fetch_add(self.waiting.len() as u64, Ordering::Release);
                 self.waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
             }
-            Err(error) => self.fail(error),
+            Err(error) => return self.fail(error),
         }
+        if self.untidy.is_none() {
+            self.untidy = disk.untidy().map(|after| self.clock.monotonic().saturating_add(after));
+        }
+    }
+
+    /// Has the disk do what it put off, when its time has come.
+    fn tidy(&mut self) {
+        let begun = self.clock.monotonic();
+        if self.untidy.is_none_or(|at| at > begun) {
+            return;
+        }
+        self.untidy = None;
+        let Some(disk) = &mut self.disk else { return };
+        if let Err(error) = guarded(|| disk.tidy()) {
+            return self.fail(error);
+        }
+        // At most a tenth of the time goes into it.
+        let ended = self.clock.monotonic();
+        let rest = (ended - begun) * 9;
+        self.untidy = disk.untidy().map(|after| ended.saturating_add(after.max(rest)));
     }
 
     /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
@@ -336,7 +391,7 @@ impl<D: Disk> Desk<D> {
         // A database whose files are gone may panic when it is dropped.
         let disk = self.disk.take();
         catch_unwind(AssertUnwindSafe(|| drop(disk))).ok();
-        self.unsynced = None;
+        (self.unsynced, self.untidy) = (None, None);
         self.waiting.drain(..).for_each(|done| drop(done.send(Err(error.clone()))));
     }
 }

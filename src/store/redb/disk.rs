@@ -9,10 +9,11 @@ use ::redb::{
     TableDefinition, TableHandle, WriteTransaction,
 };
 
+use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, create_dir, damaged, io_error, place, read_seal,
-    sync_dir, unreadable,
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, damaged, io_error, place,
+    read_seal, sync_dir, take_directory, unreadable,
 };
 
 const DATA: &str = "tasks.redb";
@@ -33,9 +34,15 @@ pub(super) struct RedbPlace {
 impl Place for RedbPlace {
     type Disk = RedbDisk;
 
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     fn open(&self) -> Result<RedbDisk, StoreError> {
         let path = &self.path;
         create_dir(path)?;
+        check_kind(path, DATA)?;
+        let lock = take_directory(path)?;
         let known = self.examine()?;
         let db = self.try_open(DATA)?;
         let batch = match mark(&db, path)? {
@@ -43,7 +50,8 @@ impl Place for RedbPlace {
             None if known => return Err(unreadable(path, "its data was lost while it was opened")),
             None => 0,
         };
-        let mut disk = RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch };
+        let mut disk =
+            RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch, _lock: lock };
         if !known {
             disk.apply(Changes::new())?;
             disk.seal()?;
@@ -62,12 +70,6 @@ impl RedbPlace {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return match seal {
-                    // Two kinds of store in one directory would share the seal.
-                    Some(_) if path.join("db").exists() => Err(damaged(
-                        path,
-                        "it holds the tasks of a sled store",
-                        "give the store a directory of its own",
-                    )),
                     Some(_) => Err(unreadable(path, &format!("the file `{DATA}` is missing"))),
                     None => Ok(false),
                 };
@@ -106,7 +108,7 @@ impl RedbPlace {
         let file = file.map_err(|error| io_error(path, "open", error))?;
         match file.try_lock() {
             Ok(()) => Ok(()),
-            Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: place(path) }),
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: place(path), holder: None }),
             Err(fs::TryLockError::Error(error)) => Err(io_error(path, "lock", error)),
         }
     }
@@ -118,7 +120,9 @@ impl RedbPlace {
         builder.set_cache_size(usize::try_from(self.cache).unwrap_or(usize::MAX));
         match catch_unwind(AssertUnwindSafe(|| builder.create(path.join(file)))) {
             Ok(Ok(db)) => Ok(db),
-            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse { place: place(path) }),
+            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
+                Err(StoreError::InUse { place: place(path), holder: None })
+            }
             Ok(Err(error @ DatabaseError::UpgradeRequired(_))) => Err(damaged(
                 path,
                 &format!("redb cannot read it: {error}"),
@@ -139,6 +143,8 @@ pub(super) struct RedbDisk {
     batch: u64,
     /// The batch that the seal knows of.
     sealed: u64,
+    /// Dropped last.
+    _lock: FileLock,
 }
 
 impl Disk for RedbDisk {

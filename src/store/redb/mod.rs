@@ -6,7 +6,7 @@ use std::path::Path;
 
 use disk::RedbPlace;
 
-use super::engine::{Engine, Rules, check_directory, embedded_store};
+use super::engine::{Engine, Rules, cache_setting, check_directory, embedded_store};
 use super::{BackendSource, StoreError};
 
 /// Keeps tasks, and what became of their runs, in a directory, with redb: an embedded durable store
@@ -49,3 +49,4 @@ impl RedbStore {
 }
 
 embedded_store!(RedbStore);
+cache_setting!(RedbStore);

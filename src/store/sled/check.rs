@@ -22,7 +22,9 @@ pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
         Ok(file) => {
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { place: place(path) }),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::InUse { place: place(path), holder: None });
+                }
                 Err(TryLockError::Error(error)) => return Err(io_error(path, "lock", error)),
             }
             let copy = Copy::of(path)?;
@@ -45,14 +47,6 @@ pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Two kinds of store in one directory would share the seal.
-            if path.join("tasks.redb").exists() {
-                return Err(damaged(
-                    path,
-                    "it holds the tasks of a redb store",
-                    "give the store a directory of its own",
-                ));
-            }
             if seal.is_some() || has_remains(path)? {
                 return Err(unreadable(path, "the file `db` is missing"));
             }

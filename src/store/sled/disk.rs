@@ -11,9 +11,11 @@ use std::time::Duration;
 use ::sled::{Batch, Config, Db, IVec};
 
 use super::check;
+use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, create_dir, io_error, place, sync_dir, unreadable,
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, place, sync_dir,
+    take_directory, unreadable,
 };
 
 /// So many batches are written before the seal is renewed.
@@ -34,9 +36,15 @@ pub(super) struct SledPlace {
 impl Place for SledPlace {
     type Disk = SledDisk;
 
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     fn open(&self) -> Result<SledDisk, StoreError> {
         let path = &self.path;
         create_dir(path)?;
+        check_kind(path, check::DATA)?;
+        let lock = take_directory(path)?;
         let known = check::examine(path, self.cache)?;
         let db = try_open(path, self.cache)?;
         let batch = match mark(&db)? {
@@ -56,6 +64,7 @@ impl Place for SledPlace {
             sealed: batch,
             synced_blobs: HashSet::new(),
             _released: Released(path.join(check::DATA)),
+            _lock: lock,
         };
         if !known {
             disk.apply(vec![(MARK.to_vec(), Some(Mark::encoded(1)?))])?;
@@ -84,6 +93,8 @@ pub(super) struct SledDisk {
     synced_blobs: HashSet<OsString>,
     /// Dropped after the database.
     _released: Released,
+    /// Dropped last.
+    _lock: FileLock,
 }
 
 /// Its drop ends when the files are free: threads of sled hold them for a moment after the
@@ -242,7 +253,7 @@ fn failure(path: &Path, error: ::sled::Error) -> StoreError {
     match error {
         Error::Corruption { .. } => unreadable(path, "sled found corrupt data"),
         Error::Io(error) if error.to_string().contains("could not acquire lock") => {
-            StoreError::InUse { place: place(path) }
+            StoreError::InUse { place: place(path), holder: None }
         }
         // A damaged configuration file, and anything else that is not about the disk.
         Error::Unsupported(reason) => unreadable(path, &format!("sled does not support it: {reason}")),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use disk::SledPlace;
 
-use super::engine::{Engine, Rules, check_directory, embedded_store};
+use super::engine::{Engine, Rules, cache_setting, check_directory, embedded_store};
 use super::{BackendSource, StoreError};
 
 /// Keeps tasks, and what became of their runs, in a directory: the embedded durable store.
@@ -56,3 +56,4 @@ impl SledStore {
 }
 
 embedded_store!(SledStore);
+cache_setting!(SledStore);

@@ -5,7 +5,9 @@ mod faults;
 mod late;
 mod lifecycle;
 mod model;
+mod policies;
 mod why;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,108 @@
+//! Locks between processes, by file: the system gives them back when their holder dies.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A locked file. The holder's process id is written in it, for people; who holds the lock is known
+/// by the lock alone. The file is never removed: another process may be about to lock it.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    file: File,
+    path: PathBuf,
+}
+
+/// Why a lock was not taken.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Somebody else has it: this process, if it said so.
+    Held(Option<u32>),
+    /// The file cannot be made or locked.
+    Io(io::Error),
+}
+
+impl FileLock {
+    /// Takes the lock, or says who has it. Makes the file, for its owner alone, but not the directory
+    /// it is in.
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path).map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held(pid_in(file))),
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        // A note for people: without it the lock is as good.
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
+        let lock = Self { file, path: path.to_owned() };
+        // Somebody removed the file between the opening and the locking: what is locked is not what
+        // others will find.
+        if lock.is_in_place() { Ok(lock) } else { Err(LockError::Held(None)) }
+    }
+
+    /// Whether the file that is locked is still the one that others find under its path. Once somebody
+    /// has removed it, another process can lock a new one.
+    pub(crate) fn is_in_place(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            match (self.file.metadata(), fs::metadata(&self.path)) {
+                (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+                (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+                (Err(_), _) => true,
+            }
+        }
+        // Elsewhere a file that is open cannot be removed.
+        #[cfg(not(unix))]
+        {
+            fs::exists(&self.path).unwrap_or(true)
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        self.file.set_len(0).ok();
+    }
+}
+
+fn pid_in(file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(20).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_has_it_and_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("lock");
+        let first = FileLock::take(&path).unwrap();
+        let told = |error| matches!(error, LockError::Held(Some(pid)) if pid == std::process::id());
+        assert!(told(FileLock::take(&path).unwrap_err()));
+        assert!(first.is_in_place());
+        drop(first);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "", "nobody has it");
+        drop(FileLock::take(&path).unwrap());
+        assert!(matches!(FileLock::take(&base.path().join("no/lock")), Err(LockError::Io(_))));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_removed_is_noticed() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("lock");
+        let first = FileLock::take(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!first.is_in_place());
+        let second = FileLock::take(&path).unwrap();
+        assert!(second.is_in_place() && !first.is_in_place());
+    }
+}

@@ -1,0 +1,376 @@
+//! Every decision of the scheduler, as plain functions: no actor, no clock, no store.
+
+mod backlog;
+mod times;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::store::message::Then;
+use crate::task::{Coalesce, Fire, FirstRun, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished};
+use crate::trigger::{SearchError, TriggerError};
+use times::{Times, left};
+
+/// What is to be done about a task whose next run is due.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TaskPlan {
+    /// The latest run to submit; nearly always the only one.
+    pub run: Option<PlannedRun>,
+    /// The runs to submit before it, oldest first.
+    pub earlier: Vec<PlannedRun>,
+    /// Run times given up because they exceed `max_catch_up`.
+    pub missed: Option<Backlog>,
+    /// What becomes of the task.
+    pub then: Then,
+    /// Whether its schedule has ended.
+    pub finished: bool,
+    /// Why the trigger could not say when it runs next; the task is paused.
+    pub stalled: Option<SearchError>,
+}
+
+/// A run to submit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlannedRun {
+    pub fire: Fire,
+    /// Earlier run times it stands for as well.
+    pub coalesced: u64,
+}
+
+/// Run times that are dealt with together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub first: Fire,
+    /// How many; at least this many when a backlog was leapt over.
+    pub count: u64,
+}
+
+/// Decides about a task that is due at `now`.
+pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
+    let StoredTask { spec, state } = task;
+    let Some(first) = state.next.filter(|next| next.due <= now) else {
+        // Not due after all: nothing to do but write down what was there.
+        let then = Then::State(state.clone());
+        return TaskPlan {
+            run: None,
+            earlier: Vec::new(),
+            missed: None,
+            then,
+            finished: false,
+            stalled: None,
+        };
+    };
+    let left = left(spec, state);
+    let keep = match spec.coalesce {
+        Coalesce::All => spec.max_catch_up.max(1) as usize,
+        Coalesce::Latest | Coalesce::Earliest => 1,
+    };
+    let mut due = backlog::collect(&Times::of(spec, state.anchor), first, now, keep);
+    let (mut coalesced, mut missed) = (0, None);
+    match spec.coalesce {
+        Coalesce::Latest => coalesced = due.dropped,
+        Coalesce::Earliest => (due.latest, coalesced) = (first, due.dropped),
+        Coalesce::All => missed = (due.dropped > 0).then_some(Backlog { first, count: due.dropped }),
+    }
+    // What is due beyond the last run of the schedule is no run time.
+    while due.earlier.len() as u64 >= left
+        && let Some(earlier) = due.earlier.pop_back()
+    {
+        due.latest = earlier;
+    }
+    let submitted = 1 + due.earlier.len() as u64;
+    let mut after = TaskState {
+        revision: state.revision + 1,
+        next: None,
+        last_run: Some(due.latest.nominal),
+        runs: state.runs + submitted,
+        fired: state.fired.saturating_add(submitted),
+        ..state.clone()
+    };
+    let mut stalled = None;
+    match due.next {
+        _ if left <= submitted => {}
+        Ok(next) => after.next = next,
+        Err(error) => {
+            after.paused = true;
+            stalled = Some(error);
+        }
+    }
+    let run = Some(PlannedRun { fire: due.latest, coalesced });
+    let earlier = due.earlier.into_iter().map(|fire| PlannedRun { fire, coalesced: 0 }).collect();
+    let (then, finished) = settle(spec, after);
+    TaskPlan { run, earlier, missed, then, finished, stalled }
+}
+
+/// What becomes of a task that has come to this state, and whether its schedule has ended: then
+/// nothing is left to come, and the task is removed or kept.
+fn settle(spec: &TaskSpec, state: TaskState) -> (Then, bool) {
+    let finished = !state.paused && state.is_finished(spec);
+    let then = match spec.when_finished {
+        WhenFinished::Remove if finished => Then::Remove,
+        _ => Then::State(state),
+    };
+    (then, finished)
+}
+
+impl TaskPlan {
+    /// Where the run times lie that are given up.
+    pub(crate) fn missed_span(&self) -> Option<Span> {
+        let (missed, kept) = (self.missed?, self.runs().next()?);
+        Some(Span { from: missed.first.nominal, until: kept.fire.nominal })
+    }
+
+    /// Where the run times lie that a run stands for besides its own. `first` is the first one that
+    /// was due.
+    pub(crate) fn span_of(&self, run: &PlannedRun, first: Option<Fire>, now: DateTime<Utc>) -> Option<Span> {
+        let first = first.filter(|_| run.coalesced > 0)?;
+        let next = match &self.then {
+            Then::State(state) => state.next.map(|next| next.nominal),
+            Then::Task(_) | Then::Remove => None,
+        };
+        // The latest one stands for those before it, the earliest for those after it.
+        let until = if run.fire.nominal > first.nominal {
+            run.fire.nominal
+        } else {
+            next.unwrap_or(now + TimeDelta::nanoseconds(1))
+        };
+        Some(Span { from: first.nominal, until })
+    }
+
+    /// The runs to submit, oldest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = PlannedRun> {
+        self.earlier.iter().copied().chain(self.run)
+    }
+}
+
+/// The state of a task that is new in its store. Its schedule counts from `since`.
+pub(crate) fn add(
+    spec: &TaskSpec,
+    first_run: Option<FirstRun>,
+    paused: bool,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<TaskState, PlanError> {
+    let mut state = TaskState::new(since);
+    state.paused = paused;
+    state.next = first_fire(spec, &state, first_run, since, now)?;
+    state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
+    Ok(state)
+}
+
+/// The state of a task that takes the place of `existing`: its runs, its paused flag and, as far as
+/// the schedule did not change, its next run stay. `None` when nothing changes at all.
+///
+/// A finished task that is given another trigger begins to count its runs anew: otherwise nothing
+/// but a higher `max_runs` could bring it back.
+pub(crate) fn replace(
+    existing: &StoredTask,
+    spec: &TaskSpec,
+    first_run: Option<FirstRun>,
+    now: DateTime<Utc>,
+) -> Result<Option<TaskState>, PlanError> {
+    let StoredTask { spec: before, state } = existing;
+    if **before == *spec {
+        return Ok(None);
+    }
+    let mut state = TaskState { revision: state.revision + 1, modified_at: now, ..state.clone() };
+    if before.trigger != spec.trigger || before.timezone != spec.timezone {
+        if state.is_finished(before) {
+            state.fired = 0;
+        }
+        state.anchor = now;
+        state.next = first_fire(spec, &state, first_run, now, now)?;
+        state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
+    } else if (before.start_at, before.end_at, before.max_runs, before.when_finished)
+        != (spec.start_at, spec.end_at, spec.max_runs, spec.when_finished)
+    {
+        // A run that is due, or that the former window allowed as well, is not for another one.
+        let stays = |next: &Fire| {
+            Times::of(spec, state.anchor).contains(next.nominal)
+                && left(spec, &state) > 0
+                && (before.start_at == spec.start_at || next.due <= now)
+        };
+        if !state.next.is_some_and(|next| stays(&next)) {
+            state.next = first_fire(spec, &state, None, now, now)?;
+        }
+    }
+    Ok(Some(state))
+}
+
+/// The state after a change of options from `before` to `after`.
+pub(crate) fn update(
+    before: &StoredTask,
+    after: &TaskSpec,
+    now: DateTime<Utc>,
+) -> Result<TaskState, PlanError> {
+    let state = replace(before, after, None, now)?;
+    Ok(state.unwrap_or_else(|| TaskState { revision: before.state.revision + 1, ..before.state.clone() }))
+}
+
+/// The state of a paused task; `None` when it is paused already.
+pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> {
+    (!task.state.paused).then(|| TaskState {
+        revision: task.state.revision + 1,
+        paused: true,
+        modified_at: now,
+        ..task.state.clone()
+    })
+}
+
+/// What becomes of a task that is resumed; `None` when it is not paused. Run times that passed
+/// during the pause are skipped, or kept for the next tick to deal with (`catch_up`). A schedule
+/// that has ended meanwhile is removed, or kept as finished.
+pub(crate) fn resume(
+    task: &StoredTask,
+    catch_up: bool,
+    now: DateTime<Utc>,
+) -> Result<Option<Then>, PlanError> {
+    let StoredTask { spec, state } = task;
+    if !state.paused {
+        return Ok(None);
+    }
+    let next = match state.next {
+        Some(next) if catch_up || next.due >= now => Some(next),
+        _ if left(spec, state) == 0 => None,
+        _ => Times::of(spec, state.anchor).from(now)?,
+    };
+    let (then, _) = settle(
+        spec,
+        TaskState { revision: state.revision + 1, paused: false, next, modified_at: now, ..state.clone() },
+    );
+    Ok(Some(then))
+}
+
+/// What becomes of a task that is run on demand at `now`: the schedule stays where it is. With
+/// `remove_finished`, a task whose schedule has nothing left after `now` is removed.
+pub(crate) fn run_now(
+    task: &StoredTask,
+    remove_finished: bool,
+    now: DateTime<Utc>,
+) -> Result<Then, PlanError> {
+    let StoredTask { spec, state } = task;
+    if remove_finished && !spec.trigger.on_shutdown() {
+        let ahead = state.next.filter(|next| next.nominal > now).is_some();
+        if !ahead && (left(spec, state) == 0 || Times::of(spec, state.anchor).after(now)?.is_none()) {
+            return Ok(Then::Remove);
+        }
+    }
+    Ok(Then::State(TaskState {
+        revision: state.revision + 1,
+        runs: state.runs + 1,
+        last_run: Some(now),
+        ..state.clone()
+    }))
+}
+
+/// The next `count` nominal run times, without touching anything.
+pub(crate) fn preview(
+    task: &StoredTask,
+    now: DateTime<Utc>,
+    count: usize,
+) -> Result<Vec<DateTime<Utc>>, SearchError> {
+    let StoredTask { spec, state } = task;
+    let count = usize::try_from(left(spec, state)).unwrap_or(usize::MAX).min(count);
+    let times = Times::of(spec, state.anchor);
+    let mut next = match state.next {
+        Some(next) => Some(next),
+        None => times.from(now)?,
+    };
+    let mut ahead = Vec::with_capacity(count.min(1000));
+    while let Some(Fire { nominal, .. }) = next.filter(|_| ahead.len() < count) {
+        ahead.push(nominal);
+        next = if ahead.len() < count { times.after(nominal)? } else { None };
+    }
+    Ok(ahead)
+}
+
+/// The run times of a task from `from` to `to`, both inclusive, at most `limit`.
+pub(crate) fn between(
+    task: &StoredTask,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    limit: usize,
+) -> Result<Vec<Fire>, SearchError> {
+    let times = Times::of(&task.spec, task.state.anchor);
+    let (mut found, mut next) = (Vec::new(), times.from(from)?);
+    while let Some(fire) = next.filter(|fire| fire.nominal <= to && found.len() < limit) {
+        found.push(fire);
+        next = times.after(fire.nominal)?;
+    }
+    Ok(found)
+}
+
+/// The first run, at or after `from`, of a schedule that is set at `now`: never the run time that
+/// ran last, again. `None` only for a task that is kept without one.
+fn first_fire(
+    spec: &TaskSpec,
+    state: &TaskState,
+    first_run: Option<FirstRun>,
+    from: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Option<Fire>, PlanError> {
+    let times = Times::of(spec, state.anchor);
+    if left(spec, state) > 0 {
+        let next = match first_run {
+            Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
+            Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),
+            Some(FirstRun::Now) if times.contains(now) => Some(Fire { nominal: now, due: now }),
+            _ => match state.last_run.filter(|last| *last >= from) {
+                Some(last) => times.after(last)?,
+                None => times.from(from)?,
+            },
+        };
+        if next.is_some() || spec.trigger.on_shutdown() {
+            return Ok(next);
+        }
+    }
+    // What could never run is a mistake even in a task that is kept.
+    if spec.when_finished == WhenFinished::Keep && spec.trigger.check(DateTime::UNIX_EPOCH, &times.cx).is_ok()
+    {
+        return Ok(None);
+    }
+    Err(never(spec, state, &times, from).into())
+}
+
+fn outside(spec: &TaskSpec, at: DateTime<Utc>) -> TaskError {
+    let bound = match (spec.start_at, spec.end_at) {
+        (Some(start), _) if at < start => format!("before start_at {}", start.to_rfc3339()),
+        (_, Some(end)) => format!("after end_at {}", end.to_rfc3339()),
+        _ => "outside the window".to_owned(),
+    };
+    let reason = format!("is {}, {bound}; choose a time within the window, or widen it", at.to_rfc3339());
+    TaskError::Invalid { field: "first_run", reason }
+}
+
+/// Why a schedule has no run at or after `from`.
+fn never(spec: &TaskSpec, state: &TaskState, times: &Times<'_>, from: DateTime<Utc>) -> TriggerError {
+    if let Some(max) = spec.max_runs.filter(|_| left(spec, state) == 0) {
+        let reason = format!(
+            "it has had {} scheduled runs, and max_runs is {max}; raise max_runs, delete the task, or keep \
+             it with when_finished",
+            state.fired
+        );
+        return TriggerError::NeverFires { reason };
+    }
+    match spec.trigger.check(from, &times.cx) {
+        Err(error) => error,
+        Ok(()) => {
+            let end = spec.end_at.map_or_else(|| "the end".to_owned(), |end| end.to_rfc3339());
+            let reason = format!("its next run time is after end_at, {end}; move end_at, or leave it out");
+            TriggerError::NeverFires { reason }
+        }
+    }
+}
+
+/// Why a plan could not be made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    #[error(transparent)]
+    Search(#[from] SearchError),
+}
+
+impl From<TriggerError> for PlanError {
+    fn from(error: TriggerError) -> Self {
+        Self::Task(error.into())
+    }
+}

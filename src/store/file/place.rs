@@ -1,0 +1,178 @@
+//! What a directory of files looks like, and how files are written in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::text::{pretty, sealed, unsealed};
+use crate::lock::FileLock;
+use crate::store::StoreError;
+use crate::store::engine::{
+    FILES_MARK, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory, unreadable,
+};
+
+const TASKS: &str = "tasks";
+const JOURNAL: &str = "journal.jsonl";
+const REST: &str = "runs-and-removed.json";
+/// What a file is called while it is written.
+const NEW: &str = ".new";
+/// The latest layout of a directory.
+const FORMAT: u32 = 1;
+
+const ABOUT: &[&str] = &[
+    "This directory is a file store of callboard. Each task is a file in `tasks`, named after its id.",
+    "Stop the program before you change anything. In a file that you edit, remove the line `sum`;",
+    "the id in it must stay. To remove a task, remove its file; a copy needs an id and a name of its own.",
+    "`tasks/*.runs.jsonl` are the runs of a task, latest last. `runs-and-removed.json` says which runs have",
+    "not ended, and which tasks were removed. `journal.jsonl` has changes that are not in the files yet: they",
+    "get there within a second or at the next start, so do not remove it.",
+];
+
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    about: Vec<String>,
+    format: u32,
+}
+
+/// The paths in a directory.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub root: PathBuf,
+    pub tasks: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), tasks: root.join(TASKS) }
+    }
+
+    pub(super) fn task(&self, name: &str) -> PathBuf {
+        self.tasks.join(format!("{name}.json"))
+    }
+
+    pub(super) fn runs(&self, name: &str) -> PathBuf {
+        self.tasks.join(format!("{name}.runs.jsonl"))
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join(JOURNAL)
+    }
+
+    pub(super) fn rest(&self) -> PathBuf {
+        self.root.join(REST)
+    }
+
+    /// Makes the directory ready, if it is one of ours or an empty place for one.
+    pub(super) fn prepare(&self) -> Result<FileLock, StoreError> {
+        let root = &self.root;
+        create_dir(root)?;
+        check_kind(root, FILES_MARK)?;
+        let lock = take_directory(root)?;
+        let mark = root.join(FILES_MARK);
+        match read_text(&mark)? {
+            Some(text) => {
+                let mark: Mark = unsealed(&text).map_err(|reason| {
+                    let advice = "put the file back from a backup, or remove its line `sum` if it was edited";
+                    damaged(root, &format!("`{FILES_MARK}`: {reason}"), advice)
+                })?;
+                known_format(root, mark.format, FORMAT)?;
+                for (path, kind) in [(&self.tasks, "directory"), (&self.journal(), "file")] {
+                    if !path.exists() {
+                        let name = path.file_name().unwrap_or_default().display();
+                        return Err(unreadable(root, &format!("the {kind} `{name}` is missing")));
+                    }
+                }
+            }
+            None => {
+                // The mark is written last: a directory without one was never used.
+                if fs::read_dir(&self.tasks).is_ok_and(|mut tasks| tasks.next().is_some())
+                    || fs::metadata(self.journal()).is_ok_and(|journal| journal.len() > 0)
+                {
+                    return Err(unreadable(root, &format!("the file `{FILES_MARK}` is missing")));
+                }
+                create_dir(&self.tasks)?;
+                drop(private(&self.journal(), OpenOptions::new().append(true).create(true))?);
+                let about = ABOUT.iter().map(|&line| line.to_owned()).collect();
+                write_object(&mark, &Mark { about, format: FORMAT })?;
+                sync_dir(root).map_err(|error| io_error(root, "sync", error))?;
+            }
+        }
+        self.remove_unfinished()?;
+        Ok(lock)
+    }
+
+    /// The names of the files in `tasks` that end in `end`, without it.
+    pub(super) fn names(&self, end: &str) -> Result<Vec<String>, StoreError> {
+        let listing = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&self.tasks)? {
+                let name = entry?.file_name();
+                names.extend(name.to_str().and_then(|name| name.strip_suffix(end)).map(str::to_owned));
+            }
+            Ok(names)
+        };
+        listing().map_err(|error| io_error(&self.tasks, "read", error))
+    }
+
+    /// Files that were being written when the process died: what they were to hold is in the journal.
+    fn remove_unfinished(&self) -> Result<(), StoreError> {
+        for end in [".json", ".runs.jsonl"] {
+            for name in self.names(&format!("{end}{NEW}"))? {
+                fs::remove_file(self.tasks.join(format!("{name}{end}{NEW}"))).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file, for its owner alone if it is made.
+pub(super) fn private(path: &Path, options: &mut OpenOptions) -> Result<File, StoreError> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options.open(path).map_err(|error| io_error(path, "open", error))
+}
+
+/// The text of a file, if it is there. What is no text is shown as far as it is.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(path, "read", error)),
+    }
+}
+
+/// Writes a file anew. Its content is on the device when it gets its name; its name is when the
+/// directory is synced.
+pub(super) fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(NEW);
+    let aside = PathBuf::from(aside);
+    let mut file = private(&aside, OpenOptions::new().write(true).create(true).truncate(true))?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&aside, path));
+    written.map_err(|error| {
+        // A full device needs the room.
+        fs::remove_file(&aside).ok();
+        io_error(path, "write", error)
+    })
+}
+
+pub(super) fn write_object<T: Serialize>(path: &Path, object: &T) -> Result<(), StoreError> {
+    let text = sealed(object).map_err(StoreError::unavailable)?;
+    write_text(path, &pretty(&text))
+}
+
+/// Removes a file that may be gone already.
+pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path, "remove", error)),
+        _ => Ok(()),
+    }
+}
