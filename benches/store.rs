@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use callboard::store::message::*;
 use callboard::store::{
-    Backend, MemoryBackend, MemoryStore, RedbStore, Reply, SledStore, StoreAddr, StoreError, StoreSource,
+    Backend, FileStore, MemoryBackend, MemoryStore, RedbStore, Reply, SledStore, StoreAddr, StoreError,
+    StoreSource,
 };
 use callboard::task::{
     Alias, Coalesce, Fire, Handler, MisfireGrace, Overlap, OwnerId, StoredTask, TaskId, TaskSpec, TaskState,
@@ -174,6 +175,10 @@ fn redb(c: &mut Criterion) {
     embedded(c, "redb store", |path| RedbStore::open(path).expect("a path"));
 }
 
+fn file(c: &mut Criterion) {
+    embedded(c, "file store", |path| FileStore::open(path).expect("a path"));
+}
+
 fn embedded<S: StoreSource>(c: &mut Criterion, name: &str, make: impl Fn(&Path) -> S) {
     let system = actix_rt::System::new();
     let open = |directory: &tempfile::TempDir| {
@@ -242,5 +247,5 @@ async fn tick(store: &StoreAddr) -> Result<Committed, StoreError> {
     store.commit(Commit { changes: due.tasks.into_iter().map(advance).collect() }).await
 }
 
-criterion_group!(benches, memory, actor, sled, redb);
+criterion_group!(benches, memory, actor, sled, redb, file);
 criterion_main!(benches);

@@ -8,7 +8,7 @@
 //!                       ├─▶ Scheduler ──▶ EventBus ──▶ your actors, streams
 //!   your actors ────────┘    │     │
 //!                            │     └─ runs ──▶ executors: futures, threads
-//!                            └─ due tasks, new states ──▶ stores: memory, sled, redb
+//!                            └─ due tasks, new states ──▶ stores: memory, sled, redb, file
 //! ```
 //!
 //! # Example
@@ -34,6 +34,7 @@
 //!
 //! - [`guide::semantics`]: what is promised, and what happens in each kind of trouble.
 //! - [`guide::time`]: when a trigger fires, exactly.
+//! - [`guide::asking`]: what a task can be: a function, a message to an actor, a lifecycle.
 //! - [`guide::lifecycle`]: a run from its due time to its outcome; states and moves.
 //! - [`guide::events`]: every event, when it comes, what it carries.
 //! - [`guide::operating`]: stores, shutdown, restarts, logs, limits, actix-web, tests on virtual time.
@@ -46,7 +47,7 @@
 //! - [`task`](mod@task): WHAT. Tasks, the registry of their code, runs and their outcomes.
 //! - [`event`]: WHAT HAPPENED. Events, masks to choose among them, the bus.
 //! - [`supervision`]: WHO KEEPS WHOM ALIVE. Guardians and restart policies.
-//! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, redb, and the contract for your own.
+//! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, redb, files, and the contract for your own.
 //! - [`executor`]: WHERE IT RUNS. Futures, threads, inline, and the contract for your own.
 //! - [`scheduler`]: THE CONDUCTOR. The scheduler, its builder, its handle, its messages.
 //! - [`declare`]: tasks declared next to their functions, listed, and added by one call.
@@ -65,11 +66,12 @@
 //! | feature | default | what for |
 //! |---|---|---|
 //! | `sled` | yes | [`SledStore`](store::SledStore), the embedded store whose tasks survive a restart |
+//! | `file` | yes | [`FileStore`](store::FileStore): each task a JSON file, for people to read and edit |
 //! | `redb` | no | [`RedbStore`](store::RedbStore): the same on an engine that is maintained |
 //! | `macros` | no | the attribute [`#[callboard::task(…)]`](macro@task): tasks declared next to their functions |
 //! | `config` | no | [`config`]: schedulers described by a file |
 //! | `testing` | no | [`testing`], and the suites [`store::contract`] and [`executor::contract`]: for tests of your own tasks, stores and executors |
-//! | `cli` | no | the program `callboard`; brings `config`, `sled` and `redb` |
+//! | `cli` | no | the program `callboard`; brings `config`, `file`, `sled` and `redb` |
 //!
 //! Without any feature there are the memory store, all executors and all triggers.
 

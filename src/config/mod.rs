@@ -22,6 +22,12 @@
 //! durability = "fsync"            # not of memory; or a length of time: acknowledged at once, on the
 //!                                 #   device that much later at most
 //! set_aside = false               # not of memory; whether damaged data makes room for an empty store
+//! exports = { every = "1h", keep = 7, dir = "store.exports" }
+//!                                 # not of memory; taken while it runs. Default: none; of `keep` and
+//!                                 #   `dir` as shown, beside the store
+//! key_file = "/etc/callboard/keys" # not of memory; what encrypts it: a file with keys, one a line, the
+//!                                 #   current one first; or key_env = "NAME", or key = "…". Default: plain
+//! refuse_plain = false            # with keys: whether records that are plain are left alone
 //!
 //! [executor.default]              # default: async
 //! type = "async"                  # or "threadpool", "debug"
@@ -50,6 +56,8 @@
 
 mod duration;
 mod resolve;
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+mod store;
 mod task;
 mod value;
 
@@ -63,10 +71,12 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 pub use duration::{DurationError, parse_duration};
+#[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
+pub use store::KeySettings;
 pub use task::TaskSettings;
 
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-use crate::store::Durability;
+use crate::store::{Durability, Exports};
 use crate::task::{Alias, MisfireGrace, TaskDefaults};
 use value::{Kind, Problems, Section, Table, Value};
 
@@ -123,6 +133,15 @@ pub struct Directory {
     pub durability: Durability,
     /// Whether a damaged one is set aside for a fresh one. Default: no.
     pub set_aside: bool,
+    /// Exports that are taken while the store runs; a relative directory is below the data
+    /// directory. Default: none.
+    pub exports: Option<Exports>,
+    /// What it is encrypted with. Default: nothing.
+    #[cfg(feature = "encryption")]
+    pub keys: Option<KeySettings>,
+    /// With keys: whether records that are plain are left alone as unreadable. Default: no.
+    #[cfg(feature = "encryption")]
+    pub refuse_plain: bool,
 }
 
 /// An executor, as settings describe it.
@@ -201,11 +220,7 @@ impl Default for StoreSettings {
     /// sled where it is there, else memory.
     fn default() -> Self {
         #[cfg(feature = "sled")]
-        return Self::Sled(Directory {
-            path: PathBuf::from(SLED_PATH),
-            durability: Durability::Fsync,
-            set_aside: false,
-        });
+        return Self::Sled(Directory::new(SLED_PATH));
         #[cfg(not(feature = "sled"))]
         Self::Memory
     }
@@ -274,7 +289,7 @@ impl Settings {
         }
         for (name, section) in root.named("store") {
             let Some(alias) = alias(&name, &section) else { continue };
-            if let Some(store) = store(section) {
+            if let Some(store) = store_settings(section) {
                 settings.stores.insert(alias, store);
             }
         }
@@ -347,18 +362,34 @@ fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
     Some(if grace == Duration::MAX { MisfireGrace::Unlimited } else { MisfireGrace::Within(grace) })
 }
 
-fn store(mut section: Section<'_>) -> Option<StoreSettings> {
+fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
     let kind = section.text("type");
     let path = section.text("path");
-    let given = ["path", "durability", "set_aside"].map(|key| (key, section.peek(key).is_some()));
+    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    let durable = store::DURABLE;
+    #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
+    let durable = ["path", "durability", "set_aside"];
+    let given: Vec<_> = durable.iter().map(|key| (*key, section.peek(key).is_some())).collect();
     // The word reads as the longest of times.
     let durability = section.duration_or("durability", "fsync");
     let set_aside = section.flag("set_aside").unwrap_or(false);
     #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-    let directory = |usual: &str| Directory {
-        path: path.unwrap_or_else(|| usual.to_owned()).into(),
-        durability: promise(durability),
-        set_aside,
+    let directory = {
+        let exports = store::exports(&mut section);
+        #[cfg(feature = "encryption")]
+        let (keys, refuse_plain) = store::keys(&mut section);
+        #[cfg(not(feature = "encryption"))]
+        store::keys(&mut section);
+        move |usual: &str| Directory {
+            durability: promise(durability),
+            set_aside,
+            exports,
+            #[cfg(feature = "encryption")]
+            keys,
+            #[cfg(feature = "encryption")]
+            refuse_plain,
+            ..Directory::new(path.unwrap_or_else(|| usual.to_owned()))
+        }
     };
     #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
     let _checked = (path, durability, set_aside);

@@ -2,17 +2,9 @@
 
 use std::path::Path;
 
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-use super::Directory;
 use super::{ExecutorSettings, Settings, StoreSettings};
 use crate::executor::{AsyncExecutor, DebugExecutor, ThreadPool};
 use crate::scheduler::{Builder, Scheduler};
-#[cfg(feature = "file")]
-use crate::store::FileStore;
-#[cfg(feature = "redb")]
-use crate::store::RedbStore;
-#[cfg(feature = "sled")]
-use crate::store::SledStore;
 use crate::store::{MemoryStore, StoreError};
 
 impl Settings {
@@ -31,21 +23,8 @@ impl Settings {
         for (alias, store) in &self.stores {
             builder = match store {
                 StoreSettings::Memory => builder.store(alias.as_str(), MemoryStore::new()),
-                #[cfg(feature = "sled")]
-                StoreSettings::Sled(Directory { path, durability, set_aside }) => {
-                    let store = SledStore::open(data.join(path))?.durability(*durability);
-                    builder.store(alias.as_str(), store.set_aside(*set_aside))
-                }
-                #[cfg(feature = "redb")]
-                StoreSettings::Redb(Directory { path, durability, set_aside }) => {
-                    let store = RedbStore::open(data.join(path))?.durability(*durability);
-                    builder.store(alias.as_str(), store.set_aside(*set_aside))
-                }
-                #[cfg(feature = "file")]
-                StoreSettings::File(Directory { path, durability, set_aside }) => {
-                    let store = FileStore::open(data.join(path))?.durability(*durability);
-                    builder.store(alias.as_str(), store.set_aside(*set_aside))
-                }
+                #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+                durable => durable.add_to(builder, alias.as_str(), data)?,
             };
         }
         for (alias, executor) in &self.executors {

@@ -96,9 +96,13 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'memory'\npath = 'x'", "a memory store has no path"),
         ("[store.x]\ntype = 'memory'\ndurability = 'fsync'", "a memory store has no durability"),
         ("[store.x]\ntype = 'memory'\nset_aside = true", "a memory store has no set_aside"),
+        ("[store.x]\ntype = 'memory'\nkey_env = 'KEY'", "a memory store has no key_env"),
+        ("[store.x]\ntype = 'sled'\nexports = 5", "store.x.exports: is the number 5; it must be a table"),
+        ("[store.x]\ntype = 'sled'\nexports = { keep = 3 }", "store.x.exports.every: is missing"),
+        ("[store.x]\ntype = 'sled'\nexports = { every = '1h', keep = 0 }", "at least 1"),
         ("[store.x]\ntype = 'sled'\ndurability = 'often'", "store.x.durability"),
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
-        ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability, set_aside"),
+        ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability, set_aside, exports"),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         ("task = 5", "it must be a table"),
     ];
@@ -127,7 +131,7 @@ fn durable_stores_have_a_place_and_a_promise() {
         let settings = Settings::from_toml(text, "test").unwrap();
         settings.stores[&Alias::default_alias()].clone()
     };
-    let directory = |path: &str, durability| Directory { path: path.into(), durability, set_aside: false };
+    let directory = |path: &str, durability| Directory { durability, ..Directory::new(path) };
     let sled = |path: &str, durability| StoreSettings::Sled(directory(path, durability));
     let redb = |path: &str, durability| StoreSettings::Redb(directory(path, durability));
     let often = Durability::Interval(Duration::from_millis(200));
@@ -140,8 +144,38 @@ fn durable_stores_have_a_place_and_a_promise() {
     let file = Directory { set_aside: true, ..directory("store-file", often) };
     let text = "[store.default]\ntype = 'file'\ndurability = '200ms'\nset_aside = true";
     assert_eq!(read(text), StoreSettings::File(file));
+    let text = "[store.default]\ntype = 'sled'\nexports = { every = '1h', keep = 3, dir = 'backups' }";
+    let exports = Exports::every(Duration::from_secs(3600)).keep(3).dir("backups");
+    assert_eq!(
+        read(text),
+        StoreSettings::Sled(Directory { exports: Some(exports), ..Directory::new("store") })
+    );
     let text = "[store.default]\ntype = 'redb'\npath = 'here'\ndurability = '200ms'";
     assert_eq!(read(text), redb("here", often));
     let directory = std::path::Path::new("/nowhere");
     assert!(Settings::from_toml(text, "test").unwrap().builder(directory).is_ok(), "opened at the start");
+}
+
+#[cfg(all(feature = "sled", feature = "encryption"))]
+#[test]
+fn keys_are_named_and_never_shown() {
+    let secret = "9f1c5a44c1a9a1c8a4f0f7b6e2d3c4b5a69788796a5b4c3d2e1f00112233445f";
+    let read = |line: &str| {
+        let text = format!("[store.default]\ntype = 'sled'\n{line}");
+        Settings::from_toml(&text, "test").map(|settings| settings.stores[&Alias::default_alias()].clone())
+    };
+    let keys = |line: &str| match read(line).unwrap() {
+        StoreSettings::Sled(directory) => directory.keys.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(keys("key_file = 'keys'"), KeySettings::File("keys".into()));
+    assert_eq!(keys("key_env = 'KEYS'"), KeySettings::Variable("KEYS".to_owned()));
+    let given = keys(&format!("key = '{secret}'\nrefuse_plain = true"));
+    assert!(matches!(given, KeySettings::Given(_)) && !format!("{given:?}").contains(&secret[..8]));
+    let refused = |line: &str| read(line).unwrap_err().to_string();
+    let short = refused(&format!("key = '{}'", &secret[2..]));
+    assert!(short.contains("default.key: key 1 is not valid") && !short.contains(&secret[2..12]), "{short}");
+    assert!(refused("key = 5").contains("must be text"));
+    assert!(refused("key_env = 'A'\nkey_file = 'b'").contains("more than one place"));
+    assert!(refused("refuse_plain = true").contains("needs keys"));
 }

@@ -73,13 +73,19 @@ bitflags! {
         const SCHEDULER_RESTARTED = 1 << 28;
         /// [`Event::TaskFinished`]
         const TASK_FINISHED = 1 << 29;
+        /// [`Event::TaskRetried`]
+        const TASK_RETRIED = 1 << 30;
         /// [`Event::StoreSetAside`]
         const STORE_SET_ASIDE = 1 << 40;
+        /// [`Event::LifecycleSetUp`], [`Event::LifecycleFailed`] and [`Event::LifecycleCleanedUp`]
+        const LIFECYCLE = 1 << 41;
+        /// [`Event::RecordReadable`]
+        const RECORD_READABLE = 1 << 42;
 
-        /// Every end of a run.
+        /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
             | Self::TASK_MAX_INSTANCES.bits() | Self::TASK_REFUSED.bits() | Self::TASK_CANCELLED.bits()
-            | Self::TASK_TIMED_OUT.bits() | Self::TASK_INTERRUPTED.bits();
+            | Self::TASK_TIMED_OUT.bits() | Self::TASK_INTERRUPTED.bits() | Self::TASK_RETRIED.bits();
         /// Everything about tasks.
         const TASK = Self::RUN_ENDED.bits() | Self::TASK_ADDED.bits() | Self::TASK_REMOVED.bits()
             | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits()
@@ -107,6 +113,7 @@ impl Event {
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
             Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
+            Self::RecordReadable { .. } => EventMask::RECORD_READABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
             Self::TaskAdded { .. } => EventMask::TASK_ADDED,
             Self::TaskRemoved { .. } => EventMask::TASK_REMOVED,
@@ -115,6 +122,7 @@ impl Event {
             Self::TaskSubmitted(_) => EventMask::TASK_SUBMITTED,
             Self::TaskExecuted(_) => EventMask::TASK_EXECUTED,
             Self::TaskError(_) => EventMask::TASK_ERROR,
+            Self::TaskRetried(_) => EventMask::TASK_RETRIED,
             Self::TaskMissed(_) => EventMask::TASK_MISSED,
             Self::TaskMaxInstances(_) => EventMask::TASK_MAX_INSTANCES,
             Self::TaskRefused(_) => EventMask::TASK_REFUSED,
@@ -123,6 +131,9 @@ impl Event {
             Self::TaskInterrupted(_) | Self::RunInterrupted { .. } => EventMask::TASK_INTERRUPTED,
             Self::TaskStalled { .. } => EventMask::TASK_STALLED,
             Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
+            Self::LifecycleSetUp { .. } | Self::LifecycleFailed { .. } | Self::LifecycleCleanedUp { .. } => {
+                EventMask::LIFECYCLE
+            }
             Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,
         }
     }

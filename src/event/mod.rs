@@ -114,6 +114,14 @@ pub enum Event {
         /// What is wrong with the record.
         cause: String,
     },
+    /// A record that could not be read when its store was open before can be read again: its task is
+    /// back.
+    RecordReadable {
+        /// The store.
+        store: Alias,
+        /// The task's id.
+        id: String,
+    },
     /// All tasks of a store were removed.
     AllTasksRemoved {
         /// The store.
@@ -151,8 +159,11 @@ pub enum Event {
     TaskSubmitted(RunFact),
     /// A run ended well.
     TaskExecuted(RunReport),
-    /// A run failed or panicked.
+    /// A run failed or panicked, and is not tried again.
     TaskError(RunReport),
+    /// A run did not end well, and is tried again: when, says
+    /// [`RunEnd::retry_at`](crate::task::RunEnd::retry_at).
+    TaskRetried(RunReport),
     /// A run would have started later than its misfire grace allows, or was one of more than
     /// `max_catch_up`.
     TaskMissed(RunReport),
@@ -187,6 +198,25 @@ pub enum Event {
         /// By how much the wall clock is ahead of where it should be, in milliseconds; negative
         /// when it was set back.
         by_ms: i64,
+    },
+    /// A lifecycle's set-up has succeeded: it ticks from now on.
+    LifecycleSetUp {
+        /// Its name.
+        id: TaskId,
+    },
+    /// A lifecycle's set-up or clean-up failed, panicked, or took too long.
+    LifecycleFailed {
+        /// Its name.
+        id: TaskId,
+        /// Which: `set-up` or `clean-up`.
+        step: &'static str,
+        /// What went wrong.
+        cause: String,
+    },
+    /// A lifecycle's clean-up has succeeded.
+    LifecycleCleanedUp {
+        /// Its name.
+        id: TaskId,
     },
     /// The scheduler's actor died and a successor has taken its place.
     SchedulerRestarted {
@@ -288,6 +318,9 @@ impl Event {
     pub fn of_end(run: Arc<Run>, end: Arc<RunEnd>) -> Self {
         use crate::task::{Outcome, Refusal};
         let report = RunReport { run, end };
+        if report.end.retry_at.is_some() {
+            return Self::TaskRetried(report);
+        }
         match &report.end.outcome {
             Outcome::Executed { .. } => Self::TaskExecuted(report),
             Outcome::Failed { .. } | Outcome::Panicked { .. } => Self::TaskError(report),
@@ -309,6 +342,9 @@ impl Event {
             | Self::TaskRemoved { id, .. }
             | Self::TaskModified { id, .. }
             | Self::TaskFinished { id, .. }
+            | Self::LifecycleSetUp { id }
+            | Self::LifecycleFailed { id, .. }
+            | Self::LifecycleCleanedUp { id }
             | Self::TaskStalled { id, .. } => Some(id),
             Self::TaskSubmitted(fact) => Some(&fact.0.task.id),
             Self::RunInterrupted { record, .. } => Some(&record.task),
@@ -321,6 +357,7 @@ impl Event {
         match self {
             Self::TaskExecuted(report)
             | Self::TaskError(report)
+            | Self::TaskRetried(report)
             | Self::TaskMissed(report)
             | Self::TaskMaxInstances(report)
             | Self::TaskRefused(report)

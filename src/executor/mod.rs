@@ -13,6 +13,8 @@ mod futures;
 mod job;
 pub mod message;
 mod pipeline;
+#[cfg(all(unix, feature = "process"))]
+mod process;
 mod slot;
 #[cfg(feature = "testing")]
 mod stage;
@@ -25,6 +27,8 @@ pub use debug::DebugExecutor;
 pub use futures::AsyncExecutor;
 pub use job::{Job, Started};
 pub use pipeline::Drive;
+#[cfg(all(unix, feature = "process"))]
+pub use process::{ProcessPool, worker};
 pub use threads::ThreadPool;
 
 use crate::task::RunId;
@@ -41,6 +45,12 @@ pub trait ExecutorSource: Send + 'static {
 
     /// Whether the actor is started again after its death. An actor that somebody else owns is not.
     fn supervised(&self) -> bool {
+        true
+    }
+
+    /// Whether closures can be run. An executor that runs code in other processes cannot; a task
+    /// with a closure is refused for it when it is added. Default: yes.
+    fn runs_closures(&self) -> bool {
         true
     }
 }

@@ -1,6 +1,5 @@
 //! From a started job to its end: the code is called, what it does is caught and given a name.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -10,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Started;
-use crate::task::{Code, Failure, Outcome, TaskContext, TaskFuture};
+use crate::task::{Code, Failure, Outcome, TaskContext, TaskFuture, panic_message};
 use crate::timer;
 
 impl Started {
@@ -155,22 +154,6 @@ impl std::fmt::Debug for Drive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Drive").field(&self.started).finish()
     }
-}
-
-/// The text of a panic.
-pub(super) fn panic_message(panic: Box<dyn Any + Send>) -> String {
-    let text = if let Some(text) = panic.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "(a value that is not text)".to_owned()
-    };
-    // The value is the user's, and its drop may panic again.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
-    text
 }
 
 impl TaskContext {

@@ -1,6 +1,8 @@
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::task::panic_message;
+
 /// An error of any type, as it is passed on and logged.
 pub(super) type AnyError = Box<dyn StdError + Send + Sync>;
 
@@ -33,16 +35,5 @@ impl<T, E: Into<AnyError>> FutureEnd for Result<T, E> {
 
 /// Runs `code`; the message of its panic when there was one.
 pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let text = match (panic.downcast_ref::<&'static str>(), panic.downcast_ref::<String>()) {
-            (Some(text), _) => (*text).to_owned(),
-            (_, Some(text)) => text.clone(),
-            _ => "(a value that is not text)".to_owned(),
-        };
-        // The value is the user's, and its drop may panic again.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            std::mem::forget(again);
-        }
-        text
-    })
+    catch_unwind(AssertUnwindSafe(code)).map_err(panic_message)
 }

@@ -9,6 +9,7 @@ use futures::channel::oneshot;
 
 use super::SchedulerState;
 use super::flight::Flight;
+use super::lives::{Ended, LifeSlot};
 use super::pending::PendingTasks;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
@@ -16,7 +17,7 @@ use super::usher::Usher;
 use super::wake::Wake;
 use crate::clock::Clock;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
-use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults};
+use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults, TaskId};
 
 /// The actor that conducts: it owns the lifecycle, the timer, the aliases of stores and executors,
 /// the tasks that wait for the start and the runs in flight. See the [module](super).
@@ -68,6 +69,9 @@ pub(super) struct Estate {
     pub executors: BTreeMap<Alias, ExecutorSlot>,
     pub pending: PendingTasks,
     pub flight: Flight,
+    pub lives: BTreeMap<TaskId, LifeSlot>,
+    /// Lives that end, of lifecycles that are gone.
+    pub leaving: Vec<Ended>,
     pub owner: Option<OwnerId>,
     pub serial: u64,
     /// Tells slots of one alias apart over time.

@@ -92,15 +92,21 @@ impl Scheduler {
         }
     }
 
+    /// A task is gone from its store.
+    pub(super) fn removed(&mut self, id: TaskId, store: Alias) {
+        self.retire_life(&id, &store);
+        self.tell(Event::TaskRemoved { id, store });
+    }
+
     fn note_change(&mut self, changed: &Changed, ctx: &mut Context<Self>) {
         if !changed.written {
             return;
         }
         let (id, store) = (changed.id.clone(), changed.store.clone());
-        self.tell(match &changed.task {
-            Some(_) => Event::TaskModified { id, store },
-            None => Event::TaskRemoved { id, store },
-        });
+        match &changed.task {
+            Some(_) => self.tell(Event::TaskModified { id, store }),
+            None => self.removed(id, store),
+        }
         self.note_finished(changed);
         self.note_due(&changed.store, changed.task.as_ref(), ctx);
     }
@@ -135,7 +141,7 @@ impl Scheduler {
     pub(super) fn check_spec(&self, spec: &TaskSpec, store: &Alias) -> Result<(), Error> {
         match &spec.handler {
             TaskHandler::Named(name) => {
-                self.settings.registry.find(name)?;
+                self.check_handler(name)?;
             }
             TaskHandler::Closure(_) => {
                 let slot = self.estate.stores.get(store);
@@ -145,8 +151,12 @@ impl Scheduler {
                 }
             }
         }
-        if !self.estate.executors.contains_key(&spec.executor) {
+        let Some(executor) = self.estate.executors.get(&spec.executor) else {
             return Err(self.unknown_executor(&spec.executor));
+        };
+        if matches!(spec.handler, TaskHandler::Closure(_)) && !executor.closures {
+            let (id, executor) = (spec.id.clone(), spec.executor.to_string());
+            return Err(TaskError::ClosureNotPortable { id, executor }.into());
         }
         Ok(())
     }
@@ -227,7 +237,7 @@ impl Handler<AddTask> for Scheduler {
 }
 
 impl Scheduler {
-    fn add(&mut self, task: Task) -> Answer<TaskId> {
+    pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
         let since = self.clock().now();
         if self.permit() == Permit::Open {
             return self.commit_task(task, since);
@@ -255,11 +265,14 @@ impl Scheduler {
         };
         let registry = self.settings.clone();
         let executors = self.executor_names();
+        let lives: Vec<Arc<str>> = self.estate.lives.keys().map(|id| id.as_str().into()).collect();
         let change = async move {
             let decide = |task: &StoredTask| {
                 let mut spec = changes.clone().apply(&task.spec)?;
                 spec.trigger = registry.registry.resolve(&spec.trigger)?;
-                if let TaskHandler::Named(name) = &spec.handler {
+                if let TaskHandler::Named(name) = &spec.handler
+                    && !lives.contains(name)
+                {
                     registry.registry.find(name)?;
                 }
                 if !executors.iter().any(|executor| executor == spec.executor.as_str()) {
@@ -419,7 +432,7 @@ impl Scheduler {
         task: StoredTask,
     ) -> Answer<RunId> {
         let now = self.clock().now();
-        let then = match plan::run_now(&task, request.remove_finished, now) {
+        let then = match plan::run_now(&task, source, request.remove_finished, now) {
             Ok(then) => then,
             Err(error) => return fail(error.about(&task.spec.id)),
         };
@@ -432,7 +445,7 @@ impl Scheduler {
             _ => None,
         };
         let run = self.board_on_demand(&task.spec, &store, source, request.force, now);
-        if let Some(reason) = self.refusal(&run) {
+        if let Some(reason) = self.refusal(&task.spec) {
             self.estate.flight.leave(&run);
             return fail(Error::Refused { id: request.id, reason });
         }
@@ -466,7 +479,7 @@ impl Scheduler {
                 }
             }
             if removed {
-                scheduler.tell(Event::TaskRemoved { id: request.id.clone(), store: store.clone() });
+                scheduler.removed(request.id.clone(), store.clone());
             }
             scheduler.submit_on_demand(run, busy, ctx)
         }))
@@ -482,29 +495,23 @@ impl Scheduler {
         self.estate.flight.watch(&run, refused);
         let Some(addr) = self.estate.executors.get(&run.task.executor).and_then(|slot| slot.addr.clone())
         else {
-            self.interrupt(vec![run.clone()], "its executor went away before it began");
+            self.interrupt(vec![run.clone()], "its executor went away before it began", ctx);
             return fail(Error::NotRunning);
         };
         if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
         self.estate.flight.depart(&run);
-        let taken = addr.submit(crate::executor::message::Submit { runs: vec![run.clone()], busy });
+        let settled = self.hand_over(&addr, vec![run.clone()], busy);
         // A refusal is sent before the executor answers: it is on its way here ahead of this.
         let heard = self.hear_out(ctx);
-        let taken = async move {
-            let taken = taken.await;
+        let settled = async move {
+            settled.await.ok();
             heard.await;
-            taken
         };
-        Box::pin(wrap_future::<_, Self>(taken).map(move |taken, scheduler, _| {
-            if taken.is_err() {
-                scheduler.interrupt(vec![run.clone()], "its executor died before it began");
-            }
-            match (&mut refusal).now_or_never() {
-                Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
-                _ => Ok(run.id),
-            }
+        Box::pin(wrap_future::<_, Self>(settled).map(move |(), _, _| match (&mut refusal).now_or_never() {
+            Some(Ok(reason)) => Err(Error::Refused { id: run.task.id.clone(), reason }),
+            _ => Ok(run.id),
         }))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::actor::Scheduler;
+use super::plan;
 use super::session::within;
-use crate::event::Event;
 use crate::store::StoreError;
 use crate::store::message::Get;
 use crate::task::Alias;
@@ -23,7 +23,7 @@ impl Scheduler {
     ) {
         let Some(slot) = self.estate.stores.get_mut(store) else {
             let lost = runs.into_iter().map(|(run, _)| run).collect();
-            return self.interrupt(lost, "its store was removed before it was submitted");
+            return self.interrupt(lost, "its store was removed before it was submitted", ctx);
         };
         slot.doubtful.extend(runs);
         if slot.addr.is_some() && slot.problem.is_none() {
@@ -56,7 +56,7 @@ impl Scheduler {
         ctx: &mut Context<Self>,
     ) {
         match task {
-            Ok(Some(task)) if task.state.last_run.is_none_or(|last| last < run.nominal) => {
+            Ok(Some(task)) if !plan::is_taken(&task, &run) => {
                 self.estate.flight.leave(&run);
                 // It is due still: the timer was set before this was known.
                 if let Some(slot) = self.estate.stores.get_mut(&run.store)
@@ -68,12 +68,13 @@ impl Scheduler {
             }
             Ok(task) => {
                 if task.is_none() {
-                    self.tell(Event::TaskRemoved { id: run.task.id.clone(), store: run.store.clone() });
+                    self.removed(run.task.id.clone(), run.store.clone());
                 }
                 match end {
                     Some(end) => self.end_recorded(vec![(run, end)]),
                     None => {
-                        self.interrupt(vec![run], "it was never submitted: its store did not answer in time")
+                        let reason = "it was never submitted: its store did not answer in time";
+                        self.interrupt(vec![run], reason, ctx)
                     }
                 }
             }

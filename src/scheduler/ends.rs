@@ -6,6 +6,7 @@ use actix::prelude::*;
 
 use super::actor::Scheduler;
 use super::session::within;
+use super::settle::may_come_again;
 use crate::clock::Busy;
 use crate::event::{Event, EventMask};
 use crate::executor::message::RunsEnded;
@@ -36,7 +37,17 @@ impl Scheduler {
             if let (Outcome::Refused { reason }, Some(watch)) = (&end.outcome, watch) {
                 watch.send(reason.clone()).ok();
             }
+            if may_come_again(&run)
+                && let Some(slot) = self.estate.stores.get_mut(&run.store)
+            {
+                if !stores.contains(&run.store) {
+                    stores.push(run.store.clone());
+                }
+                slot.unsettled.push((run, end));
+                continue;
+            }
             self.log_end(&run, &end);
+            self.ran(&run);
             if let Some(slot) = self.estate.stores.get_mut(&run.store)
                 && slot.capabilities.keeps_records()
             {
@@ -56,7 +67,7 @@ impl Scheduler {
         stores
     }
 
-    fn log_end(&self, run: &Run, end: &RunEnd) {
+    pub(super) fn log_end(&self, run: &Run, end: &RunEnd) {
         match end.outcome.problem() {
             None => tracing::debug!(
                 scheduler = %self.settings.name, store = %run.store, executor = %run.task.executor,
@@ -64,7 +75,7 @@ impl Scheduler {
             ),
             Some(problem) => tracing::warn!(
                 scheduler = %self.settings.name, store = %run.store, executor = %run.task.executor,
-                task = %run.task.id, run = %run.id, outcome = end.outcome.word(), problem, "run ended"
+                task = %run.task.id, run = %run.id, outcome = end.outcome.word(), problem, retry_at = ?end.retry_at, "run ended"
             ),
         }
     }
@@ -79,52 +90,49 @@ impl Scheduler {
                 watch.send(reason.clone()).ok();
             }
             self.log_end(&run, &end);
+            self.ran(&run);
             events.push(Event::of_end(run, Arc::new(end)));
         }
         events.retain(|event| self.wanted.intersects(event.mask()));
         self.publish(events);
     }
 
-    /// Writes runs off as interrupted. Their ends reach the stores with the next ones.
-    pub(super) fn interrupt(&mut self, runs: Vec<Arc<Run>>, reason: &str) {
+    /// Writes runs off as interrupted.
+    pub(super) fn interrupt(&mut self, runs: Vec<Arc<Run>>, reason: &str, ctx: &mut Context<Self>) {
         let now = self.clock().now();
         let end = |run| (run, RunEnd::unstarted(Outcome::Interrupted { reason: reason.to_owned() }, now));
-        self.end(runs.into_iter().map(end).collect());
+        let busy = self.clock().busy();
+        for store in self.end(runs.into_iter().map(end).collect()) {
+            self.flush_ends(&store, busy.clone(), ctx);
+        }
     }
 
     /// Writes the ends a store has not been told of. One message at a time, so that ends that come
     /// in meanwhile share the next.
     pub(super) fn flush_ends(&mut self, store: &Alias, busy: Busy, ctx: &mut Context<Self>) {
+        self.settle_ends(store, busy.clone(), ctx);
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
         if slot.finishing || slot.unfinished.is_empty() || slot.problem.is_some() {
             return;
         }
         let Some(addr) = slot.addr.clone() else { return };
-        slot.finishing = true;
         let generation = slot.generation;
-        let ends = std::mem::take(&mut slot.unfinished);
-        let kept = ends.clone();
+        let ends = slot.begin_finish();
         let finish = within(&self.settings, addr.finish(Finish { ends })).into_actor(self);
         let store = store.clone();
         ctx.spawn(finish.map(move |finished, scheduler, ctx| {
             let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
+            // When the store was opened anew meanwhile, they are owed again. It ignores those it has.
             if slot.generation != generation {
-                // The store was opened anew meanwhile; what the old one did not write is still owed.
-                if finished.is_err() {
-                    slot.unfinished.splice(0..0, kept);
-                    scheduler.flush_ends(&store, busy, ctx);
-                }
                 return;
             }
-            slot.finishing = false;
+            slot.end_finish(finished.is_ok());
             match finished {
                 Ok(()) => {
                     slot.release_if_finished();
                     scheduler.flush_ends(&store, busy, ctx);
                 }
                 Err(error) => {
-                    // Kept in order: they are written when the store works again.
-                    slot.unfinished.splice(0..0, kept);
                     slot.release_finished();
                     scheduler.store_failed(&store, &error);
                     scheduler.arm(ctx);

@@ -91,11 +91,7 @@ impl Handler<ChildNotice<ExecutorAddr>> for Scheduler {
             slot.problem = Some(problem.clone());
         }
         let lost = self.estate.flight.on_executor(&alias);
-        self.interrupt(lost, &problem);
-        let stores: Vec<Alias> = self.estate.stores.keys().cloned().collect();
-        for store in stores {
-            self.flush_ends(&store, notice.busy.clone(), ctx);
-        }
+        self.interrupt(lost, &problem, ctx);
     }
 }
 
@@ -125,9 +121,9 @@ impl Handler<RemoveExecutor> for Scheduler {
             return Box::pin(ready(Err(self.unknown_executor(&alias))));
         }
         let lowered = wrap_future::<_, Self>(self.lower_executor(&alias, grace));
-        Box::pin(lowered.map(move |(), scheduler, _| {
+        Box::pin(lowered.map(move |(), scheduler, ctx| {
             let lost = scheduler.estate.flight.on_executor(&alias);
-            scheduler.interrupt(lost, "its executor was removed");
+            scheduler.interrupt(lost, "its executor was removed", ctx);
             scheduler.estate.executors.remove(&alias);
             scheduler.tell(Event::ExecutorRemoved { executor: alias });
             Ok(())

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use crate::error::Error;
 use crate::event::{Event, EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
+use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::{Link, RestartPolicy};
 use crate::task::{
-    Account, Alias, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
+    Account, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
 };
 use crate::trigger::IntoTrigger;
 
@@ -350,6 +352,21 @@ impl Handle {
         self.send(Why::new(id.into_task_id()?, from, to, ACCOUNT_LIMIT)).await?
     }
 
+    /// Adds a lifecycle: a task with a set-up, ticks and a clean-up. It is set up at the start, or at
+    /// once when the scheduler runs; the set-up is not waited for. Its ticks are a task whose id is
+    /// answered: the lifecycle's name. One of that id that is stored already is replaced, as by
+    /// [`replace_existing`](Task::replace_existing).
+    ///
+    /// Where its task is in a store that outlives the program, add it before the start: ticks that
+    /// are due before it is there are refused, because nobody knows their handler.
+    ///
+    /// # Errors
+    /// When an option is not valid, there are no ticks, or a handler or lifecycle has the name
+    /// already; and as [`add`](Self::add).
+    pub async fn add_lifecycle<S: 'static>(&self, lifecycle: Lifecycle<S>) -> Result<TaskId, Error> {
+        self.send(AddLifecycle::new(lifecycle)).await?
+    }
+
     /// Adds a store. While the scheduler runs it is opened at once.
     ///
     /// # Errors
@@ -365,6 +382,47 @@ impl Handle {
     /// When there is no such store.
     pub async fn remove_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
         self.send(RemoveStore(Alias::new(alias)?)).await?
+    }
+
+    /// Reads everything a store holds and lists what cannot be read: the quarantine. Tasks go on
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such store, it does not work, or it cannot do that.
+    pub async fn check_store(&self, alias: impl AsRef<str>) -> Result<Checked, Error> {
+        self.send(CheckStore(Alias::new(alias)?)).await?
+    }
+
+    /// Reads a store again, and looks for its keys: what could not be read before and can be read by
+    /// now is there again.
+    ///
+    /// # Errors
+    /// When there is no such store, or it does not open.
+    pub async fn recheck_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
+        self.send(RecheckStore(Alias::new(alias)?)).await?
+    }
+
+    /// Looks for a store's keys anew and writes everything with the current one. Tasks go on
+    /// meanwhile; afterwards older keys are needed only for what could not be read.
+    ///
+    /// # Errors
+    /// When there is no such store, it does not work, or has no keys.
+    pub async fn rekey_store(&self, alias: impl AsRef<str>) -> Result<Rekeyed, Error> {
+        self.send(RekeyStore(Alias::new(alias)?)).await?
+    }
+
+    /// Writes everything a store holds to a file, as it is at one moment; `plain`: also what is
+    /// encrypted, so that anybody can read it. Tasks go on meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such store, it does not work or cannot do that, or the file cannot be written.
+    pub async fn export_store(
+        &self,
+        alias: impl AsRef<str>,
+        path: impl Into<PathBuf>,
+        plain: bool,
+    ) -> Result<Exported, Error> {
+        self.send(ExportStore { alias: Alias::new(alias)?, path: path.into(), plain }).await?
     }
 
     /// Adds an executor.

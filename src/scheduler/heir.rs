@@ -1,7 +1,10 @@
 //! What a successor of the scheduler's actor does with what it inherits.
 
+use std::time::Duration;
+
 use actix::prelude::*;
 
+use super::SchedulerState;
 use super::actor::{Lifecycle, Scheduler};
 use crate::event::Event;
 use crate::task::Alias;
@@ -34,5 +37,10 @@ impl Scheduler {
         }
         // The bus has not said yet what is wanted.
         self.publish(vec![Event::SchedulerRestarted { cause: "its actor died".to_owned() }]);
+        if self.state() == SchedulerState::ShuttingDown {
+            // Nobody knows how much of the grace was left.
+            let shutdown = self.shut_down(Duration::ZERO, ctx);
+            ctx.spawn(shutdown);
+        }
     }
 }

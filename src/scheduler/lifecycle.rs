@@ -90,11 +90,12 @@ impl Scheduler {
         self.last_seen = now;
         tracing::info!(scheduler = %self.settings.name, paused, "the scheduler has started");
         self.tell(Event::SchedulerStarted);
+        self.begin_lives();
         self.arm(ctx);
     }
 
     /// Everything that ends a scheduler, in order; see [`Shutdown`].
-    fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
+    pub(super) fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
         self.estate.state.state = SchedulerState::ShuttingDown;
         self.wake.disarm(ctx);
         tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");
@@ -121,9 +122,21 @@ impl Scheduler {
                         wrap_future(at_most(&clock, left(), async move { drop(join_all(lowered).await) }))
                     }
                 })
+                .then({
+                    let (clock, left) = (clock.clone(), left.clone());
+                    move |(), scheduler: &mut Self, ctx| {
+                        // Nothing ticks any more. A clean-up that takes longer goes on without us.
+                        let cleaned = at_most(&clock, left().max(SLACK), scheduler.end_lives());
+                        let heard = scheduler.hear_out(ctx);
+                        wrap_future(async move {
+                            cleaned.await;
+                            heard.await;
+                        })
+                    }
+                })
                 .then(move |(), scheduler: &mut Self, ctx| {
                     let lost: Vec<_> = scheduler.estate.flight.iter().cloned().collect();
-                    scheduler.interrupt(lost, "the scheduler was shut down");
+                    scheduler.interrupt(lost, "the scheduler was shut down", ctx);
                     let stores: Vec<Alias> = scheduler.estate.stores.keys().cloned().collect();
                     let busy = scheduler.clock().busy();
                     for alias in &stores {
@@ -367,6 +380,7 @@ impl Handler<GetStatus> for Scheduler {
                     durable: slot.capabilities.durable,
                     next_due: slot.next_due,
                     problem: slot.problem.clone(),
+                    unreadable: slot.unreadable.len(),
                 })
                 .collect(),
             executors: self
@@ -385,6 +399,9 @@ impl Handler<RemoveAllTasks> for Scheduler {
     fn handle(&mut self, RemoveAllTasks { store }: RemoveAllTasks, _: &mut Self::Context) -> Self::Result {
         let dropped = self.estate.pending.clear(store.as_ref());
         if self.permit() == Permit::Pending {
+            let stores = self.estate.stores.keys().filter(|alias| store.as_ref().is_none_or(|s| s == *alias));
+            let stores: Vec<Alias> = stores.cloned().collect();
+            stores.iter().for_each(|alias| self.retire_lives(alias));
             return Box::pin(ready(Ok(dropped)));
         }
         let session = match self.session(store.as_ref()) {
@@ -407,6 +424,7 @@ impl Handler<RemoveAllTasks> for Scheduler {
                 .map(|(removed, trouble): (Vec<(Alias, usize)>, Option<Error>), scheduler, _| {
                     let mut ticks = Vec::new();
                     for (alias, _) in &removed {
+                        scheduler.retire_lives(alias);
                         scheduler.tell(Event::AllTasksRemoved { store: alias.clone() });
                         ticks.extend(
                             scheduler.estate.stores.get_mut(alias).and_then(|slot| slot.after_tick()),

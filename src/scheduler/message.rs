@@ -37,8 +37,11 @@ use crate::error::Error;
 use crate::event::{EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
 use crate::store::StoreSource;
+use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::RestartPolicy;
-use crate::task::{Account, Alias, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::task::{
+    Account, Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery,
+};
 use crate::trigger::Trigger;
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).
@@ -73,6 +76,25 @@ pub struct GetStatus;
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<TaskId, Error>")]
 pub struct AddTask(pub Task);
+
+/// Adds a lifecycle; answered with the id of the task of its ticks, which is its name. It is set up
+/// at the start, or at once when the scheduler runs. See [`Handle::add_lifecycle`](super::Handle::add_lifecycle).
+#[derive(Clone, Message)]
+#[rtype(result = "Result<TaskId, Error>")]
+pub struct AddLifecycle(pub(super) AnyLifecycle);
+
+impl AddLifecycle {
+    /// The message that adds this one.
+    pub fn new<S: 'static>(lifecycle: Lifecycle<S>) -> Self {
+        Self(lifecycle.into())
+    }
+}
+
+impl std::fmt::Debug for AddLifecycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AddLifecycle").field(&self.0.task).finish()
+    }
+}
 
 macro_rules! about_task {
     ($(#[$doc:meta])* $name:ident $({ $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })? -> $answer:literal) => {
@@ -259,6 +281,36 @@ pub struct RestoreExecutor(pub Alias);
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), Error>")]
 pub struct RestoreStore(pub Alias);
+
+/// Reads everything a store holds and lists what cannot be read; see
+/// [`Check`](crate::store::message::Check).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Checked, Error>")]
+pub struct CheckStore(pub Alias);
+
+/// Reads a store again, its keys included: what could not be read before and can be read by now is
+/// there again, with a [`RecordReadable`](crate::event::Event::RecordReadable) for each task.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct RecheckStore(pub Alias);
+
+/// Looks for a store's keys anew and writes everything with the current one; see
+/// [`Rekey`](crate::store::message::Rekey). What becomes readable with the new keys is there again.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Rekeyed, Error>")]
+pub struct RekeyStore(pub Alias);
+
+/// Writes everything a store holds to a file; see [`Export`](crate::store::message::Export).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Exported, Error>")]
+pub struct ExportStore {
+    /// The store.
+    pub alias: Alias,
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Whether an encrypted store is written so that anybody can read it.
+    pub plain: bool,
+}
 
 /// Sends the events of some kinds to an actor, one message each.
 #[derive(Message)]

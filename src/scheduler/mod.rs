@@ -26,14 +26,18 @@ mod heir;
 mod inspect;
 mod keeper;
 mod lifecycle;
+mod lives;
 pub mod message;
 mod pending;
 mod plan;
+mod salvage;
 mod session;
+mod settle;
 mod slot;
 mod stores;
 mod tick;
 mod turn;
+mod upkeep;
 mod usher;
 mod wake;
 mod why;
@@ -109,6 +113,9 @@ pub struct StoreStatus {
     pub next_due: Option<DateTime<Utc>>,
     /// What is the matter with it; `None` when it works.
     pub problem: Option<String>,
+    /// Records in quarantine: they could not be read when it was opened last, and their tasks do not
+    /// run. [`CheckStore`](message::CheckStore) lists them.
+    pub unreadable: usize,
 }
 
 /// How an executor is.

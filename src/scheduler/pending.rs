@@ -144,7 +144,8 @@ impl Scheduler {
     pub(super) fn delete_waiting(&mut self, id: &TaskId, store: Option<&Alias>) -> Result<(), Error> {
         let (store, serial) = self.waiting(id, store)?;
         self.estate.pending.in_order.remove(&serial);
-        self.estate.pending.by_name.remove(&(store, id.clone()));
+        self.estate.pending.by_name.remove(&(store.clone(), id.clone()));
+        self.retire_life(id, &store);
         Ok(())
     }
 

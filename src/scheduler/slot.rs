@@ -1,5 +1,6 @@
 //! What the scheduler knows of each store and executor.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -28,6 +29,12 @@ pub(super) struct StoreSlot {
     pub finishing: bool,
     /// Ends of runs the store has not been told of.
     pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
+    /// Those it is being told of. Here, and not with who waits for the answer, so that a successor of
+    /// the scheduler's actor has them.
+    underway: Vec<(RunId, TaskId, RunEnd)>,
+    /// Ends of runs that may be tried again: it is not written yet whether they are.
+    pub unsettled: Vec<(Arc<Run>, RunEnd)>,
+    pub settling: bool,
     /// Runs whose commit was not answered: whether they were written down is looked up when the
     /// store works again. With the end of those that ended before they began.
     pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
@@ -35,6 +42,8 @@ pub(super) struct StoreSlot {
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
     pub failures: u32,
+    /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
+    pub unreadable: BTreeSet<(String, String)>,
     after_tick: Vec<oneshot::Sender<()>>,
     after_finish: Vec<oneshot::Sender<()>>,
     pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
@@ -53,10 +62,14 @@ impl StoreSlot {
             noted: None,
             finishing: false,
             unfinished: Vec::new(),
+            underway: Vec::new(),
+            unsettled: Vec::new(),
+            settling: false,
             doubtful: Vec::new(),
             problem: None,
             retry_at: None,
             failures: 0,
+            unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
             after_finish: Vec::new(),
             opening: Vec::new(),
@@ -118,9 +131,25 @@ impl StoreSlot {
         }
     }
 
+    /// The ends to tell the store of now; one message at a time.
+    pub(super) fn begin_finish(&mut self) -> Vec<(RunId, TaskId, RunEnd)> {
+        self.finishing = true;
+        self.underway = std::mem::take(&mut self.unfinished);
+        self.underway.clone()
+    }
+
+    /// The store has answered; ends that it did not write are owed still, in their order.
+    pub(super) fn end_finish(&mut self, written: bool) {
+        self.finishing = false;
+        let underway = std::mem::take(&mut self.underway);
+        if !written {
+            self.unfinished.splice(0..0, underway);
+        }
+    }
+
     /// Rings when every end has been written, or cannot be.
     pub(super) fn after_finish(&mut self) -> Option<oneshot::Receiver<()>> {
-        self.finishing.then(|| {
+        (self.finishing || self.settling).then(|| {
             let (bell, wait) = oneshot::channel();
             self.after_finish.push(bell);
             wait
@@ -128,7 +157,8 @@ impl StoreSlot {
     }
 
     pub(super) fn release_if_finished(&mut self) {
-        if self.unfinished.is_empty() {
+        let working = self.finishing || self.settling;
+        if !working && self.unfinished.is_empty() && self.unsettled.is_empty() {
             self.release_finished();
         }
     }
@@ -145,7 +175,8 @@ impl StoreSlot {
         self.addr = None;
         self.ticking = false;
         self.noted = None;
-        self.finishing = false;
+        self.end_finish(false);
+        self.settling = false;
         self.release_waiting();
         self.release_finished();
     }
@@ -156,11 +187,14 @@ pub(super) struct ExecutorSlot {
     pub addr: Option<ExecutorAddr>,
     /// Why it takes no runs.
     pub problem: Option<String>,
+    /// Whether it can run closures.
+    pub closures: bool,
 }
 
 impl ExecutorSlot {
     pub(super) fn new(source: Box<dyn ExecutorSource>, policy: RestartPolicy) -> Self {
         Self {
+            closures: source.runs_closures(),
             keeper: Keeper::Source(source, policy),
             addr: None,
             problem: Some("it has not been started".to_owned()),

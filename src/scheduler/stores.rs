@@ -7,13 +7,15 @@ use futures::channel::oneshot;
 
 use super::actor::Scheduler;
 use super::message::{AddStore, RemoveStore, RestoreStore};
+use super::salvage::salvage;
 use super::session::within;
+use super::settle::schedule_ended;
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, Open, Opened, SetAside};
+use crate::store::message::{Close, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, RunRecord};
@@ -71,15 +73,36 @@ impl Scheduler {
         let generation = slot.generation;
         let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
         let alias = alias.clone();
-        ctx.spawn(open.map(move |opened, scheduler, ctx| {
+        let opened = open.then({
+            let (alias, addr) = (alias.clone(), addr.clone());
+            move |opened, scheduler, _| {
+                let (settings, live) = (scheduler.settings.clone(), scheduler.live(&alias));
+                wrap_future(async move {
+                    let mut opened = opened.map_err(|error| (error, Vec::new()))?;
+                    match salvage(&settings, &addr, &mut opened, &live).await {
+                        Ok(finished) => Ok((opened, finished)),
+                        // They are closed, and nobody is told of them again.
+                        Err(error) => Err((error, opened.interrupted)),
+                    }
+                })
+            }
+        });
+        ctx.spawn(opened.map(move |opened, scheduler, ctx| {
             let current =
                 scheduler.estate.stores.get(&alias).is_some_and(|slot| slot.generation == generation);
             if !current {
-                return;
+                let (Ok((Opened { interrupted, .. }, _)) | Err((_, interrupted))) = opened;
+                return scheduler.report_interrupted(&alias, interrupted);
             }
             match opened {
-                Ok(opened) => scheduler.store_opened(&alias, addr, opened, busy, ctx),
-                Err(error) => {
+                Ok((opened, finished)) => {
+                    scheduler.store_opened(&alias, addr, opened, busy, ctx);
+                    for (id, gone) in finished {
+                        scheduler.tell(schedule_ended(id, &alias, gone));
+                    }
+                }
+                Err((error, interrupted)) => {
+                    scheduler.report_interrupted(&alias, interrupted);
                     let answer = Error::store(&alias, error.clone());
                     scheduler.store_failed(&alias, &error);
                     if let Some(slot) = scheduler.estate.stores.get_mut(&alias) {
@@ -113,19 +136,35 @@ impl Scheduler {
             );
             self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
         }
-        for record in opened.unreadable {
-            tracing::error!(
-                scheduler = %self.settings.name, store = %alias, task = %record.id, reason = %record.reason,
-                "a record cannot be read; it was left as it is"
-            );
-            self.tell(Event::RecordUnreadable { store: alias.clone(), id: record.id, cause: record.reason });
-        }
+        self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
         self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
         // A virtual clock stands still until the alarm is set.
         drop(busy);
+    }
+
+    /// Tells of what cannot be read and was not told of yet, and of what is readable again.
+    fn report_quarantine(&mut self, store: &Alias, unreadable: Vec<Unreadable>, healed: Vec<String>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        let present = unreadable.into_iter().map(|record| (record.id, record.reason)).collect();
+        let before = std::mem::replace(&mut slot.unreadable, present);
+        let news: Vec<_> = slot.unreadable.difference(&before).cloned().collect();
+        for (id, cause) in news {
+            tracing::error!(
+                scheduler = %self.settings.name, store = %store, task = %id, reason = %cause,
+                "a record cannot be read; it was left as it is"
+            );
+            self.tell(Event::RecordUnreadable { store: store.clone(), id, cause });
+        }
+        for id in healed {
+            tracing::info!(
+                scheduler = %self.settings.name, store = %store, task = %id,
+                "a record that could not be read is readable again"
+            );
+            self.tell(Event::RecordReadable { store: store.clone(), id });
+        }
     }
 
     fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {
@@ -211,7 +250,13 @@ impl Handler<ChildNotice<StoreAddr>> for Scheduler {
             ChildChange::Restarting { cause, .. } => {
                 format!("its actor has died ({cause}); a successor follows")
             }
-            ChildChange::Failed { reason } => format!("its actor has died for good: {reason}"),
+            ChildChange::Failed { reason } => {
+                // News, whatever is the matter with it already.
+                if let Some(slot) = self.estate.stores.get_mut(&alias) {
+                    slot.problem = None;
+                }
+                format!("its actor has died for good ({reason}); `RestoreStore` brings it back")
+            }
             ChildChange::Ended => "its actor has stopped".to_owned(),
         };
         let generation = self.next_generation();
@@ -282,8 +327,12 @@ impl Handler<RemoveStore> for Scheduler {
                     let alias = alias.clone();
                     move |(), scheduler, _| wrap_future(scheduler.lower_store(&alias))
                 })
-                .map(move |(), scheduler: &mut Self, _| {
-                    scheduler.estate.stores.remove(&alias);
+                .map(move |(), scheduler: &mut Self, ctx| {
+                    if let Some(slot) = scheduler.estate.stores.remove(&alias) {
+                        scheduler.doubt(&alias, slot.doubtful, ctx);
+                        // Nobody will try these again.
+                        scheduler.end_recorded(slot.unsettled);
+                    }
                     scheduler.tell(Event::StoreRemoved { store: alias });
                     Ok(())
                 }),

@@ -10,9 +10,9 @@ use super::SchedulerState;
 use super::actor::Scheduler;
 use super::plan;
 use super::session::within;
+use super::settle::schedule_ended;
 use crate::clock::Busy;
 use crate::event::{Event, EventMask, RunFact};
-use crate::executor::message::Submit;
 use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Committed, Due, NextDue, TakeDue, Then};
 use crate::task::{
@@ -152,7 +152,8 @@ impl Scheduler {
         let mut changes = Vec::with_capacity(tasks.len());
         for (index, task) in tasks.into_iter().enumerate() {
             let task = self.settings.resolved(task);
-            let plan = plan::tick(&task, now);
+            let refusal = self.refusal(&task.spec);
+            let plan = plan::tick(&task, now, refusal.as_ref());
             let mut records = Vec::new();
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;
@@ -162,6 +163,7 @@ impl Scheduler {
                     run.due = missed.first.due;
                     run.coalesced = missed.count - 1;
                     run.span = plan.missed_span();
+                    run.submitted_at = now;
                 });
                 if records_kept {
                     records.push(crate::task::RunRecord { end: Some(end.clone()), ..run.record(now) });
@@ -174,9 +176,14 @@ impl Scheduler {
                     run.due = planned.fire.due;
                     run.coalesced = planned.coalesced;
                     run.span = plan.span_of(&planned, task.state.next, now);
+                    run.source = planned.source;
+                    run.attempt = planned.attempt;
+                    run.submitted_at = now;
                 });
-                let end =
-                    self.refusal(&run).map(|reason| RunEnd::unstarted(Outcome::Refused { reason }, now));
+                let end = refusal.clone().map(|reason| RunEnd {
+                    retry_at: planned.retry_at,
+                    ..RunEnd::unstarted(Outcome::Refused { reason }, now)
+                });
                 if records_kept {
                     records.push(crate::task::RunRecord { end: end.clone(), ..run.record(now) });
                 }
@@ -210,7 +217,7 @@ impl Scheduler {
     ) -> Arc<Run> {
         let id = self.next_run_id();
         let code = match &spec.handler {
-            Handler::Named(name) => self.settings.registry.get(name).cloned(),
+            Handler::Named(name) => self.code(name).cloned(),
             Handler::Closure(code) => Some(code.clone()),
         };
         let code = code.unwrap_or_else(|| {
@@ -227,14 +234,14 @@ impl Scheduler {
         })
     }
 
-    /// Why the run cannot even be handed to an executor.
-    pub(super) fn refusal(&self, run: &Run) -> Option<Refusal> {
-        if let Handler::Named(name) = &run.task.handler
-            && self.settings.registry.get(name).is_none()
+    /// Why the runs of a task cannot even be handed to an executor.
+    pub(super) fn refusal(&self, spec: &TaskSpec) -> Option<Refusal> {
+        if let Handler::Named(name) = &spec.handler
+            && self.code(name).is_none()
         {
             return Some(Refusal::UnknownHandler { handler: name.to_string() });
         }
-        let executor = &run.task.executor;
+        let executor = &spec.executor;
         match self.estate.executors.get(executor) {
             None => Some(Refusal::UnknownExecutor { executor: executor.to_string() }),
             Some(slot) => slot.problem.as_ref().map(|problem| Refusal::ExecutorUnavailable {
@@ -294,9 +301,10 @@ impl Scheduler {
             events.push(Event::TaskStalled { id, store: tick.store.clone(), cause });
         }
         for (_, id, gone) in cargo.finished.into_iter().filter(|(index, ..)| !refused(index)) {
-            let store = tick.store.clone();
-            let event =
-                if gone { Event::TaskRemoved { id, store } } else { Event::TaskFinished { id, store } };
+            if gone {
+                self.retire_life(&id, &tick.store);
+            }
+            let event = schedule_ended(id, &tick.store, gone);
             if self.wants(event.mask()) {
                 events.push(event);
             }
@@ -327,19 +335,12 @@ impl Scheduler {
 
     fn submit_batch(&mut self, executor: &Alias, runs: Vec<Arc<Run>>, busy: Busy, ctx: &mut Context<Self>) {
         let Some(addr) = self.estate.executors.get(executor).and_then(|slot| slot.addr.clone()) else {
-            return self.interrupt(runs, "its executor went away before it began");
+            return self.interrupt(runs, "its executor went away before it began", ctx);
         };
         for run in &runs {
             self.estate.flight.depart(run);
         }
-        let kept = runs.clone();
-        let taken = addr.submit(Submit { runs, busy: busy.clone() }).into_actor(self);
-        ctx.spawn(taken.map(move |taken, scheduler, _| {
-            if taken.is_err() {
-                scheduler.interrupt(kept, "its executor died before it began");
-            }
-            drop(busy);
-        }));
+        drop(self.hand_over(&addr, runs, busy));
     }
 
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
@@ -380,7 +381,7 @@ impl Scheduler {
         now: DateTime<Utc>,
     ) -> Arc<Run> {
         self.board(spec, store, |run| {
-            (run.nominal, run.due) = (now, now);
+            (run.nominal, run.due, run.submitted_at) = (now, now, now);
             run.source = source;
             run.force = force;
         })

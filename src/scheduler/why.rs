@@ -112,17 +112,17 @@ pub(super) fn account(
             scheduled.insert(last.nominal);
         }
     }
-    let spans: Vec<&RunRecord> = groups
+    // The first attempt says what the run stands for, the last one what came of it.
+    let spans: Vec<(Span, &RunRecord)> = groups
         .iter()
-        .filter_map(|group| group.last().copied())
-        .filter(|record| record.span.is_some())
+        .filter_map(|group| Some((group.iter().find_map(|record| record.span)?, *group.last()?)))
         .collect();
     for Fire { nominal, due } in
         fires.into_iter().filter(|fire| fire.nominal <= to && !scheduled.contains(&fire.nominal))
     {
-        let within = |record: &&&RunRecord| record.span.is_some_and(|span| span.contains(nominal));
+        let within = |(span, _): &&(Span, &RunRecord)| span.contains(nominal);
         let told = match spans.iter().find(within) {
-            Some(record) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
+            Some((_, record)) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
             _ => teller.unrecorded(nominal, due),
         };
         times.insert((nominal, groups.len()), told);

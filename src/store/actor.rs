@@ -207,6 +207,9 @@ handlers! {
     Runs: runs -> Vec<crate::task::RunRecord>,
     FindRuns: find_runs -> Found,
     RemoveAll: remove_all -> usize,
+    Check: check -> Checked,
+    Rekey: rekey -> Rekeyed,
+    Export: export -> Exported,
 }
 
 impl<B: Backend> Handler<Close> for StoreActor<B> {

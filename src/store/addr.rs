@@ -47,6 +47,9 @@ store_addr! {
     runs: Runs -> Vec<crate::task::RunRecord>,
     find_runs: FindRuns -> Found,
     remove_all: RemoveAll -> usize,
+    check: Check -> Checked,
+    rekey: Rekey -> Rekeyed,
+    export: Export -> Exported,
     close: Close -> (),
 }
 

@@ -53,6 +53,22 @@ pub enum StoreError {
         /// What to do.
         advice: String,
     },
+    /// The keys of an encrypted store cannot be had. Trying again may help.
+    #[cfg(feature = "encryption")]
+    #[error("the store has no keys: {0}")]
+    Keys(#[from] super::KeyError),
+    /// What it holds is in the way.
+    #[error("{reason}")]
+    Occupied {
+        /// What there is, and what to do.
+        reason: String,
+    },
+    /// Stores of this kind cannot do it.
+    #[error("the store cannot {deed}")]
+    Unsupported {
+        /// What.
+        deed: &'static str,
+    },
     /// The store does not answer, or answered with an error of its own. Trying again may help.
     #[error("the store is unavailable: {reason}")]
     Unavailable {
@@ -72,6 +88,10 @@ impl StoreError {
 
     /// Whether trying the same again later may succeed.
     pub fn is_retryable(&self) -> bool {
+        #[cfg(feature = "encryption")]
+        if matches!(self, Self::Keys(_)) {
+            return true;
+        }
         matches!(self, Self::Unavailable { .. } | Self::InUse { .. })
     }
 }

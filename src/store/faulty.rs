@@ -24,6 +24,9 @@ pub enum Op {
     Runs,
     FindRuns,
     RemoveAll,
+    Check,
+    Rekey,
+    Export,
     Close,
 }
 
@@ -188,6 +191,18 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn remove_all(&mut self, request: RemoveAll) -> Reply<usize> {
         self.call(Op::RemoveAll, |backend| backend.remove_all(request))
+    }
+
+    fn check(&mut self, request: Check) -> Reply<Checked> {
+        self.call(Op::Check, |backend| backend.check(request))
+    }
+
+    fn rekey(&mut self, request: Rekey) -> Reply<Rekeyed> {
+        self.call(Op::Rekey, |backend| backend.rekey(request))
+    }
+
+    fn export(&mut self, request: Export) -> Reply<Exported> {
+        self.call(Op::Export, |backend| backend.export(request))
     }
 
     fn close(&mut self, request: Close) -> Reply<()> {

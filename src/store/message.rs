@@ -1,9 +1,11 @@
 //! What a store understands. Every message is answered with a `Result<_, StoreError>`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 
 use super::{Capabilities, StoreError};
 use crate::task::{OwnerId, RunEnd, RunId, RunRecord, StoredTask, TaskId, TaskState};
@@ -28,6 +30,8 @@ pub struct Opened {
     pub interrupted: Vec<RunRecord>,
     /// Records that could not be read; they were left as they are.
     pub unreadable: Vec<Unreadable>,
+    /// The ids of tasks that were in quarantine when the store was last open, and are readable again.
+    pub healed: Vec<String>,
     /// The earliest due time.
     pub next_due: Option<DateTime<Utc>>,
     /// The data that was found damaged and set aside: the store began anew.
@@ -48,8 +52,46 @@ pub struct SetAside {
 pub struct Unreadable {
     /// The task's id, as far as it could be told.
     pub id: String,
-    /// What is wrong with the record.
+    /// What kind of trouble it is.
+    pub cause: Cause,
+    /// What is wrong with the record, for people.
     pub reason: String,
+}
+
+/// Why a record cannot be read, and so what would make it readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// A newer version of callboard wrote it: that one reads it.
+    Newer,
+    /// It is encrypted, and the store has not got the key: with the key it is readable.
+    UnknownKey,
+    /// It is encrypted, and is not what was encrypted for this row of this store: it was changed, or
+    /// copied here. The original is readable.
+    Forged,
+    /// It is not encrypted, in a store that takes nothing else.
+    NotEncrypted,
+    /// It is damaged. A backup has it.
+    Corrupt,
+    /// Something that belongs to it is missing. A backup has it.
+    Incomplete,
+}
+
+impl Cause {
+    /// What to do, for people.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Newer => "use another id, or a version of callboard that can read it",
+            Self::UnknownKey => "use another id, or give the store the key",
+            Self::NotEncrypted => {
+                "use another id, or let the store take plain records once more and rekey it"
+            }
+            Self::Forged | Self::Corrupt | Self::Incomplete => {
+                "use another id, or restore the store from an export"
+            }
+        }
+    }
 }
 
 /// What must be there for a [`Put`] to happen.
@@ -134,8 +176,9 @@ pub struct Change {
     pub revision: u64,
     /// What becomes of it.
     pub then: Then,
-    /// The records of its runs: those about to be submitted have no end yet. A store that keeps
-    /// no records leaves them alone.
+    /// The records of its runs: those about to be submitted have no end yet. One with an end takes
+    /// the place of the record of that run, if there is one. A store that keeps no records leaves
+    /// them alone.
     pub runs: Vec<RunRecord>,
 }
 
@@ -263,6 +306,86 @@ impl<'a> Pick<'a> {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<usize, StoreError>")]
 pub struct RemoveAll;
+
+/// Reads everything and lists what cannot be read, without holding up other requests for long.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Checked, StoreError>")]
+pub struct Check;
+
+/// The answer to [`Check`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Tasks that can be read.
+    pub tasks: u64,
+    /// Run records that can be read.
+    pub runs: u64,
+    /// What cannot be read.
+    pub quarantine: Vec<Quarantined>,
+}
+
+/// A record that cannot be read, with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Quarantined {
+    /// The task's id, as far as it could be told.
+    pub id: String,
+    /// Which record it is: `spec`, `state`, or the id of a run.
+    pub record: String,
+    /// What kind of trouble it is.
+    pub cause: Cause,
+    /// What is wrong with it, for people.
+    pub reason: String,
+    /// When a scheduler first came upon it. Run records that have ended are looked at by nobody but
+    /// [`Check`], and have none.
+    pub since: Option<DateTime<Utc>>,
+    /// The record, as it lies in the store.
+    #[serde(skip)]
+    pub bytes: Vec<u8>,
+}
+
+/// Looks for the store's keys anew and writes everything with the current one that was written with
+/// another, or with none; requests are answered meanwhile. Refused by a store without keys.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Rekeyed, StoreError>")]
+pub struct Rekey;
+
+/// The answer to [`Rekey`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Rekeyed {
+    /// The id of the key that everything is written with.
+    pub key: String,
+    /// Records that were written again.
+    pub rewritten: u64,
+    /// Records that had it already.
+    pub current: u64,
+    /// Records that cannot be read; they stay as they are.
+    pub unreadable: u64,
+}
+
+/// Writes all tasks and run records to a file, as they are at one moment; requests are answered
+/// meanwhile.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Exported, StoreError>")]
+pub struct Export {
+    /// The file. One that is there is replaced when the export is complete.
+    pub path: PathBuf,
+    /// Whether an encrypted store is written so that anybody can read it.
+    pub plain: bool,
+}
+
+/// The answer to [`Export`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// The file.
+    pub path: PathBuf,
+    /// How many tasks are in it.
+    pub tasks: u64,
+    /// How many run records are in it.
+    pub runs: u64,
+    /// How many records are in it that could not be read: they are in it as they are.
+    pub unreadable: u64,
+    /// The SHA-256 of what it says, in hexadecimal digits.
+    pub sha256: String,
+}
 
 /// Writes out what is still in memory and ends the store.
 #[derive(Debug, Clone, Copy, Message)]

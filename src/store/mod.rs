@@ -5,6 +5,8 @@
 
 mod actor;
 mod addr;
+#[cfg(feature = "encryption")]
+mod cipher;
 #[cfg(feature = "testing")]
 pub mod contract;
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
@@ -18,6 +20,8 @@ mod faulty;
 mod file;
 mod memory;
 pub mod message;
+#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+mod migrate;
 mod recent;
 #[cfg(feature = "redb")]
 mod redb;
@@ -29,8 +33,10 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
+#[cfg(feature = "encryption")]
+pub use cipher::{KeyError, KeyId, Keyring, Keys};
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-pub use engine::{Durability, ROW_LIMIT};
+pub use engine::{Durability, Exports, ImportMode, Imported, Progress, ROW_LIMIT, Vault};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};
@@ -149,6 +155,18 @@ pub trait Backend: Unpin + 'static {
     }
     /// Removes every task; says how many.
     fn remove_all(&mut self, request: RemoveAll) -> Reply<usize>;
+    /// Reads everything and lists what cannot be read. Without it, that is refused.
+    fn check(&mut self, _request: Check) -> Reply<Checked> {
+        Reply::Now(Err(StoreError::Unsupported { deed: "check what it holds" }))
+    }
+    /// Writes everything with the current key. Without it, that is refused.
+    fn rekey(&mut self, _request: Rekey) -> Reply<Rekeyed> {
+        Reply::Now(Err(StoreError::Unsupported { deed: "change keys: it is not encrypted" }))
+    }
+    /// Writes everything to a file. Without it, that is refused.
+    fn export(&mut self, _request: Export) -> Reply<Exported> {
+        Reply::Now(Err(StoreError::Unsupported { deed: "be exported" }))
+    }
     /// Called last: writes out what is still in memory.
     fn close(&mut self, request: Close) -> Reply<()>;
 }

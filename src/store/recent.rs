@@ -50,6 +50,12 @@ impl Recent {
         let room = self.limit.min(MOST / (self.logs.len() + 1)).max(1);
         let log = self.logs.entry(task.clone()).or_default();
         for record in runs {
+            if record.end.is_some()
+                && let Some(there) = log.records.iter_mut().rev().find(|there| there.id == record.id)
+            {
+                *there = record;
+                continue;
+            }
             while log.records.len() >= room {
                 let ended = log.records.iter().position(|record| record.end.is_some());
                 let Some(ended) = ended else { break };

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -80,7 +81,8 @@ impl<A: Clone + Send + 'static> Guardian<A> {
     /// successor, and tell `notices` about it.
     ///
     /// The factory must hand its argument to the actor it starts, and the actor must keep it: when
-    /// it is dropped, the child counts as dead. A factory that panics counts as a child that did.
+    /// it is dropped, the child counts as dead, and when that was before the factory returned, as one
+    /// that [never started](Death::NotStarted). A factory that panics counts as a child that did.
     pub fn new(
         name: impl Into<Arc<str>>,
         policy: RestartPolicy,
@@ -88,13 +90,8 @@ impl<A: Clone + Send + 'static> Guardian<A> {
         factory: impl FnMut(Keep) -> A + 'static,
         notices: Recipient<ChildNotice<A>>,
     ) -> Self {
-        let name = name.into();
-        // Differs from child to child, so that jitter keeps those apart that died together.
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
         Self {
-            name,
+            name: name.into(),
             policy,
             beginning: Some(clock.busy()),
             clock,
@@ -103,7 +100,8 @@ impl<A: Clone + Send + 'static> Guardian<A> {
             generation: 0,
             state: ChildState::Ended,
             history: RestartHistory::default(),
-            seed,
+            // Chance, so that jitter keeps those apart that died together, in this process or in many.
+            seed: RandomState::new().hash_one(()),
             wait: None,
         }
     }
@@ -147,15 +145,49 @@ impl<A: Clone + Send + 'static> Guardian<A> {
 
     fn start_child(&mut self, cause: Option<Death>, ctx: &mut Context<Self>) {
         self.generation += 1;
+        let life = Arc::new(());
+        let unborn = Arc::downgrade(&life);
         let obituary = Obituary {
             generation: self.generation,
             clock: self.clock.clone(),
             guardian: ctx.address().recipient(),
+            _life: life,
         };
         self.state = ChildState::Alive;
-        // A panic drops the obituary, and so arrives here as `Exited` like that of a child.
-        if let Ok(child) = catch_unwind(AssertUnwindSafe(|| (self.factory)(Box::new(obituary)))) {
-            self.tell(ChildChange::Started { child, cause });
+        // What the obituary itself has to say comes later, and is then known already.
+        match catch_unwind(AssertUnwindSafe(|| (self.factory)(Box::new(obituary)))) {
+            Ok(child) if unborn.strong_count() > 0 => self.tell(ChildChange::Started { child, cause }),
+            Ok(_) => self.child_died(Death::NotStarted, ctx),
+            Err(_) => self.child_died(Death::Panicked, ctx),
+        }
+    }
+
+    /// Does what the policy says about the death of the present child.
+    fn child_died(&mut self, death: Death, ctx: &mut Context<Self>) {
+        let now = self.clock.monotonic();
+        match self.policy.judge(death, &self.history, now, self.seed.wrapping_add(self.history.total())) {
+            Verdict::Restart { after } => {
+                tracing::warn!(child = %self.name, cause = %death, ?after, "a child died and will be restarted");
+                self.history.note(now, after);
+                self.state = ChildState::Restarting { cause: death };
+                self.tell(ChildChange::Restarting { after, cause: death });
+                // The alarm is set here and now, while whoever told of the death holds the clock.
+                let wait = timer::sleep(&self.clock, after).into_actor(self);
+                self.wait = Some(ctx.spawn(wait.map(move |busy, guardian, ctx| {
+                    guardian.wait = None;
+                    guardian.start_child(Some(death), ctx);
+                    drop(busy);
+                })));
+            }
+            Verdict::GiveUp { reason } => {
+                tracing::error!(child = %self.name, %reason, "a child died and is given up");
+                self.state = ChildState::Failed { reason: reason.clone() };
+                self.tell(ChildChange::Failed { reason });
+            }
+            Verdict::Ignore => {
+                self.state = ChildState::Ended;
+                self.tell(ChildChange::Ended);
+            }
         }
     }
 
@@ -180,34 +212,8 @@ impl<A: Clone + Send + 'static> Handler<Exited> for Guardian<A> {
     type Result = ();
 
     fn handle(&mut self, exited: Exited, ctx: &mut Self::Context) {
-        if exited.generation != self.generation || self.state != ChildState::Alive {
-            return;
-        }
-        let death = exited.death;
-        let now = self.clock.monotonic();
-        match self.policy.judge(death, &self.history, now, self.seed.wrapping_add(self.history.total())) {
-            Verdict::Restart { after } => {
-                tracing::warn!(child = %self.name, cause = %death, ?after, "a child died and will be restarted");
-                self.history.note(now);
-                self.state = ChildState::Restarting { cause: death };
-                self.tell(ChildChange::Restarting { after, cause: death });
-                // The alarm is set here and now, while `exited.busy` still holds the clock.
-                let wait = timer::sleep(&self.clock, after).into_actor(self);
-                self.wait = Some(ctx.spawn(wait.map(move |busy, guardian, ctx| {
-                    guardian.wait = None;
-                    guardian.start_child(Some(death), ctx);
-                    drop(busy);
-                })));
-            }
-            Verdict::GiveUp { reason } => {
-                tracing::error!(child = %self.name, %reason, "a child died and is given up");
-                self.state = ChildState::Failed { reason: reason.clone() };
-                self.tell(ChildChange::Failed { reason });
-            }
-            Verdict::Ignore => {
-                self.state = ChildState::Ended;
-                self.tell(ChildChange::Ended);
-            }
+        if exited.generation == self.generation && self.state == ChildState::Alive {
+            self.child_died(exited.death, ctx);
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use actix::prelude::*;
 
@@ -12,6 +13,8 @@ pub(super) struct Obituary {
     pub(super) generation: u64,
     pub(super) clock: Clock,
     pub(super) guardian: Recipient<Exited>,
+    /// As long as this is there, so is the child.
+    pub(super) _life: Arc<()>,
 }
 
 impl Drop for Obituary {

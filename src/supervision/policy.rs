@@ -18,6 +18,9 @@ pub enum Death {
     Panicked,
     /// The arbiter it lived on has ended.
     ArbiterEnded,
+    /// It never lived: what it was to keep was dropped before the factory returned. So it goes on an
+    /// arbiter that has ended already.
+    NotStarted,
 }
 
 impl fmt::Display for Death {
@@ -26,6 +29,7 @@ impl fmt::Display for Death {
             Self::Stopped => "it stopped",
             Self::Panicked => "it panicked",
             Self::ArbiterEnded => "its arbiter ended",
+            Self::NotStarted => "it was gone before it had started",
         })
     }
 }
@@ -47,7 +51,7 @@ enum When {
 /// ```text
 /// on_failure, max(2, 10 s):
 ///   panic ── 100 ms ── start ── panic ── 200 ms ── start ── panic ── failed: 2 restarts within 10 s
-///                                                    └─ lives for 10 s: the count is 0 again
+///                                                    └─ lives for 10 s: the counts are 0 again
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RestartPolicy {
@@ -78,7 +82,8 @@ impl RestartPolicy {
         Self::new(When::Always)
     }
 
-    /// Starts the child again when it panicked or its arbiter ended, not when it stopped.
+    /// Starts the child again when it panicked, its arbiter ended or it never started, not when it
+    /// stopped.
     pub const fn on_failure() -> Self {
         Self::new(When::OnFailure)
     }
@@ -89,7 +94,7 @@ impl RestartPolicy {
     }
 
     /// At most `restarts` within `window`; the death after them is final. Default: 5 within a
-    /// minute. The back-off counts within the same window.
+    /// minute. The back-off begins anew when a child has lived for a whole window.
     pub const fn max(mut self, restarts: u32, window: Duration) -> Self {
         self.max = Some(restarts);
         self.window = window;
@@ -122,6 +127,7 @@ impl RestartPolicy {
             _ => {}
         }
         let recent = history.within(self.window, now);
+        let in_a_row = history.in_a_row(self.window, now);
         match self.max {
             Some(max) if recent >= max => Verdict::GiveUp {
                 reason: format!(
@@ -129,7 +135,7 @@ impl RestartPolicy {
                     self.window
                 ),
             },
-            _ => Verdict::Restart { after: self.backoff.delay(recent, seed) },
+            _ => Verdict::Restart { after: self.backoff.delay(in_a_row, seed) },
         }
     }
 }
@@ -151,23 +157,29 @@ pub enum Verdict {
     Ignore,
 }
 
-/// When a child was started again.
+/// When a child died and was started again.
 #[derive(Debug, Clone, Default)]
 pub struct RestartHistory {
-    restarts: VecDeque<Duration>,
+    restarts: VecDeque<Restart>,
     total: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Restart {
+    died: Duration,
+    started: Duration,
 }
 
 impl RestartHistory {
     /// How many restarts are remembered: more than that within one window count as that many.
     const LONGEST: usize = 4096;
 
-    /// Remembers a restart at `now`.
-    pub fn note(&mut self, now: Duration) {
+    /// Remembers a death at `died`, with a restart `after` so long.
+    pub fn note(&mut self, died: Duration, after: Duration) {
         if self.restarts.len() == Self::LONGEST {
             self.restarts.pop_front();
         }
-        self.restarts.push_back(now);
+        self.restarts.push_back(Restart { died, started: died.saturating_add(after) });
         self.total += 1;
     }
 
@@ -181,9 +193,23 @@ impl RestartHistory {
         self.total
     }
 
+    /// How many starts there were in the window that ends now.
     fn within(&self, window: Duration, now: Duration) -> u32 {
-        let recent = self.restarts.iter().rev().take_while(|at| now.saturating_sub(**at) < window).count();
-        u32::try_from(recent).unwrap_or(u32::MAX)
+        let recent =
+            self.restarts.iter().rev().take_while(|restart| now.saturating_sub(restart.started) < window);
+        recent.count() as u32
+    }
+
+    /// How many of the latest children died, one after the other, before they had lived for a whole
+    /// window. The waits between them are no life.
+    fn in_a_row(&self, window: Duration, now: Duration) -> u32 {
+        let mut death = now;
+        let short_lived = self.restarts.iter().rev().take_while(|restart| {
+            let lived = death.saturating_sub(restart.started);
+            death = restart.died;
+            lived < window
+        });
+        short_lived.count() as u32
     }
 }
 
@@ -204,7 +230,7 @@ mod tests {
             Verdict::GiveUp { .. } => "give up",
             Verdict::Ignore => "ignore",
         };
-        for death in [Stopped, Panicked, ArbiterEnded] {
+        for death in [Stopped, Panicked, ArbiterEnded, NotStarted] {
             assert_eq!(judge(RestartPolicy::always(), death), "restart");
             assert_eq!(judge(RestartPolicy::never(), death), "give up");
             let wanted = if death == Stopped { "ignore" } else { "restart" };
@@ -217,11 +243,12 @@ mod tests {
     fn the_budget_ends_and_comes_back_with_the_window() {
         let policy = RestartPolicy::on_failure().max(2, S * 10);
         let mut history = RestartHistory::default();
-        history.note(S);
-        history.note(S * 2);
+        history.note(S, Duration::ZERO);
+        history.note(S * 2, Duration::ZERO);
         assert!(matches!(policy.judge(Death::Panicked, &history, S * 3, 0), Verdict::GiveUp { .. }));
+        // There is room again, but no child has lived for long.
         let later = policy.judge(Death::Panicked, &history, S * 11, 0);
-        assert_eq!(later, Verdict::Restart { after: Duration::from_millis(200) });
+        assert_eq!(later, Verdict::Restart { after: Duration::from_millis(400) });
         let much_later = policy.judge(Death::Panicked, &history, S * 12, 0);
         assert_eq!(much_later, Verdict::Restart { after: Duration::from_millis(100) });
         history.reset();
@@ -232,16 +259,19 @@ mod tests {
     proptest! {
         #[test]
         fn never_more_restarts_in_a_window_than_allowed(
-            max in 0u32..6, window in 1u64..50, gaps in prop::collection::vec(0u64..20, 1..80),
+            max in 0u32..6, window in 1u64..50, lives in prop::collection::vec(0u64..20, 1..80),
+            first in 0u64..10, jitter in 0.0f64..1.0,
         ) {
             let window = Duration::from_secs(window);
-            let policy = RestartPolicy::always().max(max, window);
+            let backoff = Backoff::exponential(S * first as u32, S * 40).jitter(jitter);
+            let policy = RestartPolicy::always().max(max, window).backoff(backoff);
             let mut history = RestartHistory::default();
             let (mut now, mut granted) = (Duration::ZERO, Vec::new());
-            for gap in gaps {
-                now += Duration::from_secs(gap);
-                if let Verdict::Restart { .. } = policy.judge(Death::Panicked, &history, now, 1) {
-                    history.note(now);
+            for lived in lives {
+                now += Duration::from_secs(lived);
+                if let Verdict::Restart { after } = policy.judge(Death::Panicked, &history, now, lived) {
+                    history.note(now, after);
+                    now += after;
                     granted.push(now);
                 }
             }

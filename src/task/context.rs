@@ -85,6 +85,14 @@ impl TaskContext {
         tracing::info_span!("run", task = %self.task_id(), run = %self.run_id(), attempt = self.attempt())
     }
 
+    /// Says whether the run is at work. While it is not, but waits for its turn, a virtual clock may
+    /// move on.
+    pub(crate) fn set_working(&self, working: bool) {
+        if let Some(slot) = &self.busy {
+            put(slot, working.then(|| self.clock.busy()));
+        }
+    }
+
     /// Waits with `wait`, during which a virtual clock may move on: the run is not working but
     /// waiting for the time. `wait` brings the token for going on.
     pub(crate) async fn rest(&self, wait: impl Future<Output = Busy>) {

@@ -43,6 +43,16 @@ pub enum TaskError {
         /// The store.
         store: String,
     },
+    /// A closure on an executor that runs code in other processes.
+    #[error(
+        "task `{id}` runs a closure, and executor `{executor}` runs code in other processes, where it is not; register the code under a name, or choose another executor"
+    )]
+    ClosureNotPortable {
+        /// The task.
+        id: TaskId,
+        /// The executor.
+        executor: String,
+    },
 }
 
 fn known_names(known: &[String]) -> String {

@@ -1,4 +1,6 @@
+use std::any::Any;
 use std::error::Error as StdError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -77,4 +79,20 @@ impl<T: Serialize, E: Into<Box<dyn StdError + Send + Sync>>> TaskReturn for Resu
             },
         }
     }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
+    let text = if let Some(text) = panic.downcast_ref::<&'static str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "(a value that is not text)".to_owned()
+    };
+    // The value is the user's, and its drop may panic again.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    text
 }

@@ -95,6 +95,14 @@ pub enum Refusal {
         /// The name.
         handler: String,
     },
+    /// The task has a closure, and the executor runs code in other processes.
+    #[error(
+        "executor `{executor}` runs code in other processes, where a closure is not; register the code under a name"
+    )]
+    ClosureNotPortable {
+        /// The alias.
+        executor: String,
+    },
     /// The executor has failed or is shutting down.
     #[error("executor `{executor}` takes no runs: {reason}")]
     ExecutorUnavailable {

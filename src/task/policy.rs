@@ -162,6 +162,11 @@ impl Retry {
     }
 }
 
+/// How many times one run is begun again because it was cut off
+/// ([`recover`](super::TaskSpec::recover)): a run that brings the whole program down must not do so
+/// for ever.
+pub const MAX_RECOVERIES: u32 = 10;
+
 /// What becomes of a task whose schedule has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Alias, Code, Outcome, RunId, TaskId, TaskSpec};
 
 /// Who asked for a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Source {
@@ -46,6 +46,8 @@ pub struct Run {
     pub source: Source,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// When it was decided that it runs now.
+    pub submitted_at: DateTime<Utc>,
     /// Runs even when `max_instances` of the task are running.
     pub force: bool,
     /// The code.
@@ -74,6 +76,7 @@ impl Run {
             span: None,
             source: Source::Scheduled,
             attempt: 1,
+            submitted_at: nominal,
             force: false,
             code,
             slot: 0,

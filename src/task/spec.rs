@@ -73,6 +73,11 @@ impl TaskSpec {
         Context { zone: self.timezone, anchor, key: self.id.as_str() }
     }
 
+    /// Whether its runs are remembered until they are settled: they may be tried again.
+    pub(crate) fn keeps_attempts(&self) -> bool {
+        self.recover || self.retry.is_some()
+    }
+
     /// The name for people.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.handler.name())

@@ -27,8 +27,16 @@ pub struct Attempt {
     pub source: Source,
     /// The attempt that is going on, or that comes next; the first is 1.
     pub number: u32,
+    /// How many of the attempts before were cut off: these do not count against
+    /// [`Retry::times`](super::Retry::times), but against [`MAX_RECOVERIES`](super::MAX_RECOVERIES).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interrupted: u32,
     /// When it is made; `None` while it is going on.
     pub at: Option<DateTime<Utc>>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How far a back-fill has come.

@@ -54,6 +54,7 @@ pub use date::Date;
 pub use error::{SearchError, SearchErrorKind, TriggerError};
 pub use except::{Except, ExceptBuilder, ExceptDate, ExceptRange};
 pub use interval::Interval;
+pub(crate) use jitter::hash;
 pub use jsonl::answer;
 pub use moment::Moment;
 pub use warn::{Warning, WarningKind};

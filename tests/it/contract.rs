@@ -1,16 +1,18 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod file;
 mod history;
 mod killed;
 mod landed;
 mod network;
+mod places;
 mod redb;
 mod round_trip;
 mod sled;
 
 use callboard::store::contract::{durable, random, suite};
-use callboard::store::{MemoryStore, RedbStore, SledStore, StoreSource};
+use callboard::store::{FileStore, Keep, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
 use proptest::prelude::*;
 
 fn system<T>(future: impl Future<Output = T>) -> T {
@@ -31,6 +33,50 @@ fn redb_stores(base: &std::path::Path) -> impl FnMut() -> RedbStore {
     move || {
         count += 1;
         RedbStore::open(base.join(count.to_string())).unwrap()
+    }
+}
+
+fn file_stores(base: &std::path::Path) -> impl FnMut() -> FileStore {
+    let mut count = 0;
+    move || {
+        count += 1;
+        FileStore::open(base.join(count.to_string())).unwrap()
+    }
+}
+
+/// The stores that keep their tasks in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sled,
+    Redb,
+    File,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Sled, Self::Redb, Self::File];
+
+    pub(crate) fn open(self, path: &std::path::Path) -> AnyStore {
+        self.open_with(path, false)
+    }
+
+    fn open_with(self, path: &std::path::Path, set_aside: bool) -> AnyStore {
+        AnyStore(match self {
+            Self::Sled => Box::new(SledStore::open(path).unwrap().set_aside(set_aside)),
+            Self::Redb => Box::new(RedbStore::open(path).unwrap().set_aside(set_aside)),
+            Self::File => Box::new(FileStore::open(path).unwrap().set_aside(set_aside)),
+        })
+    }
+
+    fn named(word: &str) -> Self {
+        Self::ALL.into_iter().find(|kind| format!("{kind:?}") == word).unwrap()
+    }
+}
+
+pub(crate) struct AnyStore(Box<dyn StoreSource>);
+
+impl StoreSource for AnyStore {
+    fn start(&mut self, keep: Keep) -> StoreAddr {
+        self.0.start(keep)
     }
 }
 
@@ -63,6 +109,18 @@ fn what_redb_acknowledged_is_there_after_a_restart() {
     system(durable(|| RedbStore::open(base.path().join("store")).unwrap()));
 }
 
+#[test]
+fn the_file_store_keeps_the_contract() {
+    let base = tempfile::tempdir().unwrap();
+    system(suite(file_stores(base.path())));
+}
+
+#[test]
+fn what_files_acknowledged_is_there_after_a_restart() {
+    let base = tempfile::tempdir().unwrap();
+    system(durable(|| FileStore::open(base.path().join("store")).unwrap()));
+}
+
 /// A store that was started by hand is a source as well.
 #[test]
 fn the_suite_runs_on_addresses() {
@@ -85,6 +143,12 @@ proptest! {
     fn the_sled_store_agrees_with_the_model(seed in any::<u64>()) {
         let base = tempfile::tempdir().unwrap();
         system(random(sled_stores(base.path()), seed, 120));
+    }
+
+    #[test]
+    fn the_file_store_agrees_with_the_model(seed in any::<u64>()) {
+        let base = tempfile::tempdir().unwrap();
+        system(random(file_stores(base.path()), seed, 120));
     }
 
     #[test]

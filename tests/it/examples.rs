@@ -103,6 +103,33 @@ fn declared_tasks() {
 }
 
 #[test]
+fn messages() {
+    in_order(
+        &run("messages"),
+        &[
+            "executed: \"invoice 1 to Ada\"",
+            "failed: Ada has moved",
+            "interrupted: the actor that got `send_invoice` ended",
+            "executed: \"invoice 1 to Ada\"",
+        ],
+    );
+}
+
+#[test]
+fn lifecycle() {
+    in_order(
+        &run("lifecycle"),
+        &[
+            "set-up: the log is open",
+            "tick: line 1",
+            "tick: line 3",
+            "log has run ",
+            "clean-up: closed after ",
+        ],
+    );
+}
+
+#[test]
 fn every_example_has_a_test_and_a_header() {
     let this = include_str!("examples.rs");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

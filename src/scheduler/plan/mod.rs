@@ -1,14 +1,19 @@
 //! Every decision of the scheduler, as plain functions: no actor, no clock, no store.
 
+mod attempts;
 mod backlog;
 mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
-use crate::task::{Coalesce, Fire, FirstRun, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished};
+use crate::task::{
+    Coalesce, Fire, FirstRun, Refusal, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
+};
 use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
+
+pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
 
 /// What is to be done about a task whose next run is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,9 +35,36 @@ pub(crate) struct TaskPlan {
 /// A run to submit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlannedRun {
+    /// Its run time; of a further attempt, with the time of the attempt as due time.
     pub fire: Fire,
-    /// Earlier run times it stands for as well.
+    /// Other run times it stands for as well.
     pub coalesced: u64,
+    pub source: Source,
+    pub attempt: u32,
+    /// When it is tried again, if it is refused now.
+    pub retry_at: Option<DateTime<Utc>>,
+}
+
+impl PlannedRun {
+    /// Whether it is the schedule's, for the first time.
+    fn is_new(&self) -> bool {
+        self.source == Source::Scheduled && self.attempt == 1
+    }
+
+    fn first(fire: Fire, coalesced: u64, source: Source) -> Self {
+        Self { fire, coalesced, source, attempt: 1, retry_at: None }
+    }
+}
+
+/// What comes of the end of a run that may be tried again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ending {
+    /// The task goes on so, with the end of the run written in the same step.
+    Settled { then: Then, finished: bool, retry_at: Option<DateTime<Utc>> },
+    /// That was written before: the run is tried again.
+    Known { retry_at: DateTime<Utc> },
+    /// The task does not wait for it: only the end itself is to be written.
+    Final,
 }
 
 /// Run times that are dealt with together.
@@ -43,85 +75,92 @@ pub(crate) struct Backlog {
     pub count: u64,
 }
 
-/// Decides about a task that is due at `now`.
-pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>) -> TaskPlan {
+/// Decides about a task that is due at `now`. `refusal` is why none of its runs can begin.
+pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, refusal: Option<&Refusal>) -> TaskPlan {
     let StoredTask { spec, state } = task;
-    let Some(first) = state.next.filter(|next| next.due <= now) else {
-        // Not due after all: nothing to do but write down what was there.
-        let then = Then::State(state.clone());
-        return TaskPlan {
-            run: None,
-            earlier: Vec::new(),
-            missed: None,
-            then,
-            finished: false,
-            stalled: None,
-        };
+    let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
+    let mut plan = TaskPlan {
+        run: None,
+        earlier: Vec::new(),
+        missed: None,
+        then: Then::Remove,
+        finished: false,
+        stalled: None,
     };
-    let left = left(spec, state);
-    let keep = match spec.coalesce {
-        Coalesce::All => spec.max_catch_up.max(1) as usize,
-        Coalesce::Latest | Coalesce::Earliest => 1,
-    };
-    let mut due = backlog::collect(&Times::of(spec, state.anchor), first, now, keep);
-    let (mut coalesced, mut missed) = (0, None);
-    match spec.coalesce {
-        Coalesce::Latest => coalesced = due.dropped,
-        Coalesce::Earliest => (due.latest, coalesced) = (first, due.dropped),
-        Coalesce::All => missed = (due.dropped > 0).then_some(Backlog { first, count: due.dropped }),
+    if !state.attempts.is_empty() {
+        plan.earlier = attempts::take_due(spec, &mut after, now, refusal);
+        after.runs += plan.earlier.len() as u64;
     }
-    // What is due beyond the last run of the schedule is no run time.
-    while due.earlier.len() as u64 >= left
-        && let Some(earlier) = due.earlier.pop_back()
-    {
-        due.latest = earlier;
+    if let Some(first) = state.next.filter(|next| next.due <= now) {
+        plan.advance(spec, &mut after, first, now, refusal.is_none());
     }
-    let submitted = 1 + due.earlier.len() as u64;
-    let mut after = TaskState {
-        revision: state.revision + 1,
-        next: None,
-        last_run: Some(due.latest.nominal),
-        runs: state.runs + submitted,
-        fired: state.fired.saturating_add(submitted),
-        ..state.clone()
-    };
-    let mut stalled = None;
-    match due.next {
-        _ if left <= submitted => {}
-        Ok(next) => after.next = next,
-        Err(error) => {
-            after.paused = true;
-            stalled = Some(error);
-        }
-    }
-    let run = Some(PlannedRun { fire: due.latest, coalesced });
-    let earlier = due.earlier.into_iter().map(|fire| PlannedRun { fire, coalesced: 0 }).collect();
-    let (then, finished) = settle(spec, after);
-    TaskPlan { run, earlier, missed, then, finished, stalled }
-}
-
-/// What becomes of a task that has come to this state, and whether its schedule has ended: then
-/// nothing is left to come, and the task is removed or kept.
-fn settle(spec: &TaskSpec, state: TaskState) -> (Then, bool) {
-    let finished = !state.paused && state.is_finished(spec);
-    let then = match spec.when_finished {
-        WhenFinished::Remove if finished => Then::Remove,
-        _ => Then::State(state),
-    };
-    (then, finished)
+    (plan.then, plan.finished) = settle(spec, after);
+    plan
 }
 
 impl TaskPlan {
+    /// Runs what is due of the schedule.
+    fn advance(
+        &mut self,
+        spec: &TaskSpec,
+        state: &mut TaskState,
+        first: Fire,
+        now: DateTime<Utc>,
+        can_begin: bool,
+    ) {
+        let left = left(spec, state);
+        let keep = match spec.coalesce {
+            Coalesce::All => spec.max_catch_up.max(1) as usize,
+            Coalesce::Latest | Coalesce::Earliest => 1,
+        };
+        let mut due = backlog::collect(&Times::of(spec, state.anchor), first, now, keep);
+        let mut coalesced = 0;
+        match spec.coalesce {
+            Coalesce::Latest => coalesced = due.dropped,
+            Coalesce::Earliest => (due.latest, coalesced) = (first, due.dropped),
+            Coalesce::All => self.missed = (due.dropped > 0).then_some(Backlog { first, count: due.dropped }),
+        }
+        // What is due beyond the last run of the schedule is no run time.
+        while due.earlier.len() as u64 >= left
+            && let Some(earlier) = due.earlier.pop_back()
+        {
+            due.latest = earlier;
+        }
+        let submitted = 1 + due.earlier.len() as u64;
+        state.next = None;
+        state.last_run = Some(due.latest.nominal);
+        state.runs += submitted;
+        state.fired = state.fired.saturating_add(submitted);
+        match due.next {
+            _ if left <= submitted => {}
+            Ok(next) => state.next = next,
+            Err(error) => {
+                state.paused = true;
+                self.stalled = Some(error);
+            }
+        }
+        let run = PlannedRun::first(due.latest, coalesced, Source::Scheduled);
+        let attempts = self.earlier.len();
+        self.earlier
+            .extend(due.earlier.into_iter().map(|fire| PlannedRun::first(fire, 0, Source::Scheduled)));
+        if can_begin {
+            attempts::note(spec, state, self.earlier.get(attempts..).unwrap_or_default());
+            attempts::note(spec, state, &[run]);
+        }
+        self.run = Some(run);
+    }
+
     /// Where the run times lie that are given up.
     pub(crate) fn missed_span(&self) -> Option<Span> {
-        let (missed, kept) = (self.missed?, self.runs().next()?);
+        let missed = self.missed?;
+        let kept = self.runs().find(PlannedRun::is_new)?;
         Some(Span { from: missed.first.nominal, until: kept.fire.nominal })
     }
 
     /// Where the run times lie that a run stands for besides its own. `first` is the first one that
     /// was due.
     pub(crate) fn span_of(&self, run: &PlannedRun, first: Option<Fire>, now: DateTime<Utc>) -> Option<Span> {
-        let first = first.filter(|_| run.coalesced > 0)?;
+        let first = first.filter(|_| run.coalesced > 0 && run.is_new())?;
         let next = match &self.then {
             Then::State(state) => state.next.map(|next| next.nominal),
             Then::Task(_) | Then::Remove => None,
@@ -139,6 +178,17 @@ impl TaskPlan {
     pub(crate) fn runs(&self) -> impl Iterator<Item = PlannedRun> {
         self.earlier.iter().copied().chain(self.run)
     }
+}
+
+/// What becomes of a task that has come to this state, and whether its schedule has ended: then
+/// nothing is left to come, and the task is removed or kept.
+fn settle(spec: &TaskSpec, state: TaskState) -> (Then, bool) {
+    let finished = !state.paused && state.is_finished(spec);
+    let then = match spec.when_finished {
+        WhenFinished::Remove if finished => Then::Remove,
+        _ => Then::State(state),
+    };
+    (then, finished)
 }
 
 /// The state of a task that is new in its store. Its schedule counts from `since`.
@@ -232,33 +282,42 @@ pub(crate) fn resume(
         _ if left(spec, state) == 0 => None,
         _ => Times::of(spec, state.anchor).from(now)?,
     };
-    let (then, _) = settle(
-        spec,
-        TaskState { revision: state.revision + 1, paused: false, next, modified_at: now, ..state.clone() },
-    );
-    Ok(Some(then))
+    let mut after =
+        TaskState { revision: state.revision + 1, paused: false, next, modified_at: now, ..state.clone() };
+    // The pause does not count as lateness of what waited through it.
+    for at in after.attempts.iter_mut().filter_map(|attempt| attempt.at.as_mut()) {
+        *at = now.max(*at);
+    }
+    Ok(Some(settle(spec, after).0))
 }
 
 /// What becomes of a task that is run on demand at `now`: the schedule stays where it is. With
-/// `remove_finished`, a task whose schedule has nothing left after `now` is removed.
+/// `remove_finished`, a task whose schedule has nothing left after `now` is removed; one with runs
+/// that are not settled goes when they are, unless it is kept.
 pub(crate) fn run_now(
     task: &StoredTask,
+    source: Source,
     remove_finished: bool,
     now: DateTime<Utc>,
 ) -> Result<Then, PlanError> {
     let StoredTask { spec, state } = task;
-    if remove_finished && !spec.trigger.on_shutdown() {
-        let ahead = state.next.filter(|next| next.nominal > now).is_some();
-        if !ahead && (left(spec, state) == 0 || Times::of(spec, state.anchor).after(now)?.is_none()) {
-            return Ok(Then::Remove);
-        }
-    }
-    Ok(Then::State(TaskState {
+    let mut after = TaskState {
         revision: state.revision + 1,
         runs: state.runs + 1,
         last_run: Some(now),
         ..state.clone()
-    }))
+    };
+    attempts::note(spec, &mut after, &[PlannedRun::first(Fire { nominal: now, due: now }, 0, source)]);
+    if remove_finished && !spec.trigger.on_shutdown() {
+        let ahead = state.next.filter(|next| next.nominal > now).is_some();
+        if !ahead && (left(spec, state) == 0 || Times::of(spec, state.anchor).after(now)?.is_none()) {
+            after.next = None;
+            if after.is_finished(spec) {
+                return Ok(Then::Remove);
+            }
+        }
+    }
+    Ok(Then::State(after))
 }
 
 /// The next `count` nominal run times, without touching anything.

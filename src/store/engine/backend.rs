@@ -1,13 +1,17 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use rustc_hash::FxHashMap;
+use futures::channel::oneshot;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::history::History;
-use super::writer::Writer;
+use super::load::{Bad, Loaded, Note};
+use super::sweep::Sweep;
+use super::writer::{Writer, answer};
 use super::{Batch, Place, ROW_LIMIT, Rules, keys};
-use crate::store::envelope::{Kind, decode, encode};
+use crate::store::envelope::{Codec, Kind};
 use crate::store::message::*;
 use crate::store::{Backend, Capabilities, MemoryBackend, Reply, StoreError};
 use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId, TaskSpec};
@@ -18,8 +22,9 @@ pub(in crate::store) struct Engine<P: Place> {
     rules: Rules,
     /// `None` before it is opened and after a failure.
     writer: Option<Writer>,
+    codec: Codec,
     tasks: MemoryBackend,
-    unreadable: FxHashMap<String, String>,
+    unreadable: FxHashMap<String, (Cause, String)>,
     history: History,
 }
 
@@ -29,6 +34,7 @@ impl<P: Place> Engine<P> {
             place,
             rules,
             writer: None,
+            codec: Codec::plain(),
             tasks: MemoryBackend::default(),
             unreadable: FxHashMap::default(),
             history: History::default(),
@@ -53,10 +59,10 @@ impl<P: Place> Engine<P> {
     fn check_readable(&self, id: &TaskId) -> Result<(), StoreError> {
         match self.unreadable.get(id.as_str()) {
             None => Ok(()),
-            Some(reason) => Err(StoreError::Damaged {
+            Some((cause, reason)) => Err(StoreError::Damaged {
                 place: format!("the record of task `{id}`"),
                 reason: reason.clone(),
-                advice: "use another id, or a version of callboard that can read it".to_owned(),
+                advice: cause.advice().to_owned(),
             }),
         }
     }
@@ -95,7 +101,9 @@ impl<P: Place> Engine<P> {
 
     fn open_now(&mut self, Open { owner, now }: Open) -> Result<(Batch, Opened), StoreError> {
         let reloaded = match &self.writer {
-            Some(writer) if writer.check().is_ok() => writer.load(),
+            Some(writer) if writer.check().is_ok() => {
+                self.rules.codec(writer.identity()).and_then(|codec| writer.load(codec))
+            }
             _ => {
                 // What is left of a failed one lets go of its files first.
                 self.writer = None;
@@ -104,15 +112,19 @@ impl<P: Place> Engine<P> {
                 Ok(loaded)
             }
         };
-        let loaded = reloaded.inspect_err(|_| self.writer = None)?;
-        self.tasks = loaded.tasks;
-        let set_aside = loaded.set_aside;
-        self.unreadable = loaded.unreadable.iter().map(|u| (u.id.clone(), u.reason.clone())).collect();
-        let mut unreadable = loaded.unreadable;
-        unreadable.extend(loaded.unreadable_runs);
+        let mut loaded = reloaded.inspect_err(|_| self.writer = None)?;
+        let mut batch = Batch::default();
+        self.codec = loaded.codec.clone();
+        self.tasks = std::mem::take(&mut loaded.tasks);
+        let set_aside = loaded.set_aside.take();
+        let healed = self.keep_quarantine(&mut batch, &loaded, now)?;
+        let named = |bad: &Bad| (bad.what.id.clone(), (bad.what.cause, bad.what.reason.clone()));
+        self.unreadable = loaded.unreadable.iter().map(named).collect();
+        let bad = loaded.unreadable.into_iter().chain(loaded.unreadable_runs);
+        let mut unreadable: Vec<_> = bad.map(|bad| bad.what).collect();
         unreadable.sort_by(|a, b| a.id.cmp(&b.id));
-        self.history = History::new(&self.rules, loaded.gone);
-        let (mut batch, mut interrupted) = (Batch::default(), Vec::new());
+        self.history = History::new(loaded.codec, &self.rules, loaded.gone);
+        let mut interrupted = Vec::new();
         for record in loaded.open_runs {
             let run = record.id;
             self.history.resume(record);
@@ -122,27 +134,91 @@ impl<P: Place> Engine<P> {
                 interrupted.extend(self.history.end(&mut batch, run, end)?);
             }
         }
-        let next_due = self.tasks.first_due();
-        Ok((
-            batch,
-            Opened { capabilities: self.capabilities(), interrupted, unreadable, next_due, set_aside },
-        ))
+        let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
+        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due, set_aside }))
+    }
+
+    /// Notes what is in quarantine from now on, and answers with the tasks whose records were and
+    /// can be read again.
+    fn keep_quarantine(
+        &self,
+        batch: &mut Batch,
+        loaded: &Loaded,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<String>, StoreError> {
+        let bad: Vec<&Bad> = loaded.unreadable.iter().chain(&loaded.unreadable_runs).collect();
+        for bad in bad.iter().filter(|bad| !loaded.noted.contains_key(&bad.row)) {
+            let key = keys::quarantine(&bad.row);
+            let note = Codec::plain().encode(Kind::Quarantine, &key, &Note { since: now });
+            batch.insert(key, note.map_err(StoreError::unavailable)?);
+        }
+        let rows: FxHashSet<&[u8]> = bad.iter().map(|bad| &*bad.row).collect();
+        let ids: FxHashSet<&str> = bad.iter().map(|bad| &*bad.what.id).collect();
+        let mut healed = Vec::new();
+        for row in loaded.noted.keys().filter(|row| !rows.contains(&***row)) {
+            batch.remove(keys::quarantine(row));
+            let Some(row) = keys::Row::at(row) else { continue };
+            let back = match &row {
+                keys::Row::Spec(id) | keys::Row::State(id) => self.tasks.find(id).is_some(),
+                keys::Row::Run(..) => !ids.contains(row.task().as_str()),
+            };
+            if back {
+                healed.push(row.task().to_string());
+            }
+        }
+        healed.sort_unstable();
+        healed.dedup();
+        Ok(healed)
+    }
+
+    /// Every task there is, in memory or in quarantine, and those removed that have records still.
+    fn known(&self) -> BTreeSet<TaskId> {
+        let named = self.unreadable.keys().filter_map(|id| TaskId::new(id).ok());
+        self.tasks.ids().into_iter().chain(named).chain(self.history.gone().cloned()).collect()
+    }
+
+    fn sweep<T: 'static>(
+        &mut self,
+        make: impl FnOnce(BTreeSet<TaskId>, oneshot::Sender<Result<T, StoreError>>) -> Sweep,
+    ) -> Reply<T> {
+        let (known, (done, receipt)) = (self.known(), oneshot::channel());
+        match self.writer() {
+            Ok(writer) => {
+                writer.sweep(make(known, done));
+                Reply::later(answer(receipt))
+            }
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    #[cfg(feature = "encryption")]
+    fn rekey_now(&mut self) -> Result<Codec, StoreError> {
+        let identity = self.writer()?.identity();
+        let codec = self.rules.codec(identity)?;
+        if codec.cipher.is_none() {
+            return Err(super::NO_KEYS);
+        }
+        // What is written from now on has the current key; the writer follows in this order.
+        self.codec = codec.clone();
+        self.history.write_with(codec.clone());
+        Ok(codec)
     }
 
     fn put_now(&mut self, request: Put) -> Result<(Batch, ()), StoreError> {
         self.writer()?;
         let (id, spec) = (request.task.spec.id.clone(), request.task.spec.clone());
         self.check_readable(&id)?;
-        let state = encode(Kind::State, &request.task.state)
-            .map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
+        let row = keys::state(&id);
+        let state = self.codec.encode(Kind::State, &row, &request.task.state);
+        let state = state.map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
         let there = self.tasks.get_now(&id);
         let mut batch = Batch::default();
         // Pausing a task does not write its arguments again.
         if there.is_none_or(|there| !Arc::ptr_eq(&there.spec, &spec)) {
-            batch.insert(keys::spec(&id), encoded_spec(&request.task)?);
+            batch.insert(keys::spec(&id), encoded_spec(&self.codec, &request.task)?);
         }
         self.tasks.put_now(request)?;
-        batch.insert(keys::state(&id), state);
+        batch.insert(row, state);
         Ok((batch, ()))
     }
 
@@ -169,10 +245,11 @@ impl<P: Place> Engine<P> {
         let mut writes = Vec::with_capacity(request.changes.len());
         for change in &mut request.changes {
             let failed = |reason| StoreError::Unstorable { id: change.id.clone(), reason };
-            let written = |state| encode(Kind::State, state).map_err(failed);
+            let row = keys::state(&change.id);
+            let written = |state| self.codec.encode(Kind::State, &row, state).map_err(failed);
             let (spec, state) = match &change.then {
                 Then::State(state) => (None, Some(written(state)?)),
-                Then::Task(task) => (Some(encoded_spec(task)?), Some(written(&task.state)?)),
+                Then::Task(task) => (Some(encoded_spec(&self.codec, task)?), Some(written(&task.state)?)),
                 Then::Remove => (None, None),
             };
             writes.push((change.id.clone(), spec, state, std::mem::take(&mut change.runs)));
@@ -307,6 +384,22 @@ impl<P: Place> Backend for Engine<P> {
         self.reply(made)
     }
 
+    fn check(&mut self, _: Check) -> Reply<Checked> {
+        self.sweep(Sweep::check)
+    }
+
+    #[cfg(feature = "encryption")]
+    fn rekey(&mut self, _: Rekey) -> Reply<Rekeyed> {
+        match self.rekey_now() {
+            Ok(codec) => self.sweep(|known, done| Sweep::rekey(known, codec, done)),
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    fn export(&mut self, Export { path, plain }: Export) -> Reply<Exported> {
+        self.sweep(|known, done| Sweep::export(known, path, plain, done))
+    }
+
     fn close(&mut self, _: Close) -> Reply<()> {
         match self.writer.take() {
             Some(writer) => Reply::later(writer.close()),
@@ -315,7 +408,7 @@ impl<P: Place> Backend for Engine<P> {
     }
 }
 
-fn encoded_spec(task: &StoredTask) -> Result<Vec<u8>, StoreError> {
+fn encoded_spec(codec: &Codec, task: &StoredTask) -> Result<Vec<u8>, StoreError> {
     let id = &task.spec.id;
     if matches!(task.spec.handler, Handler::Closure(_)) {
         let reason = "a closure cannot be written down; register the code under a name, or keep the task \
@@ -323,10 +416,12 @@ fn encoded_spec(task: &StoredTask) -> Result<Vec<u8>, StoreError> {
         return Err(StoreError::Unstorable { id: id.clone(), reason: reason.to_owned() });
     }
     let unstorable = |reason| StoreError::Unstorable { id: id.clone(), reason };
-    let bytes = encode(Kind::Spec, &*task.spec).map_err(unstorable)?;
+    let row = keys::spec(id);
+    let bytes = codec.encode(Kind::Spec, &row, &*task.spec).map_err(unstorable)?;
     // Better refused now than acknowledged and unreadable after a restart.
-    decode::<TaskSpec>(Kind::Spec, &bytes)
-        .map_err(|reason| unstorable(format!("written down, it cannot be read again: {reason}")))?;
+    codec
+        .decode::<TaskSpec>(Kind::Spec, &row, &bytes)
+        .map_err(|unread| unstorable(format!("written down, it cannot be read again: {}", unread.reason)))?;
     if bytes.len() > ROW_LIMIT {
         return Err(StoreError::TooLarge { id: id.clone(), size: bytes.len(), limit: ROW_LIMIT });
     }

@@ -1,69 +1,21 @@
-//! Directories, the seal beside the data, and what errors of the system are called.
+//! Directories, and what errors of the system are called.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
-use super::FORMAT;
 use crate::lock::{FileLock, LockError};
 use crate::store::StoreError;
 
-const SEAL: &str = "callboard-store.json";
 /// What only a file store has in its directory.
 pub(in crate::store) const FILES_MARK: &str = "callboard-files.json";
 /// Locked by the process that has the directory.
 const LOCK: &str = "callboard-store.lock";
 const RESTORE: &str = "stop the program, move the directory aside and put a backup in its place, or begin with an \
                        empty directory and bring an export back with `callboard store import`";
-
-/// What is known of the data outside of it: a small file beside it, readable by people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::store) struct Seal {
-    pub format: u32,
-    /// A batch that is known to be on disk. The data has this one or a later one.
-    pub batch: u64,
-}
-
-impl Seal {
-    /// Writes the seal of the store in the directory `path`; it is on the device when this
-    /// returns. `batch` must be there already.
-    pub(in crate::store) fn write(path: &Path, batch: u64) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(&Self { format: FORMAT, batch })
-            .map_err(|error| StoreError::unavailable(error.to_string()))?;
-        let aside = path.join(format!("{SEAL}.new"));
-        let write = || {
-            let mut file = File::create(&aside)?;
-            file.write_all(&text)?;
-            // Renamed before its content is on the device, it could be empty after a power cut.
-            file.sync_all()?;
-            fs::rename(&aside, path.join(SEAL))?;
-            sync_dir(path)
-        };
-        write().map_err(|error| io_error(path, "write to", error))
-    }
-}
-
-/// The seal of the store in the directory `path`, if there is one.
-pub(in crate::store) fn read_seal(path: &Path) -> Result<Option<Seal>, StoreError> {
-    let bytes = match fs::read(path.join(SEAL)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error(path, "read", error)),
-    };
-    let seal: Seal = serde_json::from_slice(&bytes).map_err(|error| {
-        damaged(
-            path,
-            &format!("`{SEAL}` does not decode: {error}"),
-            "put the file back from a backup, or remove it to go without its protection against lost data",
-        )
-    })?;
-    known_format(path, seal.format, FORMAT)?;
-    Ok(Some(seal))
-}
 
 /// An error unless this version reads the format.
 pub(in crate::store) fn known_format(path: &Path, format: u32, latest: u32) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Batch, Disk, Order, ROW_LIMIT, Rules, keys};
-use crate::store::envelope::{Kind, decode, encode};
+use crate::store::envelope::{Codec, Kind};
 use crate::store::message::{FindRuns, Found, Pick};
 use crate::store::{MemoryBackend, StoreError};
 use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
@@ -15,6 +15,7 @@ use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
 /// never looks at the disk.
 #[derive(Default)]
 pub(super) struct History {
+    codec: Codec,
     /// The records without an end.
     open: FxHashMap<RunId, RunRecord>,
     /// How many removed tasks keep their records.
@@ -43,9 +44,27 @@ pub(in crate::store) enum Chore {
 }
 
 impl History {
-    pub(super) fn new(rules: &Rules, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(codec: Codec, rules: &Rules, gone: Vec<(u64, TaskId)>) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
-        Self { gone_limit: rules.removed, gone: gone.into(), latest_gone, age: rules.age, ..Self::default() }
+        Self {
+            codec,
+            gone_limit: rules.removed,
+            gone: gone.into(),
+            latest_gone,
+            age: rules.age,
+            ..Self::default()
+        }
+    }
+
+    /// From now on records are written with this.
+    #[cfg(feature = "encryption")]
+    pub(super) fn write_with(&mut self, codec: Codec) {
+        self.codec = codec;
+    }
+
+    /// The removed tasks that have records still.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &TaskId> {
+        self.gone.iter().map(|(_, task)| task)
     }
 
     /// Takes charge of a run that was begun before.
@@ -53,7 +72,8 @@ impl History {
         self.open.insert(record.id, record);
     }
 
-    /// Writes the records of runs that begin (or that ended without one).
+    /// Writes the records of runs that begin, or that ended without one, or whose end changes what
+    /// becomes of their task.
     pub(super) fn begin(
         &mut self,
         batch: &mut Batch,
@@ -62,18 +82,26 @@ impl History {
         tasks: &MemoryBackend,
     ) -> Result<(), StoreError> {
         let Some(latest) = runs.last() else { return Ok(()) };
-        batch.chores.push(Chore::Grows(task.clone(), runs.len()));
         if let Some(before) = self.age.and_then(|age| latest.submitted_at.checked_sub_signed(age)) {
             let other = self.next_in_turn(tasks);
             let ages = std::iter::once(task.clone()).chain(other).map(|task| Chore::Ages(task, before));
             batch.chores.extend(ages);
         }
+        let mut more = 0;
         for record in runs {
-            batch.insert(keys::run(task, record.id), encoded(&record)?);
+            batch.insert(keys::run(task, record.id), encoded(&self.codec, &record)?);
             if record.end.is_none() {
                 batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
                 self.open.insert(record.id, record);
+                more += 1;
+            } else if self.open.remove(&record.id).is_some() {
+                batch.remove(keys::open_run(record.id));
+            } else {
+                more += 1;
             }
+        }
+        if more > 0 {
+            batch.chores.push(Chore::Grows(task.clone(), more));
         }
         Ok(())
     }
@@ -103,7 +131,7 @@ impl History {
     ) -> Result<Option<RunRecord>, StoreError> {
         let Some(mut record) = self.open.remove(&run) else { return Ok(None) };
         record.end = Some(end);
-        batch.insert(keys::run(&record.task, run), encoded(&record)?);
+        batch.insert(keys::run(&record.task, run), encoded(&self.codec, &record)?);
         batch.remove(keys::open_run(run));
         Ok(Some(record))
     }
@@ -130,6 +158,7 @@ impl History {
 
 /// Bounds the number of run records: the part of the thread that has the disk.
 pub(super) struct Upkeep {
+    pub codec: Codec,
     /// How many records of a task are kept.
     limit: usize,
     /// How many records a task has, once that was counted.
@@ -137,8 +166,8 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, counts: FxHashMap::default() }
+    pub(super) fn new(codec: Codec, limit: usize) -> Self {
+        Self { codec, limit, counts: FxHashMap::default() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -152,12 +181,14 @@ impl Upkeep {
                 Chore::Grows(task, more) => self.bound(disk, batch, task, more)?,
                 Chore::Leaves(task) => drop(self.counts.remove(&task)),
                 Chore::Ages(task, before) => {
-                    let dropped = drop_oldest(disk, batch, &task, AT_ONCE, Some(before))?;
+                    let dropped = drop_oldest(disk, &self.codec, batch, &task, AT_ONCE, Some(before))?;
                     if let Some(count) = self.counts.get_mut(&task) {
                         *count = count.saturating_sub(dropped);
                     }
                 }
-                Chore::Forgotten(task) => drop(drop_oldest(disk, batch, &task, usize::MAX, None)?),
+                Chore::Forgotten(task) => {
+                    drop_oldest(disk, &self.codec, batch, &task, usize::MAX, None)?;
+                }
             }
         }
         Ok(())
@@ -185,7 +216,7 @@ impl Upkeep {
         };
         let mut wanted = count + more;
         if wanted > self.limit.saturating_add(self.limit / 4) {
-            wanted -= drop_oldest(disk, batch, &task, wanted - self.limit, None)?;
+            wanted -= drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit, None)?;
         }
         self.counts.insert(task, wanted);
         Ok(())
@@ -199,6 +230,7 @@ const AT_ONCE: usize = 64;
 /// instant, if there is one.
 fn drop_oldest<D: Disk>(
     disk: &D,
+    codec: &Codec,
     batch: &mut Batch,
     task: &TaskId,
     excess: usize,
@@ -209,7 +241,7 @@ fn drop_oldest<D: Disk>(
         if dropped == excess {
             return Break(());
         }
-        let Ok(record) = decode::<RunRecord>(Kind::Run, bytes) else { return Continue(()) };
+        let Ok(record) = codec.decode::<RunRecord>(Kind::Run, key, bytes) else { return Continue(()) };
         if before.is_some_and(|before| record.submitted_at >= before) {
             return Break(());
         }
@@ -223,13 +255,18 @@ fn drop_oldest<D: Disk>(
 }
 
 /// The latest readable records of a task, newest first.
-pub(super) fn latest<D: Disk>(disk: &D, task: &TaskId, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+pub(super) fn latest<D: Disk>(
+    disk: &D,
+    codec: &Codec,
+    task: &TaskId,
+    limit: usize,
+) -> Result<Vec<RunRecord>, StoreError> {
     let mut records = Vec::new();
-    disk.scan(&keys::runs(task), Order::Descending, &mut |_, bytes| {
+    disk.scan(&keys::runs(task), Order::Descending, &mut |key, bytes| {
         if records.len() == limit {
             return Break(());
         }
-        records.extend(decode::<RunRecord>(Kind::Run, bytes));
+        records.extend(codec.decode::<RunRecord>(Kind::Run, key, bytes));
         Continue(())
     })?;
     Ok(records)
@@ -238,12 +275,12 @@ pub(super) fn latest<D: Disk>(disk: &D, task: &TaskId, limit: usize) -> Result<V
 /// The records that concern a window. They lie in the order in which they were submitted, which is
 /// not that of their run times, so the search goes backwards, from the newest to one that was
 /// submitted long before the window.
-pub(super) fn find<D: Disk>(disk: &D, request: &FindRuns) -> Result<Found, StoreError> {
+pub(super) fn find<D: Disk>(disk: &D, codec: &Codec, request: &FindRuns) -> Result<Found, StoreError> {
     let mut pick = Pick::new(request);
     let records = keys::runs(&request.id);
     let end = request.from.checked_sub_signed(FindRuns::SLACK).unwrap_or(DateTime::<Utc>::MIN_UTC);
-    disk.scan(&records, Order::Descending, &mut |_, bytes| {
-        let Ok(record) = decode::<RunRecord>(Kind::Run, bytes) else { return Continue(()) };
+    disk.scan(&records, Order::Descending, &mut |key, bytes| {
+        let Ok(record) = codec.decode::<RunRecord>(Kind::Run, key, bytes) else { return Continue(()) };
         if record.submitted_at < end {
             return Break(());
         }
@@ -251,7 +288,11 @@ pub(super) fn find<D: Disk>(disk: &D, request: &FindRuns) -> Result<Found, Store
         Continue(())
     })?;
     let mut oldest = None;
-    disk.scan(&records, Order::Ascending, &mut |_, bytes| match decode::<RunRecord>(Kind::Run, bytes) {
+    disk.scan(&records, Order::Ascending, &mut |key, bytes| match codec.decode::<RunRecord>(
+        Kind::Run,
+        key,
+        bytes,
+    ) {
         Ok(record) => {
             oldest = Some(record.submitted_at);
             Break(())
@@ -261,9 +302,10 @@ pub(super) fn find<D: Disk>(disk: &D, request: &FindRuns) -> Result<Found, Store
     Ok(Found { oldest, ..pick.found() })
 }
 
-fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {
+fn encoded(codec: &Codec, record: &RunRecord) -> Result<Vec<u8>, StoreError> {
+    let row = keys::run(&record.task, record.id);
     let failed = |reason| StoreError::Unstorable { id: record.task.clone(), reason };
-    let bytes = encode(Kind::Run, record).map_err(failed)?;
+    let bytes = codec.encode(Kind::Run, &row, record).map_err(failed)?;
     if bytes.len() <= ROW_LIMIT {
         return Ok(bytes);
     }
@@ -272,7 +314,7 @@ fn encoded(record: &RunRecord) -> Result<Vec<u8>, StoreError> {
     if let Some(end) = &mut record.end {
         shorten(&mut end.outcome, bytes.len());
     }
-    encode(Kind::Run, &record).map_err(failed)
+    codec.encode(Kind::Run, &row, &record).map_err(failed)
 }
 
 fn shorten(outcome: &mut Outcome, size: usize) {

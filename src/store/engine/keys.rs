@@ -7,6 +7,9 @@
 //! o <owner> <serial>          → id of the task whose run has no end yet
 //! g <number>                  → id of a task that was removed; its run records are still there
 //! m                           → mark: format, number of the latest batch
+//! i                           → identity of the store, made at random when it is first opened
+//! q <key>                     → since when the record under this key is in quarantine
+//! x                           → there while an import is under way
 //! ```
 //!
 //! Numbers are big-endian, so that keys sort as numbers do; an id has no control characters, so
@@ -20,7 +23,12 @@ pub(in crate::store) const STATE: &[u8] = b"t";
 pub(in crate::store) const RUN: &[u8] = b"r";
 pub(super) const OPEN_RUN: &[u8] = b"o";
 pub(super) const GONE: &[u8] = b"g";
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(in crate::store) const MARK: &[u8] = b"m";
+
+pub(super) const IDENTITY: &[u8] = b"i";
+pub(super) const QUARANTINE: &[u8] = b"q";
+pub(super) const IMPORTING: &[u8] = b"x";
 
 const NUMBER: usize = size_of::<u64>();
 
@@ -50,6 +58,47 @@ pub(super) fn open_run(run: RunId) -> Vec<u8> {
 
 pub(super) fn gone(number: u64) -> Vec<u8> {
     joined(&[GONE, &number.to_be_bytes()])
+}
+
+pub(super) fn quarantine(key: &[u8]) -> Vec<u8> {
+    joined(&[QUARANTINE, key])
+}
+
+/// A row that says something about a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Row {
+    Spec(TaskId),
+    State(TaskId),
+    Run(TaskId, RunId),
+}
+
+impl Row {
+    /// What lies under a key; nothing when that is no row about a task, or its id cannot be one.
+    pub(super) fn at(key: &[u8]) -> Option<Self> {
+        match key.get(..1)? {
+            SPEC => id_of(key).ok().map(Self::Spec),
+            STATE => id_of(key).ok().map(Self::State),
+            RUN => {
+                let id = key.get(..key.len().checked_sub(2 * NUMBER + 1)?)?;
+                Some(Self::Run(id_of(id).ok()?, run_of(key)?)).filter(|row| row.key() == key)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Spec(id) => spec(id),
+            Self::State(id) => state(id),
+            Self::Run(id, run) => self::run(id, *run),
+        }
+    }
+
+    pub(super) fn task(&self) -> &TaskId {
+        match self {
+            Self::Spec(id) | Self::State(id) | Self::Run(id, _) => id,
+        }
+    }
 }
 
 /// The id in a key of a spec or a state, as far as it can be read.
@@ -124,6 +173,14 @@ mod tests {
         assert_eq!(run_of(&open_run(id(7, 9))), Some(id(7, 9)));
         assert_eq!(id_of(&spec(&task)), Ok(task.clone()));
         assert_eq!(id_of(b"s\xff"), Err("\u{fffd}".to_owned()));
+        for row in [Row::Spec(task.clone()), Row::State(task.clone()), Row::Run(task.clone(), id(7, 9))] {
+            assert_eq!(Row::at(&row.key()), Some(row));
+        }
+        assert!(
+            [MARK, IDENTITY, &quarantine(&spec(&task)), b"", b"r", b"ra\0", b"s"]
+                .iter()
+                .all(|key| Row::at(key).is_none())
+        );
         // The records of `a` are not among those of `a b`, nor the other way round.
         let (a, ab) = (TaskId::new("a").unwrap(), TaskId::new("a b").unwrap());
         assert!(!run(&ab, id(1, 1)).starts_with(&runs(&a)));

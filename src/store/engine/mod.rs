@@ -14,13 +14,21 @@
 //! reads what is really there.
 
 mod backend;
+mod export;
+mod exports;
 mod files;
 mod history;
+mod identity;
+mod import;
 mod keys;
 mod load;
+#[cfg(any(feature = "sled", feature = "redb"))]
+mod seal;
 mod settings;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod vault;
 mod writer;
 
 use std::ops::ControlFlow;
@@ -30,32 +38,40 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 pub(super) use backend::Engine;
+pub use exports::Exports;
 #[cfg(feature = "file")]
 pub(super) use files::FILES_MARK;
 #[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use files::{Seal, place, read_seal};
+pub(super) use files::place;
 pub(super) use files::{
     check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
 };
 pub(super) use history::Chore;
+pub use import::{ImportMode, Imported};
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use keys::MARK;
 #[cfg(feature = "file")]
 pub(super) use keys::{Part, RUN, SPEC, STATE, part_of};
 #[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use seal::{Mark, Seal, read_seal};
+#[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use settings::cache_setting;
 pub(super) use settings::embedded_store;
+pub use vault::{Progress, Vault};
 
 use super::StoreError;
-use super::envelope::{Kind, decode, encode};
+use super::envelope::Codec;
 
 /// The most bytes a task may take when it is written down: 64 KiB. sled keeps larger rows outside
 /// its log; and what is written at each change should be small in any store.
 pub const ROW_LIMIT: usize = 64 * 1024;
 
-/// The layout of [`keys`] and the formats of the records.
-pub(super) const FORMAT: u32 = 1;
+/// What a store says that was given no keys.
+#[cfg(feature = "encryption")]
+const NO_KEYS: StoreError = StoreError::Unsupported {
+    deed: "change keys: it has none; give it some with `encrypt`, or `key_file` in a configuration",
+};
 
 /// What a durable store means by "acknowledged", and what a crash can take.
 ///
@@ -94,6 +110,41 @@ pub(super) struct Rules {
     pub open_limit: Duration,
     /// Whether a damaged directory is set aside for a fresh one.
     pub set_aside: bool,
+    /// Exports that are taken by themselves.
+    pub exports: Option<Exports>,
+    #[cfg(feature = "encryption")]
+    pub keys: Option<super::Keys>,
+    /// Whether records that are not encrypted are not read, in a store that has keys.
+    #[cfg(feature = "encryption")]
+    pub refuse_plain: bool,
+}
+
+impl Rules {
+    /// What the store of this identity reads and writes its records with.
+    #[cfg_attr(
+        not(feature = "encryption"),
+        expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "there are no keys")
+    )]
+    fn codec(&self, _identity: uuid::Uuid) -> Result<Codec, StoreError> {
+        #[cfg(feature = "encryption")]
+        if let Some(keys) = &self.keys {
+            let cipher = super::cipher::Cipher {
+                keys: keys.read()?,
+                store: _identity.into_bytes(),
+                refuse_plain: self.refuse_plain,
+            };
+            return Ok(Codec { cipher: Some(cipher) });
+        }
+        Ok(Codec::plain())
+    }
+
+    /// The same, to read what was written by another store: it takes what is plain.
+    fn codec_to_read(&self, identity: uuid::Uuid) -> Result<Codec, StoreError> {
+        #[cfg(feature = "encryption")]
+        return Self { refuse_plain: false, ..self.clone() }.codec(identity);
+        #[cfg(not(feature = "encryption"))]
+        self.codec(identity)
+    }
 }
 
 impl Default for Rules {
@@ -105,6 +156,11 @@ impl Default for Rules {
             removed: 10_000,
             open_limit: Duration::from_secs(60),
             set_aside: false,
+            exports: None,
+            #[cfg(feature = "encryption")]
+            keys: None,
+            #[cfg(feature = "encryption")]
+            refuse_plain: false,
         }
     }
 }
@@ -136,7 +192,7 @@ pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
 
 /// Ordered keys with their values on a device: what differs between the embedded stores. One
 /// thread has it; every method may block.
-pub(super) trait Disk: Sized + 'static {
+pub(super) trait Disk: 'static {
     /// One value.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -163,7 +219,9 @@ pub(super) trait Disk: Sized + 'static {
     }
 
     /// Lets go of the files. Everything is synced.
-    fn close(self) -> Result<(), StoreError>;
+    fn close(self) -> Result<(), StoreError>
+    where
+        Self: Sized;
 }
 
 /// Keys with their new values, or none to remove them; a later change of a key wins.
@@ -197,27 +255,5 @@ impl Batch {
 
     fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.chores.is_empty()
-    }
-}
-
-/// What a store says of itself, under [`MARK`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Mark {
-    pub format: u32,
-    /// The number of the latest batch.
-    pub batch: u64,
-}
-
-impl Mark {
-    pub(super) fn encoded(batch: u64) -> Result<Vec<u8>, StoreError> {
-        encode(Kind::Mark, &Self { format: FORMAT, batch }).map_err(StoreError::unavailable)
-    }
-
-    /// Reads the mark of the store at `path`; one of a newer version is an error.
-    pub(super) fn decoded(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
-        let mark: Self = decode(Kind::Mark, bytes)
-            .map_err(|reason| unreadable(path, &format!("its mark cannot be read: {reason}")))?;
-        known_format(path, mark.format, FORMAT)?;
-        Ok(mark)
     }
 }

@@ -54,6 +54,39 @@ macro_rules! embedded_store {
                 self.rules.set_aside = damaged;
                 self
             }
+
+            /// Exports that are taken while the store runs. Default: none.
+            pub fn exports(mut self, exports: $crate::store::Exports) -> Self {
+                self.rules.exports = Some(exports);
+                self
+            }
+
+            /// Encrypts what the store keeps of tasks, their states and their runs. Their ids, and
+            /// how many records there are and when they change, remain visible. Records that are
+            /// plain are read, and written encrypted when they change, or all at once by
+            /// [`Rekey`](crate::store::message::Rekey). Default: nothing is encrypted.
+            #[cfg(feature = "encryption")]
+            pub fn encrypt(mut self, keys: impl Into<$crate::store::Keys>) -> Self {
+                self.rules.keys = Some(keys.into());
+                self
+            }
+
+            /// In an encrypted store: whether records that are plain are left alone as unreadable.
+            /// Whoever can write to the directory could otherwise put plain records there. Turn it
+            /// on when everything is encrypted. Default: false.
+            #[cfg(feature = "encryption")]
+            pub fn refuse_plain(mut self, refuse: bool) -> Self {
+                self.rules.refuse_plain = refuse;
+                self
+            }
+
+            /// Opens the store for maintenance, while nobody runs it.
+            ///
+            /// # Errors
+            /// As when it is started.
+            pub fn vault(&self) -> Result<$crate::store::Vault, $crate::store::StoreError> {
+                $crate::store::Vault::open(&self.place, &self.rules)
+            }
         }
 
         impl $crate::store::StoreSource for $store {

@@ -249,6 +249,46 @@ fn a_failed_sync_fails_all_that_wait_and_takes_the_store_down() {
     });
 }
 
+/// A place whose opening hangs until the sender is gone, the first time.
+#[derive(Clone)]
+struct Hanging(Device, Arc<Mutex<Option<mpsc::Receiver<()>>>>);
+
+impl std::fmt::Debug for Hanging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hanging")
+    }
+}
+
+impl Place for Hanging {
+    type Disk = Device;
+
+    fn open(&self) -> Result<Device, StoreError> {
+        let hangs = self.1.lock().unwrap().take();
+        if let Some(hangs) = hangs {
+            hangs.recv().unwrap_err();
+        }
+        self.0.open()
+    }
+}
+
+#[test]
+fn an_opening_that_hangs_is_left_behind_and_tried_again() {
+    system(async {
+        let (word, hangs) = mpsc::channel();
+        let place = Hanging(Device::default(), Arc::new(Mutex::new(Some(hangs))));
+        let rules = Rules { open_limit: Duration::from_millis(20), ..Rules::default() };
+        let mut source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
+        let store = source.start(Box::new(()));
+        let request = Open { owner: OwnerId(1), now: begin() };
+        let error = store.open(request.clone()).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("`open_limit`"), "{error}");
+        store.open(request).await.unwrap();
+        put(&store, "a").await.unwrap();
+        drop(word);
+        assert_eq!(store.list(List).await.unwrap().len(), 1);
+    });
+}
+
 #[test]
 fn a_panic_of_the_database_is_a_failure() {
     system(async {

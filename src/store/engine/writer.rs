@@ -9,26 +9,31 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
+use uuid::Uuid;
 
+use super::exports::Automatic;
 use super::files::{self, is_beyond_repair};
 use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
-use super::{Batch, Disk, Durability, Place, Rules};
+use super::sweep::{Sweep, Sweeps};
+use super::{Batch, Disk, Durability, Place, Rules, identity, import};
 use crate::clock::Clock;
 use crate::store::StoreError;
+use crate::store::envelope::Codec;
 use crate::store::message::{FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
 const GROUP: usize = 4096;
 
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Job {
     Write { batch: Batch, done: Answer<()> },
     Find { request: FindRuns, done: Answer<Found> },
     Runs { id: TaskId, limit: usize, done: Answer<Vec<RunRecord>> },
-    Load { done: mpsc::Sender<Result<Loaded, StoreError>> },
+    Load { codec: Codec, done: mpsc::Sender<Result<Loaded, StoreError>> },
+    Sweep(Box<Sweep>),
     Close { done: Answer<()> },
 }
 
@@ -37,6 +42,7 @@ pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     accepted: u64,
+    identity: Uuid,
     shared: Arc<Shared>,
 }
 
@@ -54,22 +60,25 @@ impl Writer {
         let (jobs, inbox) = mpsc::channel();
         let (opened, wait) = mpsc::channel();
         let shared = Arc::<Shared>::default();
+        let limit = rules.open_limit;
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
-            match bring_up(&place, rules.set_aside) {
-                Ok((loaded, disk)) => {
-                    opened.send(Ok(loaded)).ok();
-                    let upkeep = Upkeep::new(rules.history);
-                    let shared = theirs;
+            match bring_up(&place, &rules) {
+                Ok((disk, identity, loaded)) => {
+                    let automatic = Automatic::begin(&place, &rules, &loaded);
+                    let codec = loaded.codec.clone();
+                    opened.send(Ok((identity, loaded))).ok();
                     Desk {
                         disk: Some(disk),
-                        upkeep,
+                        upkeep: Upkeep::new(codec, rules.history),
+                        sweeps: Sweeps::new(identity),
+                        automatic,
                         durability: rules.durability,
                         waiting: Vec::new(),
                         unsynced: None,
                         untidy: None,
                         clock: Clock::system(),
-                        shared,
+                        shared: theirs,
                     }
                     .serve(&inbox);
                 }
@@ -80,12 +89,16 @@ impl Writer {
             reason: format!("no thread could be started for it: {error}"),
             source: Some(Arc::new(error)),
         })?;
-        let mut writer = Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, shared };
-        let limit = rules.open_limit;
+        let mut writer =
+            Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, identity: Uuid::nil(), shared };
         // So long is for ever.
         let longest = if limit.is_zero() { Duration::MAX } else { limit };
         match wait.recv_timeout(longest) {
-            Ok(loaded) => Ok((writer, loaded?)),
+            Ok(opened) => {
+                let (identity, loaded) = opened?;
+                writer.identity = identity;
+                Ok((writer, loaded))
+            }
             Err(RecvTimeoutError::Disconnected) => Err(died()),
             Err(RecvTimeoutError::Timeout) => {
                 // Whoever waited for it would hang as well. Should it come back, it lets go by itself.
@@ -99,9 +112,9 @@ impl Writer {
     }
 
     /// Reads again what is there, after everything that waits was written. Waits for that.
-    pub(super) fn load(&self) -> Result<Loaded, StoreError> {
+    pub(super) fn load(&self, codec: Codec) -> Result<Loaded, StoreError> {
         let (done, wait) = mpsc::channel();
-        self.send(Job::Load { done });
+        self.send(Job::Load { codec, done });
         wait.recv().unwrap_or_else(|_| Err(died()))
     }
 
@@ -153,6 +166,16 @@ impl Writer {
         answer(receipt)
     }
 
+    /// The identity of the store.
+    pub(super) fn identity(&self) -> Uuid {
+        self.identity
+    }
+
+    /// Hands over work that goes through everything that was accepted before.
+    pub(super) fn sweep(&self, sweep: Sweep) {
+        self.send(Job::Sweep(Box::new(sweep)));
+    }
+
     /// Writes what waits and lets go of the files.
     pub(super) fn close(self) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let (done, receipt) = oneshot::channel();
@@ -183,7 +206,7 @@ impl Drop for Writer {
     }
 }
 
-async fn answer<T>(receipt: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+pub(super) async fn answer<T>(receipt: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
     receipt.await.unwrap_or_else(|_| Err(died()))
 }
 
@@ -193,7 +216,7 @@ fn died() -> StoreError {
 
 /// Files are let go a moment after a database was dropped, and those of a killed process a moment
 /// after its successor was started.
-fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
+pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
     let mut patience = 20;
     loop {
         match place.open() {
@@ -208,25 +231,30 @@ fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
 
 /// Opens the disk and reads what is there. A directory that is damaged beyond repair is set aside, if
 /// that was asked for.
-fn bring_up<P: Place>(place: &P, set_aside: bool) -> Result<(Loaded, P::Disk), StoreError> {
+fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
     let open = || {
-        let disk = guarded(|| open_patiently(place))?;
-        Ok((guarded(|| Loaded::from_disk(&disk))?, disk))
+        let mut disk = guarded(|| open_patiently(place))?;
+        let (identity, loaded) = guarded(|| {
+            import::check_complete(&disk, place.path())?;
+            let identity = identity::establish(&mut disk)?;
+            Ok((identity, Loaded::from_disk(&disk, rules.codec(identity)?)?))
+        })?;
+        Ok((disk, identity, loaded))
     };
     match (open(), place.path()) {
-        (Err(error), Some(path)) if set_aside && is_beyond_repair(&error) => {
+        (Err(error), Some(path)) if rules.set_aside && is_beyond_repair(&error) => {
             let aside = files::set_aside(path, Clock::system().now())?;
-            let (mut loaded, disk) = open()?;
+            let (disk, identity, mut loaded) = open()?;
             let place = aside.display().to_string();
             loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
-            Ok((loaded, disk))
+            Ok((disk, identity, loaded))
         }
         (opened, _) => opened,
     }
 }
 
 /// The panic of a database is an error like others.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = message(&panic);
         Err(StoreError::unavailable(format!("its database panicked: {said}")))
@@ -243,6 +271,8 @@ struct Desk<D> {
     /// `None` after a failure.
     disk: Option<D>,
     upkeep: Upkeep,
+    sweeps: Sweeps,
+    automatic: Option<Automatic>,
     durability: Durability,
     /// Whoever waits for the next sync.
     waiting: Vec<Answer<()>>,
@@ -258,7 +288,7 @@ struct Desk<D> {
 impl<D: Disk> Desk<D> {
     fn serve(mut self, inbox: &mpsc::Receiver<Job>) {
         loop {
-            let mut next = match [self.unsynced, self.untidy].into_iter().flatten().min() {
+            let mut next = match self.until() {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => inbox.recv_timeout(at.saturating_sub(self.clock.monotonic())),
             };
@@ -283,14 +313,23 @@ impl<D: Disk> Desk<D> {
             self.tidy();
             match next {
                 Ok(Job::Runs { id, limit, done }) => {
-                    drop(done.send(self.ask(|disk| latest(disk, &id, limit))))
+                    let codec = self.upkeep.codec.clone();
+                    drop(done.send(self.ask(|disk| latest(disk, &codec, &id, limit))))
                 }
                 Ok(Job::Find { request, done }) => {
-                    drop(done.send(self.ask(|disk| find(disk, &request))));
+                    let codec = self.upkeep.codec.clone();
+                    drop(done.send(self.ask(|disk| find(disk, &codec, &request))));
                 }
-                Ok(Job::Load { done }) => {
+                Ok(Job::Load { codec, done }) => {
                     self.upkeep.clear();
-                    drop(done.send(self.ask(|disk| Loaded::from_disk(disk))));
+                    self.upkeep.codec = codec.clone();
+                    drop(done.send(self.ask(|disk| Loaded::from_disk(disk, codec))));
+                }
+                Ok(Job::Sweep(sweep)) => {
+                    if let Some(codec) = sweep.codec() {
+                        self.upkeep.codec = codec.clone();
+                    }
+                    self.sweeps.add(*sweep);
                 }
                 Ok(Job::Close { done }) => {
                     let closed = match self.disk.take() {
@@ -302,6 +341,48 @@ impl<D: Disk> Desk<D> {
                 }
                 Ok(Job::Write { .. }) | Err(_) => {}
             }
+            self.take_exports();
+            self.go_on();
+        }
+    }
+
+    /// When there is something to do although nobody asks; by the clock below.
+    fn until(&self) -> Option<Duration> {
+        if !self.sweeps.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let export = self.automatic.as_ref().map(Automatic::next);
+        self.unsynced.into_iter().chain(self.untidy).chain(export).min()
+    }
+
+    /// Begins the export whose time has come.
+    fn take_exports(&mut self) {
+        if let (Some(automatic), Some(_)) = (&mut self.automatic, &self.disk)
+            && let Some(sweep) = automatic.take(&self.clock)
+        {
+            self.sweeps.add(sweep);
+        }
+    }
+
+    /// Goes on with what goes through everything, for a moment.
+    fn go_on(&mut self) {
+        if self.sweeps.is_empty() {
+            return;
+        }
+        let Some(disk) = &mut self.disk else {
+            return self.sweeps.fail(&self.shared.failure.get().cloned().unwrap_or_else(died));
+        };
+        let (sweeps, codec) = (&mut self.sweeps, &self.upkeep.codec);
+        match guarded(|| sweeps.go_on(disk, codec)) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.unsynced.get_or_insert(Duration::ZERO);
+                self.sync();
+                if self.disk.is_some() {
+                    self.sweeps.answer();
+                }
+            }
+            Err(error) => self.fail(error),
         }
     }
 
@@ -328,9 +409,13 @@ impl<D: Disk> Desk<D> {
             return;
         };
         if !batch.is_empty() {
-            let upkeep = &mut self.upkeep;
+            let (upkeep, sweeps) = (&mut self.upkeep, &mut self.sweeps);
+            if let Some(automatic) = &mut self.automatic {
+                automatic.note(&batch.changes);
+            }
             let applied = guarded(|| {
                 upkeep.complete(disk, &mut batch)?;
+                sweeps.keep(disk, &batch.changes)?;
                 disk.apply(batch.changes)
             });
             if let Err(error) = applied {
@@ -392,6 +477,7 @@ impl<D: Disk> Desk<D> {
         let disk = self.disk.take();
         catch_unwind(AssertUnwindSafe(|| drop(disk))).ok();
         (self.unsynced, self.untidy) = (None, None);
+        self.sweeps.fail(&error);
         self.waiting.drain(..).for_each(|done| drop(done.send(Err(error.clone()))));
     }
 }

@@ -26,7 +26,7 @@ use super::{BackendSource, StoreError};
 ///
 /// ```text
 /// callboard-files.json       what this directory is, for people and for the store
-/// callboard.lock             held by the process that has the store; its id is in it
+/// callboard-store.lock       held by the process that has the store; its id is in it
 /// journal.jsonl              changes that are not in the files yet
 /// runs-and-removed.json      which runs have not ended, which tasks were removed
 /// tasks/weekly.json          a task: what it is, how far it has come

@@ -1,4 +1,4 @@
-//! A process that is killed while it changes a sled store: what it was told is there.
+//! A process that is killed while it changes a durable store: what it was told is there.
 //!
 //! The process is this test binary again, running only the test `serve_a_store`.
 
@@ -12,18 +12,34 @@ use callboard::task::{OwnerId, RunId};
 use chrono::TimeDelta;
 
 use super::sled::{Running, id, moved_on, run};
-use super::system;
+use super::{Kind, system};
 
 const PLACE: &str = "CALLBOARD_KILLED";
+const KIND: &str = "CALLBOARD_KILLED_KIND";
 
 #[test]
-fn what_was_acknowledged_survives_a_kill() {
+fn what_sled_acknowledged_survives_a_kill() {
+    survives_a_kill(Kind::Sled);
+}
+
+#[test]
+fn what_redb_acknowledged_survives_a_kill() {
+    survives_a_kill(Kind::Redb);
+}
+
+#[test]
+fn what_files_acknowledged_survives_a_kill() {
+    survives_a_kill(Kind::File);
+}
+
+fn survives_a_kill(kind: Kind) {
     let base = tempfile::tempdir().unwrap();
     let mut acknowledged = 0;
     for round in 0..3 {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "contract::killed::serve_a_store", "--nocapture", "--ignored"])
             .env(PLACE, base.path())
+            .env(KIND, format!("{kind:?}"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -41,7 +57,7 @@ fn what_was_acknowledged_survives_a_kill() {
         process.wait().unwrap();
         acknowledged += told;
         system(async {
-            let (store, opened) = Running::open(base.path()).await.unwrap();
+            let (store, opened) = Running::open_with(kind.open(base.path())).await.unwrap();
             assert_eq!(opened.unreadable, []);
             let tasks = store.0.list(List).await.unwrap();
             assert!(tasks.len() >= acknowledged, "{} tasks of {acknowledged}", tasks.len());
@@ -71,13 +87,14 @@ fn what_was_acknowledged_survives_a_kill() {
 }
 
 #[test]
-#[ignore = "the process that `what_was_acknowledged_survives_a_kill` kills"]
+#[ignore = "the process that `survives_a_kill` kills"]
 fn serve_a_store() {
     use callboard::task::{Outcome, RunEnd};
 
     let Some(path) = std::env::var_os(PLACE) else { return };
+    let kind = Kind::named(&std::env::var(KIND).unwrap());
     system(async {
-        let (store, _) = Running::open(Path::new(&path)).await.unwrap();
+        let (store, _) = Running::open_with(kind.open(Path::new(&path))).await.unwrap();
         let there = store.ids().await.len() as u64;
         for serial in there.. {
             let name = format!("{serial:06}");

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redb::{Database, TableDefinition};
+use callboard::backoff::Backoff;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
 use callboard::store::{RedbStore, SledStore, StoreSource};
 use callboard::task::{
-    Alias, Fire, MisfireGrace, Outcome, Refusal, RunEnd, RunRecord, Source, StoredTask, TaskSpec, TaskState,
+    Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
+    RunRecord, Skip, Source, Span, StoredTask, TaskSpec, TaskState, WhenFinished,
 };
 use callboard::trigger::{
     And, CalendarInterval, Cron, Crontab, Custom, Date, Except, Fold, Gap, Interval, Or, Quartz, Trigger,
@@ -31,7 +33,7 @@ use super::sled::{Running, id, run};
 use super::system;
 
 /// The formats there are.
-const FORMATS: &[u32] = &[1];
+const FORMATS: &[u32] = &[1, 2, 3];
 
 /// The task that has runs.
 const RUNNING: &str = "запуски ▶ 走";
@@ -54,8 +56,8 @@ fn task(
     StoredTask { spec: Arc::new(spec(plain)), state: state(added) }
 }
 
-/// Every kind of trigger, every option, times of all centuries.
-fn tasks() -> Vec<StoredTask> {
+/// Every kind of trigger, every option, times of all centuries: what a format could say.
+fn tasks(format: u32) -> Vec<StoredTask> {
     let day = |year, month, day| NaiveDate::from_ymd_opt(year, month, day).unwrap();
     let kinds: Vec<(&str, Trigger)> = vec![
         ("date", trigger(Date::at(time("2038-01-19T03:14:08.000000001Z")))),
@@ -168,7 +170,7 @@ fn tasks() -> Vec<StoredTask> {
                 args: json!({ "list": "weekly", "numbers": [1, 2.5, -3e-9, u64::MAX], "nothing": null }),
                 timezone: Tz::America__Argentina__Buenos_Aires,
                 executor: Alias::new("pool").unwrap(),
-                coalesce: false.into(),
+                coalesce: Coalesce::All,
                 max_catch_up: 3,
                 max_instances: 4,
                 misfire_grace: MisfireGrace::Within(Duration::from_millis(1500)),
@@ -179,8 +181,62 @@ fn tasks() -> Vec<StoredTask> {
         ),
         task(RUNNING, same, |state| TaskState { revision: 2, runs: 12, ..state }),
     ]);
+    if format >= 2 {
+        tasks.extend(tasks_of_format_2());
+    }
+    if format >= 3 {
+        tasks.push(task("begins", same, |state| TaskState {
+            begins: Some(time("2027-01-01T00:00:00.000000001Z")),
+            ..state
+        }));
+    }
     tasks.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
     tasks
+}
+
+fn tasks_of_format_2() -> Vec<StoredTask> {
+    let of = |name: &str, coalesce, overlap, retry: Option<Retry>| {
+        let start_at = time("1969-07-20T20:17:40.000000001Z");
+        let spec = |spec| TaskSpec {
+            coalesce,
+            overlap,
+            retry,
+            timeout: Some(Duration::from_millis(90_001)),
+            recover: true,
+            start_at: Some(start_at),
+            end_at: Some(time("2150-01-01T00:00:00.25Z")),
+            max_runs: Some(u64::MAX),
+            when_finished: WhenFinished::Keep,
+            ..spec
+        };
+        let attempt = |number, at| Attempt {
+            nominal: start_at,
+            due: time("1969-07-20T20:17:41Z"),
+            coalesced: 2,
+            source: Source::Backfill,
+            number,
+            interrupted: 0,
+            at,
+        };
+        let backfill = Backfill {
+            next: start_at,
+            until: time("2026-01-01T00:00:00Z"),
+            every_ms: 250,
+            at: time("2026-11-21T09:30:00.5Z"),
+        };
+        task(name, spec, |state| TaskState {
+            fired: 11,
+            attempts: vec![attempt(1, None), attempt(4, Some(start_at))],
+            backfill: Some(Box::new(backfill)),
+            ..state
+        })
+    };
+    let backoff = Backoff::exponential(Duration::from_secs(5), Duration::from_secs(300)).jitter(0.2);
+    vec![
+        of("earliest", Coalesce::Earliest, Overlap::Queue(3), Some(Retry::times(4).backoff(backoff))),
+        of("latest", Coalesce::Latest, Overlap::CancelRunning, Some(Retry::times(0))),
+        of("overlapping", Coalesce::All, Overlap::Allow, None),
+    ]
 }
 
 fn trigger(source: impl callboard::trigger::IntoTrigger) -> Trigger {
@@ -188,7 +244,7 @@ fn trigger(source: impl callboard::trigger::IntoTrigger) -> Trigger {
 }
 
 /// Every end that a run can have, and none; latest first.
-fn runs() -> Vec<RunRecord> {
+fn runs(format: u32) -> Vec<RunRecord> {
     let text = || "äußerst: schlecht\n\u{0}\u{1f4a5}".to_owned();
     let refused = |reason| Outcome::Refused { reason };
     let outcomes = [
@@ -224,8 +280,29 @@ fn runs() -> Vec<RunRecord> {
     };
     let shutdown = RunRecord { source: Source::Shutdown, ..run(RUNNING, 21) };
     let mut runs: Vec<_> = ended.chain([open, shutdown]).collect();
+    if format >= 2 {
+        let failed = Outcome::Failed { error: text() };
+        let mut end = RunEnd::unstarted(failed, time("2026-11-21T09:30:01Z"));
+        end.retry_at = Some(time("2026-11-21T09:30:06.5Z"));
+        runs.push(RunRecord { source: Source::Backfill, attempt: 2, end: Some(end), ..run(RUNNING, 22) });
+    }
+    if format >= 3 {
+        let span = |from, until| Some(Span { from: time(from), until: time(until) });
+        let end = |because| RunEnd::unstarted(Outcome::Skipped { because }, time("2026-11-21T09:40:00Z"));
+        let skips = [Skip::Paused, Skip::Rescheduled, Skip::Removed].into_iter().zip(23..);
+        runs.extend(skips.map(|(because, serial)| RunRecord {
+            coalesced: 9,
+            span: span("1969-07-20T20:17:40.25Z", "2026-11-21T09:40:00.000000001Z"),
+            end: Some(end(because)),
+            ..run(RUNNING, serial)
+        }));
+    }
     runs.reverse();
     runs
+}
+
+fn latest() -> u32 {
+    FORMATS.iter().copied().max().unwrap()
 }
 
 type Rows = Vec<(Vec<u8>, Vec<u8>)>;
@@ -247,14 +324,14 @@ fn fixture(format: u32) -> Rows {
 async fn written() -> Rows {
     let base = tempfile::tempdir().unwrap();
     let (store, _) = Running::open(base.path()).await.unwrap();
-    for mut task in tasks() {
+    for mut task in tasks(latest()) {
         let then = task.state.clone();
         if task.spec.id == id(RUNNING) {
             task.state.revision = 1;
         }
         store.0.put(Put { task, expect: Expect::Absent }).await.unwrap();
         if then.revision == 2 {
-            let runs = runs().into_iter().rev().collect();
+            let runs = runs(latest()).into_iter().rev().collect();
             let change = Change { id: id(RUNNING), revision: 1, then: Then::State(then), runs };
             assert_eq!(store.0.commit(Commit { changes: vec![change] }).await.unwrap().refused, [0; 0]);
         }
@@ -287,7 +364,7 @@ fn land_the_format() {
 
 #[test]
 fn the_format_does_not_change_unnoticed() {
-    let latest = *FORMATS.last().unwrap();
+    let latest = latest();
     let rows = |rows: Rows| -> Vec<_> {
         let kept = rows.into_iter().filter(|(key, _)| !is_about_the_store(key));
         kept.map(|(key, value)| format!("{} → {}", key.escape_ascii(), value.escape_ascii())).collect()
@@ -302,18 +379,18 @@ fn the_format_does_not_change_unnoticed() {
     assert_eq!(landed.len(), today.len());
 }
 
-async fn is_all_there(source: impl StoreSource, what: &str) {
+async fn is_all_there(source: impl StoreSource, format: u32, what: &str) {
     let (store, opened) = Running::open_with(source).await.unwrap();
     assert_eq!(opened.unreadable, [], "{what}");
     let mut found = store.0.list(List).await.unwrap();
     found.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
-    let expected = tasks();
+    let expected = tasks(format);
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found, expected, "{what}: task {}", expected.spec.id);
     }
     assert_eq!(found.len(), expected.len(), "{what}");
     let found = store.0.runs(Runs { id: id(RUNNING), limit: 99 }).await.unwrap();
-    let expected = runs();
+    let expected = runs(format);
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found, expected, "{what}: run {}", expected.id);
     }
@@ -338,7 +415,7 @@ fn directories_of_every_format_are_read() {
         db.flush().unwrap();
         drop(db);
         seal(&dir);
-        system(is_all_there(SledStore::open(&dir).unwrap(), &format!("format {format} in sled")));
+        system(is_all_there(SledStore::open(&dir).unwrap(), *format, &format!("format {format} in sled")));
 
         let dir = base.path().join("redb");
         fs::create_dir(&dir).unwrap();
@@ -352,6 +429,6 @@ fn directories_of_every_format_are_read() {
         writing.commit().unwrap();
         drop(db);
         seal(&dir);
-        system(is_all_there(RedbStore::open(&dir).unwrap(), &format!("format {format} in redb")));
+        system(is_all_there(RedbStore::open(&dir).unwrap(), *format, &format!("format {format} in redb")));
     }
 }

@@ -170,19 +170,3 @@ fn what_cannot_be_read_is_reported_and_left_alone() {
         assert_eq!(table.get(broken.as_slice()).unwrap().unwrap().value(), b"R\x01j{");
     });
 }
-
-#[test]
-fn a_directory_has_one_kind_of_store() {
-    let base = tempfile::tempdir().unwrap();
-    let (sled, redb) = (base.path().join("sled"), base.path().join("redb"));
-    system(async {
-        Running::open(&sled).await.unwrap().0.stop().await;
-        open(&redb).await.unwrap().0.stop().await;
-        let before = snapshot(base.path());
-        let error = open(&sled).await.map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("of a sled store") && error.contains("directory of its own"), "{error}");
-        let error = Running::open(&redb).await.map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("of a redb store") && error.contains("directory of its own"), "{error}");
-        assert!(snapshot(base.path()) == before);
-    });
-}

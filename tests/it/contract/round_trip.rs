@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::sled::{Running, id, moved_on, run};
-use super::system;
+use super::{Kind, system};
 
 /// Any nanosecond that chrono can tell.
 fn time() -> impl Strategy<Value = DateTime<Utc>> {
@@ -97,14 +97,15 @@ fn state() -> impl Strategy<Value = TaskState> {
 }
 
 fn attempts() -> impl Strategy<Value = Vec<Attempt>> {
-    let attempt = (time(), time(), any::<u64>(), any::<u32>(), prop::option::of(time()));
+    let attempt = (time(), time(), any::<u64>(), any::<u32>(), any::<u32>(), prop::option::of(time()));
     prop::collection::vec(
-        attempt.prop_map(|(nominal, due, coalesced, number, at)| Attempt {
+        attempt.prop_map(|(nominal, due, coalesced, number, interrupted, at)| Attempt {
             nominal,
             due,
             coalesced,
             source: Source::Backfill,
             number,
+            interrupted,
             at,
         }),
         0..3,
@@ -223,19 +224,19 @@ fn records() -> impl Strategy<Value = Vec<RunRecord>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn of_tasks(tasks in prop::collection::vec(task(), 1..40)) {
+    fn of_tasks(tasks in prop::collection::vec(task(), 1..40), kind in prop::sample::select(&Kind::ALL)) {
         let base = tempfile::tempdir().unwrap();
         let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.spec.id.clone(), task)).collect();
         system(async {
-            let (store, _) = Running::open(base.path()).await.unwrap();
+            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
             for task in tasks.values() {
                 store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
             }
             store.stop().await;
-            let (store, opened) = Running::open(base.path()).await.unwrap();
+            let (store, opened) = Running::open_with(kind.open(base.path())).await.unwrap();
             assert_eq!(opened.unreadable, []);
             for (id, task) in &tasks {
                 assert_eq!(store.0.get(Get { id: id.clone() }).await.unwrap().as_ref(), Some(task));
@@ -246,15 +247,15 @@ proptest! {
     }
 
     #[test]
-    fn of_runs(mut records in records()) {
+    fn of_runs(mut records in records(), kind in prop::sample::select(&Kind::ALL)) {
         let base = tempfile::tempdir().unwrap();
         system(async {
-            let (store, _) = Running::open(base.path()).await.unwrap();
+            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
             let task = store.put("a").await;
             let runs = records.clone();
             store.0.commit(Commit { changes: vec![moved_on(&task, runs)] }).await.unwrap();
             store.stop().await;
-            let (store, _) = Running::open(base.path()).await.unwrap();
+            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
             records.reverse();
             assert_eq!(store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap(), records);
             store.stop().await;

@@ -246,44 +246,6 @@ fn a_directory_has_one_store() {
     });
 }
 
-/// The other process is this program again, running only the test `hold_a_store`.
-#[test]
-fn a_directory_has_one_process() {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
-
-    let base = tempfile::tempdir().unwrap();
-    let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "contract::sled::hold_a_store", "--nocapture", "--ignored"])
-        .env("CALLBOARD_HOLD", base.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("held")));
-    system(async {
-        let error = Running::open(base.path()).await.map(|_| ()).unwrap_err();
-        assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
-        drop(other.stdin.take());
-        assert!(other.wait().unwrap().success());
-        let (store, _) = Running::open(base.path()).await.unwrap();
-        assert_eq!(store.ids().await, ["held"]);
-    });
-}
-
-#[test]
-#[ignore = "the other process of `a_directory_has_one_process`"]
-fn hold_a_store() {
-    let Some(path) = std::env::var_os("CALLBOARD_HOLD") else { return };
-    system(async {
-        let (store, _) = Running::open(Path::new(&path)).await.unwrap();
-        store.put("held").await;
-        println!("held");
-        std::io::read_to_string(std::io::stdin()).unwrap();
-    });
-}
-
 #[test]
 fn what_cannot_be_read_is_reported_and_left_alone() {
     let base = tempfile::tempdir().unwrap();

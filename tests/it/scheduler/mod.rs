@@ -1,11 +1,14 @@
 //! The scheduler through its handle, on the virtual clock.
 
 mod control;
+mod deaths;
 mod faults;
 mod late;
 mod lifecycle;
 mod model;
 mod policies;
+mod recover;
+mod retry;
 mod why;
 mod window;
 
@@ -58,6 +61,10 @@ impl Ran {
             })
             .register("hang", |run: TaskContext, ()| async move {
                 run.sleep(Duration::from_secs(1_000_000)).await
+            })
+            // Ends well at the attempt its argument names.
+            .register("flaky", |run: TaskContext, attempt: u32| async move {
+                if run.attempt() < attempt { Err(format!("attempt {}", run.attempt())) } else { Ok(()) }
             })
             .register("nap", |run: TaskContext, seconds: u64| async move {
                 run.sleep(Duration::from_secs(seconds)).await;

@@ -1,5 +1,7 @@
 //! Children that die, and who brings them back. Time is virtual throughout.
 
+mod odd;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,7 +231,7 @@ fn a_child_that_lives_long_enough_has_its_budget_back() {
             let (alive, _) = house.started().await;
             alive.do_send(Die::Panic);
             assert_eq!(house.restarting().await.0, 100 * MS);
-            house.time.advance(10 * S).await;
+            house.time.advance(10 * S + 100 * MS).await;
         }
     });
 }

@@ -1,17 +1,19 @@
 //! What every executor must do, as one suite, for tests: [`suite`] takes an executor through it.
 
+mod parts;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio::sync::Semaphore;
 
 use super::ExecutorSource;
 use super::message::Drained;
 pub use super::stage::{Stage, task};
-use crate::task::{Alias, Code, Outcome, Refusal, TaskContext};
+use crate::task::{Alias, Outcome, Refusal};
 use crate::testing::VirtualClock;
+pub use parts::registry;
+use parts::{Gate, all_endings};
 
 /// What an executor cannot do by its nature.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,105 +48,11 @@ async fn stage<S: ExecutorSource>(mut source: S) -> (Stage, VirtualClock) {
     (Stage::new(&mut source, time.clock()).await, time)
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the letter was not sent")]
-struct Unsent(#[source] std::fmt::Error);
-
-fn failing() -> Result<(), Unsent> {
-    Err(Unsent(std::fmt::Error))
-}
-
-fn fright() {
-    panic!("stage {}", "fright")
-}
-
-fn fright_without_words() {
-    std::panic::panic_any(7)
-}
-
-/// Panics when it is dropped.
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            panic!("dropped");
-        }
-    }
-}
-
-/// Code that waits for a permit of the semaphore.
-fn gated(gate: &Arc<Semaphore>) -> Code {
-    let gate = gate.clone();
-    Code::from_async(move |_: TaskContext, ()| {
-        let gate = gate.clone();
-        async move {
-            if let Ok(permit) = gate.acquire().await {
-                permit.forget();
-            }
-        }
-    })
-}
-
-/// Code that blocks until it is asked to stop.
-fn stubborn() -> Code {
-    Code::from_blocking(|context: TaskContext, ()| {
-        while !context.is_cancelled() {
-            std::thread::yield_now();
-        }
-        Err::<(), _>("asked to stop")
-    })
-}
-
-fn ok() -> Code {
-    Code::from_async(|_: TaskContext, ()| async {})
-}
-
-/// Codes of both kinds, and how they end.
-fn all_endings() -> Vec<(Code, Outcome)> {
-    let text = || Outcome::Executed { value: "sent".into() };
-    let failed = || Outcome::Failed {
-        error: Unsent(std::fmt::Error).to_string() + ": " + &std::fmt::Error.to_string(),
-    };
-    let panicked = |message: &str| Outcome::Panicked { message: message.to_owned() };
-    vec![
-        (Code::from_async(|_: TaskContext, ()| async { Ok::<_, Unsent>("sent") }), text()),
-        (Code::from_blocking(|_: TaskContext, ()| Ok::<_, Unsent>("sent")), text()),
-        (Code::from_async(|_: TaskContext, ()| async { failing() }), failed()),
-        (Code::from_blocking(|_: TaskContext, ()| failing()), failed()),
-        (Code::from_async(|_: TaskContext, ()| async { fright() }), panicked("stage fright")),
-        (Code::from_blocking(|_: TaskContext, ()| fright()), panicked("stage fright")),
-        // Before there is a future.
-        (
-            Code::from_async(|context: TaskContext, ()| {
-                assert!(context.is_cancelled(), "not now");
-                async {}
-            }),
-            panicked("not now"),
-        ),
-        (
-            Code::from_async(|_: TaskContext, ()| async { fright_without_words() }),
-            panicked("(a value that is not text)"),
-        ),
-        // What the future holds panics when the future is dropped.
-        (
-            Code::from_async(|_: TaskContext, ()| {
-                let bomb = Bomb;
-                std::future::poll_fn(move |_| {
-                    let _held = &bomb;
-                    std::task::Poll::Ready(())
-                })
-            }),
-            panicked("dropped"),
-        ),
-    ]
-}
-
 async fn ends_tell_what_happened(source: impl ExecutorSource) {
     let (mut stage, _) = stage(source).await;
     let task = task("letter", |task| task);
-    for (code, expected) in all_endings() {
-        let mut run = stage.run(&task, &code);
+    for (handler, expected) in all_endings() {
+        let mut run = stage.part(&task, handler);
         run.attempt = 3;
         run.nominal -= TimeDelta::seconds(2);
         run.due -= TimeDelta::seconds(1);
@@ -156,9 +64,7 @@ async fn ends_tell_what_happened(source: impl ExecutorSource) {
         assert_eq!((end.started_at, end.ended_at), (Some(now), now));
         assert_eq!(end.lateness(run.due), TimeDelta::seconds(1));
     }
-    let wants_a_number = Code::from_async(|_: TaskContext, _: u32| async {});
-    let mistaken = self::task("mistaken", |task| task.args("seven"));
-    let run = stage.run(&mistaken, &wants_a_number);
+    let run = stage.part_with(&task, "number", "seven");
     stage.submit([run]).await;
     let Outcome::Failed { error } = stage.end().await.1.outcome else { panic!("must not decode") };
     assert!(error.contains("arguments do not decode") && error.contains("seven"), "{error}");
@@ -167,10 +73,7 @@ async fn ends_tell_what_happened(source: impl ExecutorSource) {
 
 async fn durations_are_exact(source: impl ExecutorSource) {
     let (mut stage, time) = stage(source).await;
-    let code = Code::from_async(|context: TaskContext, ()| async move {
-        context.sleep(Duration::from_secs(90)).await;
-    });
-    let run = stage.run(&task("slow", |task| task), &code);
+    let run = stage.part_with(&task("slow", |task| task), "sleep", 90);
     let began = stage.clock.now();
     stage.submit([run]).await;
     time.advance(Duration::from_secs(600)).await;
@@ -183,21 +86,9 @@ async fn durations_are_exact(source: impl ExecutorSource) {
 async fn instances_are_limited(source: impl ExecutorSource) {
     let (mut stage, _) = stage(source).await;
     let task = task("few", |task| task.max_instances(2));
-    let (now, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let gate = Arc::new(Semaphore::new(0));
-    let code = {
-        let (now, peak, gate) = (now.clone(), peak.clone(), gate.clone());
-        Code::from_async(move |_: TaskContext, ()| {
-            let (now, peak, gate) = (now.clone(), peak.clone(), gate.clone());
-            async move {
-                peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                gate.acquire().await.expect("open").forget();
-                now.fetch_sub(1, Ordering::SeqCst);
-            }
-        })
-    };
+    let gate = Gate::new();
     for _ in 0..3 {
-        let runs: Vec<_> = (0..5).map(|_| stage.run(&task, &code)).collect();
+        let runs: Vec<_> = (0..5).map(|_| stage.part_with(&task, "gated", gate.args())).collect();
         stage.submit(runs).await;
         for _ in 0..3 {
             let refused = Outcome::Refused { reason: Refusal::MaxInstances { max: 2 } };
@@ -206,20 +97,20 @@ async fn instances_are_limited(source: impl ExecutorSource) {
         let status = stage.status().await;
         assert_eq!(status.instances, [("few".to_owned(), 2)]);
         assert_eq!(status.running + status.queued, 2);
-        gate.add_permits(2);
+        gate.open(2);
         for _ in 0..2 {
             assert!(stage.end().await.1.outcome.is_success());
         }
         stage.is_empty().await;
     }
-    assert!(peak.load(Ordering::SeqCst) <= 2);
+    assert!(gate.peak() <= 2);
 
-    let waiting: Vec<_> = (0..2).map(|_| stage.run(&task, &code)).collect();
-    let mut forced = stage.run(&task, &code);
+    let waiting: Vec<_> = (0..2).map(|_| stage.part_with(&task, "gated", gate.args())).collect();
+    let mut forced = stage.part_with(&task, "gated", gate.args());
     forced.force = true;
     stage.submit(waiting).await;
     stage.submit([forced]).await;
-    gate.add_permits(3);
+    gate.open(3);
     for _ in 0..3 {
         assert!(stage.end().await.1.outcome.is_success());
     }
@@ -230,24 +121,24 @@ async fn every_end_gives_its_instance_back(source: impl ExecutorSource) {
     let (mut stage, _) = stage(source).await;
     let task = task("single", |task| task.misfire_grace(Duration::from_secs(5)));
     // By the time an end is heard of, its instance is back: the next run is let in at once.
-    for (code, expected) in all_endings() {
-        let run = stage.run(&task, &code);
+    for (handler, expected) in all_endings() {
+        let run = stage.part(&task, handler);
         stage.submit([run]).await;
         assert_eq!(stage.end().await.1.outcome, expected);
         stage.is_empty().await;
     }
-    let mut late = stage.run(&task, &ok());
+    let mut late = stage.part(&task, "ok");
     late.due -= TimeDelta::milliseconds(5001);
     stage.submit([late]).await;
     let (_, end) = stage.end().await;
     assert_eq!((end.outcome, end.started_at), (Outcome::Missed { late_ms: 5001 }, None));
 
-    let cancelled = Arc::new(stage.run(&task, &gated(&Arc::new(Semaphore::new(0)))));
+    let cancelled = Arc::new(stage.part(&task, "endless"));
     stage.submit_shared(vec![cancelled.clone()]).await;
     cancelled.cancel();
     assert_eq!(stage.end().await.1.outcome, Outcome::Cancelled);
 
-    let mut just_in_time = stage.run(&task, &ok());
+    let mut just_in_time = stage.part(&task, "ok");
     just_in_time.due -= TimeDelta::seconds(5);
     stage.submit([just_in_time]).await;
     assert!(stage.end().await.1.outcome.is_success());
@@ -256,15 +147,15 @@ async fn every_end_gives_its_instance_back(source: impl ExecutorSource) {
 
 async fn ids_of_two_stores_are_two_tasks(source: impl ExecutorSource) {
     let (mut stage, _) = stage(source).await;
-    let gate = Arc::new(Semaphore::new(0));
+    let gate = Gate::new();
     let task = task("same", |task| task);
-    let one = stage.run(&task, &gated(&gate));
-    let mut other = stage.run(&task, &gated(&gate));
+    let one = stage.part_with(&task, "gated", gate.args());
+    let mut other = stage.part_with(&task, "gated", gate.args());
     other.store = Alias::new("other").expect("an alias");
     stage.submit([one, other]).await;
     let instances = [("default/same".to_owned(), 1), ("other/same".to_owned(), 1)];
     assert_eq!(stage.status().await.instances, instances);
-    gate.add_permits(2);
+    gate.open(2);
     for _ in 0..2 {
         assert!(stage.end().await.1.outcome.is_success());
     }
@@ -273,10 +164,10 @@ async fn ids_of_two_stores_are_two_tasks(source: impl ExecutorSource) {
 
 async fn ten_thousand_at_once_all_end(source: impl ExecutorSource) {
     let (mut stage, _) = stage(source).await;
-    let endings = all_endings().into_iter().take(4).map(|(code, _)| code).collect::<Vec<_>>();
     let tasks: Vec<_> =
         (0..100).map(|n| task(&format!("task {n}"), |task| task.max_instances(100))).collect();
-    let runs: Vec<_> = (0..10_000).map(|n| stage.run(&tasks[n % 100], &endings[n % 4])).collect();
+    let endings = all_endings();
+    let runs: Vec<_> = (0..10_000).map(|n| stage.part(&tasks[n % 100], endings[n % 4].0)).collect();
     stage.submit(runs).await;
     let mut seen = std::collections::HashSet::new();
     for _ in 0..10_000 {
@@ -290,12 +181,9 @@ async fn ten_thousand_at_once_all_end(source: impl ExecutorSource) {
 async fn runs_are_cancelled(source: impl ExecutorSource, limits: Limits) {
     let (mut stage, _) = stage(source).await;
     let task = task("long", |task| task.max_instances(3));
-    let mut codes = vec![gated(&Arc::new(Semaphore::new(0)))];
-    if !limits.inline {
-        codes.push(stubborn());
-    }
-    for code in codes {
-        let run = stage.run(&task, &code);
+    let handlers = if limits.inline { &["endless"][..] } else { &["endless", "stubborn"] };
+    for handler in handlers {
+        let run = stage.part(&task, handler);
         let id = run.id;
         assert!(!stage.cancel(id).await, "nobody knows it yet");
         stage.submit([run]).await;
@@ -311,7 +199,7 @@ async fn runs_before_attach_wait_for_it(mut source: impl ExecutorSource) {
     let time = time();
     let executor = source.start(Box::new(()));
     let mut stage = Stage::unattached(executor, time.clock());
-    let run = stage.run(&task("early", |task| task), &ok());
+    let run = stage.part(&task("early", |task| task), "ok");
     stage.submit([run]).await;
     stage.attach().await;
     assert!(stage.end().await.1.outcome.is_success());
@@ -322,7 +210,7 @@ async fn draining_an_idle_executor(source: impl ExecutorSource) {
     for _ in 0..2 {
         assert_eq!(stage.drain(Duration::from_secs(60)).await, Drained::default());
     }
-    let run = stage.run(&task("after", |task| task), &ok());
+    let run = stage.part(&task("after", |task| task), "ok");
     stage.submit([run]).await;
     let (_, end) = stage.end().await;
     let Outcome::Refused { reason: Refusal::ExecutorUnavailable { executor, .. } } = end.outcome else {
@@ -333,15 +221,9 @@ async fn draining_an_idle_executor(source: impl ExecutorSource) {
     stage.is_empty().await;
 }
 
-fn sleeper() -> Code {
-    Code::from_async(|context: TaskContext, ()| async move {
-        context.sleep(Duration::from_secs(10)).await;
-    })
-}
-
 async fn draining_waits(source: impl ExecutorSource) {
     let (mut stage, time) = stage(source).await;
-    let run = stage.run(&task("sleeper", |task| task), &sleeper());
+    let run = stage.part_with(&task("sleeper", |task| task), "sleep", 10);
     stage.submit([run]).await;
     let drains = [stage.drain(Duration::from_secs(60)), stage.drain(Duration::from_secs(11))];
     // Handled after the drains: their alarms are set.
@@ -357,7 +239,7 @@ async fn draining_waits(source: impl ExecutorSource) {
 async fn draining_cuts_off_after_the_grace(source: impl ExecutorSource) {
     let (mut stage, time) = stage(source).await;
     let task = task("sleeper", |task| task.max_instances(2));
-    let runs = [stage.run(&task, &sleeper()), stage.run(&task, &sleeper())];
+    let runs = [stage.part_with(&task, "sleep", 10), stage.part_with(&task, "sleep", 10)];
     stage.submit(runs).await;
     let drains = [stage.drain(Duration::from_secs(60)), stage.drain(Duration::from_secs(9))];
     stage.status().await;
@@ -377,11 +259,8 @@ async fn draining_cuts_off_after_the_grace(source: impl ExecutorSource) {
 async fn draining_cuts_off_at_once(source: impl ExecutorSource, limits: Limits) {
     let (mut stage, _) = stage(source).await;
     let task = task("endless", |task| task.max_instances(10));
-    let mut codes = vec![gated(&Arc::new(Semaphore::new(0)))];
-    if !limits.inline {
-        codes.push(stubborn());
-    }
-    let runs: Vec<_> = (0..6).map(|n| stage.run(&task, &codes[n % codes.len()])).collect();
+    let handlers = if limits.inline { &["endless"][..] } else { &["endless", "stubborn"] };
+    let runs: Vec<_> = (0..6).map(|n| stage.part(&task, handlers[n % handlers.len()])).collect();
     stage.submit(runs).await;
     let mut interrupted = 0;
     let drained = stage.drain(Duration::ZERO).await;

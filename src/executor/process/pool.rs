@@ -1,0 +1,324 @@
+//! The pool: places for workers, and the queue in front of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::ProcessPool;
+use super::keeper::Group;
+use super::link::{News, StartError, Worker};
+use super::run::carry_out;
+use super::worker;
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::executor::{Job, Runner};
+use crate::task::{Alias, Handler, Refusal, RunId};
+use crate::timer;
+
+/// How long no worker is started after one could not be.
+const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(250), Duration::from_secs(30));
+
+/// Owns the places; lives on the pool's arbiter.
+pub(super) struct PoolRunner {
+    shared: Rc<Shared>,
+    places: Vec<JoinHandle<()>>,
+}
+
+/// What the places share with the runner, all on one arbiter.
+struct Shared {
+    settings: ProcessPool,
+    queue: RefCell<VecDeque<Job>>,
+    /// Rung when there is work.
+    bell: Notify,
+    places: Cell<usize>,
+    /// Places with a run.
+    busy: Cell<usize>,
+    stopped: Cell<bool>,
+    /// The workers that live.
+    groups: RefCell<Vec<Weak<Group>>>,
+    trouble: RefCell<Option<Trouble>>,
+}
+
+/// Why no worker could be started.
+struct Trouble {
+    reason: String,
+    /// How often in a row.
+    times: u32,
+    /// By the monotonic clock.
+    until: Duration,
+}
+
+impl PoolRunner {
+    pub(super) fn new(settings: ProcessPool) -> Self {
+        let trouble = worker::unheeded().then(|| Trouble {
+            reason: "this process was itself started as a worker, and its `main` does not call `callboard::executor::worker::run_if_asked`".to_owned(),
+            times: 0,
+            until: Duration::MAX,
+        });
+        let shared = Shared {
+            settings,
+            queue: RefCell::default(),
+            bell: Notify::new(),
+            places: Cell::new(0),
+            busy: Cell::new(0),
+            stopped: Cell::new(false),
+            groups: RefCell::default(),
+            trouble: RefCell::new(trouble),
+        };
+        Self { shared: Rc::new(shared), places: Vec::new() }
+    }
+
+    /// Sees to it that there is a place for each waiting job, as far as allowed.
+    fn hire(&mut self) {
+        let shared = &self.shared;
+        let wanted = (shared.busy.get() + shared.queue.borrow().len()).min(shared.settings.max_workers);
+        self.places.retain(|place| !place.is_finished());
+        for _ in shared.places.get()..wanted {
+            let place = Place::take(shared.clone());
+            self.places.push(actix_rt::spawn(place.work()));
+        }
+    }
+}
+
+impl Runner for PoolRunner {
+    fn kind(&self) -> &'static str {
+        "processpool"
+    }
+
+    fn start(&mut self, job: Job) {
+        self.start_all(vec![job]);
+    }
+
+    fn start_all(&mut self, jobs: Vec<Job>) {
+        let shared = &self.shared;
+        let limit = shared.settings.queue;
+        for job in jobs {
+            if shared.stopped.get() {
+                // Dropped, and so interrupted.
+                continue;
+            }
+            let executor = || job.executor().to_string();
+            if matches!(job.run().task.handler, Handler::Closure(_)) {
+                let executor = executor();
+                job.refuse(Refusal::ClosureNotPortable { executor });
+                continue;
+            }
+            let room = limit.saturating_add(shared.settings.max_workers);
+            if shared.busy.get() + shared.queue.borrow().len() >= room {
+                let executor = executor();
+                job.refuse(Refusal::QueueFull { executor, limit });
+                continue;
+            }
+            shared.queue.borrow_mut().push_back(job);
+        }
+        self.hire();
+        self.shared.bell.notify_waiters();
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        let mut queue = self.shared.queue.borrow_mut();
+        let found = queue.iter().position(|job| job.run().id == run);
+        let job = found.and_then(|at| queue.remove(at));
+        drop(queue);
+        if let Some(job) = job {
+            job.cancel();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.shared.stopped.set(true);
+        for place in self.places.drain(..) {
+            place.abort();
+        }
+        // The places are gone soon; their workers go at once.
+        for group in self.shared.groups.take() {
+            if let Some(group) = group.upgrade() {
+                group.kill();
+            }
+        }
+        let waiting = self.shared.queue.take();
+        drop(waiting);
+    }
+
+    fn queued(&self) -> usize {
+        self.shared.queue.borrow().len()
+    }
+}
+
+impl Drop for PoolRunner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A place for a worker, given back when it ends for whatever reason.
+struct Place(Rc<Shared>);
+
+/// A place's hold on a run, for the count of busy places.
+struct AtWork<'a>(&'a Shared);
+
+impl Place {
+    fn take(shared: Rc<Shared>) -> Self {
+        shared.places.set(shared.places.get() + 1);
+        Self(shared)
+    }
+
+    async fn work(self) {
+        let shared = &*self.0;
+        let mut worker = None;
+        loop {
+            let job = shared.next(&mut worker).await;
+            let _at_work = AtWork::begin(shared);
+            let (job, ready) = match worker.take().filter(Worker::lives) {
+                Some(ready) => (Some(job), Some(ready)),
+                None => shared.with_worker(job).await,
+            };
+            let Some(mut ready) = ready else { continue };
+            let fit = match job.and_then(Job::begin) {
+                Some(started) => carry_out(started, &mut ready, shared.settings.grace).await,
+                None => true,
+            };
+            let spent = shared.settings.recycle_after.is_some_and(|runs| ready.runs >= runs);
+            match (fit, spent) {
+                (true, false) => worker = Some(ready),
+                (true, true) => ready.retire(shared.settings.grace).await,
+                (false, _) => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Waits for a job, and with an eye on the worker that has none.
+    async fn next(&self, worker: &mut Option<Worker>) -> Job {
+        loop {
+            // Asked for before the queue is looked at, so that no ring in between is missed.
+            let bell = self.bell.notified();
+            if let Some(job) = self.queue.borrow_mut().pop_front() {
+                return job;
+            }
+            let Some(idle) = worker else {
+                bell.await;
+                continue;
+            };
+            let lost =
+                matches!(select(pin!(bell), pin!(idle.news())).await, Either::Right((News::Lost(_), _)));
+            if lost {
+                *worker = None;
+            }
+        }
+    }
+
+    /// Starts a worker for the job. The job is not there any more when it was cancelled meanwhile,
+    /// refused, or left to another worker.
+    async fn with_worker(&self, job: Job) -> (Option<Job>, Option<Worker>) {
+        if let Some((reason, left)) = self.reason_to_wait() {
+            self.leave(job, reason, left).await;
+            return (None, None);
+        }
+        let mut job = Some(job);
+        let executor = job.as_ref().map_or_else(Alias::default_alias, |job| job.executor().clone());
+        let starting =
+            Worker::start(self.settings.launch.clone(), executor.clone(), self.settings.start_limit);
+        let started = {
+            let run = job.as_ref().map(|job| job.run().clone());
+            let cancelled = async {
+                match &run {
+                    Some(run) => run.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            match select(pin!(starting), pin!(cancelled)).await {
+                Either::Left((started, _)) => started,
+                Either::Right(((), starting)) => {
+                    if let Some(job) = job.take() {
+                        job.cancel();
+                    }
+                    starting.await
+                }
+            }
+        };
+        match started {
+            Ok(worker) => {
+                self.trouble.replace(None);
+                let mut groups = self.groups.borrow_mut();
+                groups.retain(|group| group.strong_count() > 0);
+                groups.push(Arc::downgrade(worker.group()));
+                (job, Some(worker))
+            }
+            Err(error) => {
+                let delay = self.note_trouble(&error);
+                tracing::error!(%executor, %error, "no worker process could be started");
+                if let Some(job) = job {
+                    self.leave(job, format!("no worker process could be started: {error}"), delay).await;
+                }
+                (None, None)
+            }
+        }
+    }
+
+    /// Leaves a job to the workers that there are, and the place without one for `delay`; refuses
+    /// it when there are none.
+    async fn leave(&self, job: Job, reason: String, delay: Duration) {
+        if self.groups.borrow().iter().any(|group| group.strong_count() > 0) {
+            self.queue.borrow_mut().push_front(job);
+            self.bell.notify_waiters();
+            timer::sleep(&Clock::system(), delay).await;
+        } else {
+            let executor = job.executor().to_string();
+            job.refuse(Refusal::ExecutorUnavailable { executor, reason });
+        }
+    }
+
+    /// Why no worker is started for now, and how long that lasts.
+    fn reason_to_wait(&self) -> Option<(String, Duration)> {
+        let trouble = self.trouble.borrow();
+        let Trouble { reason, times, until } = trouble.as_ref()?;
+        let left = until.saturating_sub(Clock::system().monotonic());
+        match (left.is_zero(), times) {
+            (true, _) => None,
+            (false, 0) => Some((reason.clone(), left)),
+            (false, _) => {
+                let ms = left.as_millis() + 1;
+                let reason =
+                    format!("no worker process could be started ({reason}); the next try is in {ms} ms");
+                Some((reason, left))
+            }
+        }
+    }
+
+    fn note_trouble(&self, error: &StartError) -> Duration {
+        let mut trouble = self.trouble.borrow_mut();
+        let times = trouble.as_ref().map_or(0, |trouble| trouble.times);
+        let delay = BACKOFF.delay(times, 0);
+        let until = Clock::system().monotonic().saturating_add(delay);
+        *trouble = Some(Trouble { reason: error.to_string(), times: times.saturating_add(1), until });
+        delay
+    }
+}
+
+impl<'a> AtWork<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.busy.set(shared.busy.get() + 1);
+        Self(shared)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places.set(self.0.places.get() - 1);
+    }
+}

@@ -1,0 +1,263 @@
+//! Being a worker: what the processes of a [`ProcessPool`](super::super::ProcessPool) do.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
+use tokio::sync::mpsc;
+
+use super::forward;
+use super::keeper::{ASKED, name_of};
+use super::remote::RemoteClock;
+use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
+use crate::clock::{Busy, Clock};
+use crate::executor::Started;
+use crate::executor::job::{Desk, Job, Report};
+use crate::executor::slot::Instances;
+use crate::task::{Alias, Outcome, Registry, Run, RunId};
+
+/// The status of a worker that cannot go on.
+const CANNOT: i32 = 70;
+
+/// Call this before anything else in `main` of a program that has a
+/// [`ProcessPool`](super::super::ProcessPool), with the code that its tasks name.
+///
+/// In a process that a pool has started it serves runs and never returns; in any other it returns
+/// at once, and `registry` is not called. A worker knows that it is one by its standard input, which
+/// the variable `CALLBOARD_WORKER` names: programs that a worker starts inherit the variable, and are
+/// no workers. It can be called in an asynchronous `main` as well.
+///
+/// Without the call a worker would be the whole program once more. The pool of such a program refuses
+/// every run, and the one that has started it is told why.
+///
+/// ```
+/// use callboard::executor::worker;
+/// use callboard::task::{Registry, TaskContext};
+///
+/// fn registry() -> Registry {
+///     Registry::new().register("greet", |_: TaskContext, name: String| async move { println!("hello, {name}") })
+/// }
+///
+/// fn main() {
+///     worker::run_if_asked(registry);
+///     // Here the program begins.
+/// }
+/// ```
+pub fn run_if_asked(registry: impl FnOnce() -> Registry + Send + 'static) {
+    let Some(socket) = asked() else { return };
+    // A stopped worker would not notice that its pool is gone: that wakes it. In any other state
+    // the signal does nothing.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
+    // A thread of its own: the caller may be in a runtime already.
+    let thread = std::thread::Builder::new().name("callboard-runs".to_owned());
+    let status = match thread.spawn(move || serve(socket, registry)) {
+        Ok(thread) => thread.join().unwrap_or(CANNOT),
+        Err(_) => CANNOT,
+    };
+    std::process::exit(status);
+}
+
+/// The socket to the pool, when this process was started as a worker.
+fn asked() -> Option<OwnedFd> {
+    let name = std::env::var(ASKED).ok()?;
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let socket = File::from(socket);
+    (name_of(&socket).ok()? == name).then(|| socket.into())
+}
+
+/// Whether this process was started as a worker and went on as if it were not. Its pool is told.
+pub(super) fn unheeded() -> bool {
+    let Some(socket) = asked() else { return false };
+    let problem = "its `main` does not call `callboard::executor::worker::run_if_asked` before anything else"
+        .to_owned();
+    Outlet(Arc::new(Mutex::new(socket.into()))).say(&FromWorker::Broken { problem });
+    true
+}
+
+/// Where a worker speaks.
+#[derive(Clone)]
+pub(super) struct Outlet(Arc<Mutex<UnixStream>>);
+
+impl Outlet {
+    fn socket(&self) -> MutexGuard<'_, UnixStream> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Says something that is short. When the pool is gone, the reading thread ends the process.
+    pub(super) fn say(&self, message: &FromWorker) {
+        let _ = self.try_say(message);
+    }
+
+    fn try_say(&self, message: &FromWorker) -> Result<(), WireError> {
+        let frame = encode(message)?;
+        let _ = self.socket().write_all(&frame);
+        Ok(())
+    }
+}
+
+/// The whole life of a worker; its status at the end.
+fn serve(socket: OwnedFd, registry: impl FnOnce() -> Registry) -> i32 {
+    let outlet = Outlet(Arc::new(Mutex::new(socket.into())));
+    match prepare(&outlet, registry) {
+        Ok(work) => actix_rt::System::new().block_on(work_off(work, &outlet)),
+        Err(problem) => {
+            outlet.say(&FromWorker::Broken { problem });
+            return CANNOT;
+        }
+    }
+    0
+}
+
+fn prepare(
+    outlet: &Outlet,
+    registry: impl FnOnce() -> Registry,
+) -> Result<mpsc::UnboundedReceiver<Work>, String> {
+    let failed = |error: std::io::Error| format!("it cannot set itself up: {error}");
+    // What tasks read is not what the pool says, and what they start does not hold the socket.
+    let nothing = File::open("/dev/null").map_err(failed)?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(|error| failed(error.into()))?;
+    let ear = outlet.socket().try_clone().map_err(failed)?;
+    forward::install(outlet.clone());
+    let registry = registry();
+    registry.check().map_err(|error| error.to_string())?;
+    let (orders, work) = mpsc::unbounded_channel();
+    let reader = Reader { ear, outlet: outlet.clone(), registry, orders: Some(orders), current: None };
+    let thread = std::thread::Builder::new().name("callboard-orders".to_owned());
+    outlet.say(&FromWorker::Hello { version: env!("CARGO_PKG_VERSION").to_owned() });
+    thread.spawn(move || reader.listen()).map_err(failed)?;
+    Ok(work)
+}
+
+/// A run that is to be done.
+struct Work {
+    run: Arc<Run>,
+    executor: Alias,
+    clock: Clock,
+}
+
+/// Does runs one after the other until there are no more.
+async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
+    while let Some(work) = work.recv().await {
+        let run = work.run.id;
+        let (outcome, busy) = carry_out(work).await;
+        // What it has printed comes before its end.
+        let _ = std::io::stdout().flush();
+        if let Err(error) = outlet.try_say(&FromWorker::Ended { run, outcome }) {
+            let error = format!("the value it returned cannot leave the worker process: {error}");
+            outlet.say(&FromWorker::Ended { run, outcome: Outcome::Failed { error } });
+        }
+        drop(busy);
+    }
+}
+
+async fn carry_out(Work { run, executor, clock }: Work) -> (Outcome, Busy) {
+    let (ends, mut reports) = mpsc::unbounded_channel();
+    let key = match Instances::default().admit(&run) {
+        Ok(key) => key,
+        Err(reason) => return (Outcome::Refused { reason }, clock.busy()),
+    };
+    let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends });
+    // Whether it is too late to begin was judged by the pool.
+    Started(Job::new(run, desk, key, clock.busy())).drive().await;
+    match reports.try_recv() {
+        Ok(Report { end, busy, .. }) => (end.outcome, busy),
+        Err(_) => {
+            let error = "the run ended without an outcome".to_owned();
+            (Outcome::Failed { error }, clock.busy())
+        }
+    }
+}
+
+/// Hears what the pool says, on a thread that no task can hold up.
+struct Reader {
+    ear: UnixStream,
+    outlet: Outlet,
+    registry: Registry,
+    orders: Option<mpsc::UnboundedSender<Work>>,
+    /// The latest run.
+    current: Option<(Arc<Run>, Option<Arc<RemoteClock>>)>,
+}
+
+impl Reader {
+    fn listen(mut self) {
+        let mut frames = Frames::default();
+        let mut buffer = [0; 16 << 10];
+        loop {
+            match frames.next() {
+                Ok(Some(message)) => self.hear(message),
+                Ok(None) => match self.ear.read(&mut buffer) {
+                    Ok(count @ 1..) => frames.push(&buffer[..count]),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    // The pool is gone.
+                    _ => end_with_the_group(),
+                },
+                Err(error) => {
+                    let problem = format!("what the pool says cannot be understood: {error}");
+                    self.outlet.say(&FromWorker::Broken { problem });
+                    end_with_the_group();
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: ToWorker) {
+        match message {
+            ToWorker::Run(order) => self.begin(*order),
+            ToWorker::Cancel { run: id } => {
+                if let Some((run, clock)) = self.current(id) {
+                    if let Some(clock) = clock {
+                        clock.called();
+                    }
+                    run.cancel();
+                }
+            }
+            ToWorker::Ring { run: id, alarm, time } => {
+                if let Some((_, Some(clock))) = self.current(id) {
+                    clock.ring(alarm, time);
+                }
+            }
+            ToWorker::Retire => self.orders = None,
+        }
+    }
+
+    fn current(&self, id: RunId) -> Option<&(Arc<Run>, Option<Arc<RemoteClock>>)> {
+        self.current.as_ref().filter(|(run, _)| run.id == id)
+    }
+
+    fn begin(&mut self, order: Order) {
+        forward::want(&order.level);
+        let code = match self.registry.find(order.task.handler.name()) {
+            Ok(code) => code.clone(),
+            Err(error) => {
+                let error = format!("the registry of the worker process lacks its handler: {error}");
+                let outcome = Outcome::Failed { error };
+                return self.outlet.say(&FromWorker::Ended { run: order.id, outcome });
+            }
+        };
+        let mut run = Run::new(order.id, order.task, order.store, order.nominal, code);
+        run.due = order.due;
+        run.coalesced = order.coalesced;
+        run.source = order.source;
+        run.attempt = order.attempt;
+        run.force = order.force;
+        let run = Arc::new(run);
+        let remote = order.time.map(|time| Arc::new(RemoteClock::new(order.id, time, self.outlet.clone())));
+        let clock = remote.clone().map_or_else(Clock::system, |remote| Clock::from_source(remote));
+        self.current = Some((run.clone(), remote));
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Work { run, executor: order.executor, clock });
+        }
+    }
+}
+
+/// Ends this process and every other one of its group.
+fn end_with_the_group() -> ! {
+    if getpgrp() == getpid() {
+        let _ = kill_current_process_group(Signal::KILL);
+    }
+    std::process::exit(CANNOT)
+}

@@ -1,0 +1,232 @@
+//! Lifecycle tasks: their set-ups when the scheduler starts, their clean-ups when it stops.
+//!
+//! The ticks are runs of an ordinary task, found by the lifecycle's name. What lives between them
+//! belongs to this process, not to a store: it is set up at each start, wherever the ticks may go,
+//! and cleaned up here.
+
+use actix::fut::ready;
+use actix::prelude::*;
+use futures::FutureExt;
+use futures::channel::{mpsc, oneshot};
+use futures::future::{Shared, join_all};
+
+use super::SchedulerState;
+use super::actor::Scheduler;
+use super::message::AddLifecycle;
+use super::usher::Usher;
+use crate::clock::Busy;
+use crate::error::Error;
+use crate::event::Event;
+use crate::task::{
+    Alias, AnyLifecycle, Code, Failure, LifeStage, LifeStep, Run, TaskError, TaskId, TickCode, TickQueue,
+};
+
+/// Ends when a life has.
+pub(super) type Ended = Shared<oneshot::Receiver<()>>;
+
+/// A lifecycle, and its life while the scheduler runs.
+pub(super) struct LifeSlot {
+    lifecycle: AnyLifecycle,
+    /// Where the task of its ticks is.
+    store: Alias,
+    life: Option<Life>,
+    /// The life before, which may not have ended yet.
+    before: Option<Ended>,
+    /// The task is gone: the life ends with the last run.
+    retired: bool,
+}
+
+struct Life {
+    code: Code,
+    /// Its drop ends the life, also when the scheduler goes without a shutdown.
+    _end: oneshot::Sender<()>,
+    ended: Ended,
+}
+
+/// What came of a step of a lifecycle.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct LifeTold {
+    id: TaskId,
+    step: LifeStep,
+    result: Result<(), Failure>,
+    _busy: Busy,
+}
+
+impl Scheduler {
+    /// The code that tasks may name: of the registry, or of a lifecycle that is set up.
+    pub(super) fn code(&self, name: &str) -> Option<&Code> {
+        let ticks = || self.estate.lives.get(name)?.life.as_ref().map(|life| &life.code);
+        self.settings.registry.get(name).or_else(ticks)
+    }
+
+    /// Whether tasks may name this code, or will when the scheduler has started.
+    pub(super) fn check_handler(&self, name: &str) -> Result<(), TaskError> {
+        match self.estate.lives.contains_key(name) {
+            true => Ok(()),
+            false => self.settings.registry.find(name).map(drop),
+        }
+    }
+
+    /// Begins the lives of all lifecycles: the start.
+    pub(super) fn begin_lives(&mut self) {
+        let ids: Vec<TaskId> = self.estate.lives.keys().cloned().collect();
+        ids.iter().for_each(|id| self.begin_life(id));
+    }
+
+    fn begin_life(&mut self, id: &TaskId) {
+        let clock = self.clock().clone();
+        let Some(slot) = self.estate.lives.get_mut(id).filter(|slot| slot.life.is_none()) else { return };
+        let (orders, ticks) = mpsc::unbounded();
+        let (end, ending) = oneshot::channel();
+        let (done, ended) = oneshot::channel::<()>();
+        let (before, lifecycle) = (slot.before.take(), slot.lifecycle.clone());
+        let (usher, id, busy) = (self.usher.clone(), id.clone(), Some(clock.busy()));
+        let arbiter = Arbiter::new();
+        arbiter.spawn_fn(move || {
+            let teller = clock.clone();
+            let tell = Box::new(move |step, result| {
+                usher.do_send(LifeTold { id: id.clone(), step, result, _busy: teller.busy() });
+            });
+            let life =
+                lifecycle.live(LifeStage { ticks: TickQueue::new(ticks), end: ending, clock, busy, tell });
+            actix_rt::spawn(async move {
+                // Two lives of one lifecycle do not overlap.
+                if let Some(before) = before {
+                    before.await.ok();
+                }
+                life.await;
+                drop(done);
+                Arbiter::current().stop();
+            });
+        });
+        let code = Code::Async(std::sync::Arc::new(TickCode(orders)));
+        slot.life = Some(Life { code, _end: end, ended: ended.shared() });
+    }
+
+    /// Ends all lives: the shutdown. The lifecycles stay for the next start. The future ends when
+    /// everything is cleaned up.
+    pub(super) fn end_lives(&mut self) -> impl Future<Output = ()> + use<> {
+        let mut ended = std::mem::take(&mut self.estate.leaving);
+        self.estate.lives.retain(|_, slot| {
+            if let Some(life) = slot.life.take() {
+                ended.push(life.ended.clone());
+                slot.before = Some(life.ended);
+            }
+            !slot.retired
+        });
+        join_all(ended).map(drop)
+    }
+
+    /// A task has been removed; if it was a lifecycle's, that ends with the last run.
+    pub(super) fn retire_life(&mut self, id: &TaskId, store: &Alias) {
+        if let Some(slot) = self.estate.lives.get_mut(id).filter(|slot| slot.store == *store) {
+            slot.retired = true;
+            self.settle_life(id);
+        }
+    }
+
+    /// All tasks of a store have been removed.
+    pub(super) fn retire_lives(&mut self, store: &Alias) {
+        let ids: Vec<TaskId> = self.estate.lives.keys().cloned().collect();
+        ids.iter().for_each(|id| self.retire_life(id, store));
+    }
+
+    /// A run has ended.
+    pub(super) fn ran(&mut self, run: &Run) {
+        if !self.estate.lives.is_empty() {
+            self.settle_life(&run.task.id);
+        }
+    }
+
+    fn settle_life(&mut self, id: &TaskId) {
+        let retired = self.estate.lives.get(id).is_some_and(|slot| slot.retired);
+        if retired && self.estate.flight.running(id) == 0 {
+            self.forget_life(id);
+        }
+    }
+
+    /// Ends a life, and forgets the lifecycle.
+    fn forget_life(&mut self, id: &TaskId) {
+        let Some(slot) = self.estate.lives.remove(id) else { return };
+        let leaving = &mut self.estate.leaving;
+        leaving.retain(|ended| ended.clone().now_or_never().is_none());
+        leaving.extend(slot.life.map(|life| life.ended).or(slot.before));
+    }
+}
+
+impl Handler<AddLifecycle> for Scheduler {
+    type Result = ResponseActFuture<Self, Result<TaskId, Error>>;
+
+    fn handle(&mut self, AddLifecycle(lifecycle): AddLifecycle, ctx: &mut Self::Context) -> Self::Result {
+        // A lifecycle without a name that is valid, or without ticks, is told what it lacks.
+        let checked = lifecycle.task.check().map(|()| lifecycle.task.get_id().cloned());
+        match checked {
+            Err(error) => Box::pin(ready(Err(error.into()))),
+            Ok(None) => Box::pin(ready(Err(TaskError::NoTrigger.into()))),
+            Ok(Some(id)) => self.in_turn(id.clone(), ctx, |scheduler, _| scheduler.add_life(id, lifecycle)),
+        }
+    }
+}
+
+impl Scheduler {
+    fn add_life(
+        &mut self,
+        id: TaskId,
+        lifecycle: AnyLifecycle,
+    ) -> ResponseActFuture<Self, Result<TaskId, Error>> {
+        if self.state() == SchedulerState::ShuttingDown {
+            return Box::pin(ready(Err(Error::NotRunning)));
+        }
+        if self.check_handler(id.as_str()).is_ok() {
+            return Box::pin(ready(Err(TaskError::DuplicateHandler(id.to_string()).into())));
+        }
+        let task = lifecycle.task.clone();
+        let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
+        let slot = LifeSlot { lifecycle, store, life: None, before: None, retired: false };
+        self.estate.lives.insert(id.clone(), slot);
+        if self.is_open() {
+            self.begin_life(&id);
+        }
+        Box::pin(self.add(task).map(move |added, scheduler, _| {
+            if added.is_err() {
+                scheduler.forget_life(&id);
+            }
+            added
+        }))
+    }
+}
+
+impl Handler<LifeTold> for Usher {
+    type Result = ();
+
+    fn handle(&mut self, notice: LifeTold, ctx: &mut Self::Context) {
+        self.pass_on(notice, ctx);
+    }
+}
+
+impl Handler<LifeTold> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, LifeTold { id, step, result, _busy }: LifeTold, _: &mut Self::Context) {
+        let scheduler = &self.settings.name;
+        let what = match step {
+            LifeStep::SetUp => "set-up",
+            LifeStep::CleanUp => "clean-up",
+        };
+        match (step, result) {
+            (_, Err(cause)) => {
+                tracing::error!(%scheduler, lifecycle = %id, step = what, %cause, "a lifecycle failed");
+                self.tell(Event::LifecycleFailed { id, step: what, cause: cause.to_string() });
+            }
+            (LifeStep::SetUp, Ok(())) => {
+                tracing::info!(%scheduler, lifecycle = %id, "a lifecycle is set up");
+                self.tell(Event::LifecycleSetUp { id });
+            }
+            (LifeStep::CleanUp, Ok(())) => {
+                tracing::info!(%scheduler, lifecycle = %id, "a lifecycle is cleaned up");
+                self.tell(Event::LifecycleCleanedUp { id });
+            }
+        }
+    }
+}

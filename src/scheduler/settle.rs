@@ -1,0 +1,231 @@
+//! The ends of runs that may be tried again: the end and what comes of it are written in one step.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use actix::fut::wrap_future;
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
+
+use super::actor::{Scheduler, Settings};
+use super::plan::{self, Ending};
+use super::session::within;
+use crate::clock::Busy;
+use crate::event::Event;
+use crate::store::message::{Change, Commit, Get, Then};
+use crate::store::{StoreAddr, StoreError};
+use crate::task::{Alias, Run, RunEnd, RunId, RunRecord, Source, StoredTask, TaskId, TaskState};
+
+/// Ends that are settled together.
+const BATCH: usize = 1000;
+
+/// How often ends are settled against a task that others keep changing.
+const TRIES: usize = 100;
+
+/// What came of some ends.
+#[derive(Default)]
+struct Settled {
+    /// The runs with their ends as they stand now, and whether the store has these.
+    ends: Vec<(Arc<Run>, RunEnd, bool)>,
+    /// Tasks whose schedule has ended, and whether they were removed.
+    finished: Vec<(TaskId, bool)>,
+    next_due: Option<DateTime<Utc>>,
+}
+
+/// Whether the end of a run is looked at before it is told of.
+pub(super) fn may_come_again(run: &Run) -> bool {
+    run.task.keeps_attempts() && run.source != Source::Shutdown
+}
+
+impl Scheduler {
+    /// Settles the ends that a store owes. They stay on its list until that is written.
+    pub(super) fn settle_ends(&mut self, store: &Alias, busy: Busy, ctx: &mut Context<Self>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        if slot.settling || slot.unsettled.is_empty() || slot.problem.is_some() {
+            return;
+        }
+        let Some(addr) = slot.addr.clone() else { return };
+        slot.settling = true;
+        let generation = slot.generation;
+        let ends: Vec<_> = slot.unsettled.iter().take(BATCH).cloned().collect();
+        let (settings, recorded) = (self.settings.clone(), slot.capabilities.keeps_records());
+        let settled = async move { settle(&settings, &addr, ends, recorded).await };
+        let store = store.clone();
+        ctx.spawn(wrap_future::<_, Self>(settled).map(move |settled, scheduler, ctx| {
+            let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
+            let current = slot.generation == generation;
+            if current {
+                slot.settling = false;
+            }
+            match settled {
+                Ok(settled) => scheduler.settled(&store, settled, busy, ctx),
+                Err(error) if current => {
+                    slot.release_finished();
+                    scheduler.store_failed(&store, &error);
+                    scheduler.arm(ctx);
+                }
+                // The store was opened anew meanwhile, and the ends are settled there.
+                Err(_) => {}
+            }
+        }));
+    }
+
+    fn settled(&mut self, store: &Alias, settled: Settled, busy: Busy, ctx: &mut Context<Self>) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        let owed: HashSet<RunId> = slot.unsettled.iter().map(|(run, _)| run.id).collect();
+        let done: HashSet<RunId> = settled.ends.iter().map(|(run, ..)| run.id).collect();
+        slot.unsettled.retain(|(run, _)| !done.contains(&run.id));
+        let mut told = Vec::with_capacity(done.len());
+        // Whoever takes it off the list tells of it.
+        for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
+            if !written && slot.capabilities.keeps_records() {
+                slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
+            }
+            told.push((run, end));
+        }
+        if let Some(due) = settled.next_due {
+            slot.note_due(due);
+        }
+        slot.release_if_finished();
+        let mut events = Vec::with_capacity(told.len());
+        for (run, end) in told {
+            self.log_end(&run, &end);
+            events.push(Event::of_end(run, Arc::new(end)));
+        }
+        events.extend(settled.finished.into_iter().map(|(id, gone)| schedule_ended(id, store, gone)));
+        events.retain(|event| self.wants(event.mask()));
+        self.publish(events);
+        self.flush_ends(store, busy, ctx);
+        self.arm(ctx);
+    }
+}
+
+/// The event of the end of a schedule.
+pub(super) fn schedule_ended(id: TaskId, store: &Alias, gone: bool) -> Event {
+    let store = store.clone();
+    if gone { Event::TaskRemoved { id, store } } else { Event::TaskFinished { id, store } }
+}
+
+/// Decides about the ends, task by task, and writes that down in one batch; those of a task that
+/// somebody changed meanwhile are decided about anew.
+async fn settle(
+    settings: &Settings,
+    store: &StoreAddr,
+    ends: Vec<(Arc<Run>, RunEnd)>,
+    recorded: bool,
+) -> Result<Settled, StoreError> {
+    let mut settled = Settled::default();
+    let mut left = by_task(ends);
+    for _ in 0..TRIES {
+        if left.is_empty() {
+            return Ok(settled);
+        }
+        let found = left.iter().map(|ends| {
+            let id = ends.first().map(|(run, _)| run.task.id.clone());
+            async move {
+                match id {
+                    Some(id) => within(settings, store.get(Get { id })).await,
+                    None => Ok(None),
+                }
+            }
+        });
+        let found = join_all(found).await;
+        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        for (ends, task) in std::mem::take(&mut left).into_iter().zip(found) {
+            let decided = decide(task?, ends, recorded);
+            settled.ends.extend(decided.known);
+            if let Some((change, finished)) = decided.change {
+                changes.push(change);
+                waiting.push((decided.ends, finished));
+            }
+        }
+        if changes.is_empty() {
+            continue;
+        }
+        let gone: Vec<_> =
+            changes.iter().map(|change| (change.id.clone(), change.then == Then::Remove)).collect();
+        let committed = within(settings, store.commit(Commit { changes })).await?;
+        settled.next_due = committed.next_due;
+        for (index, ((ends, finished), gone)) in waiting.into_iter().zip(gone).enumerate() {
+            if committed.refused.binary_search(&index).is_ok() {
+                left.push(
+                    ends.into_iter().map(|(run, end)| (run, RunEnd { retry_at: None, ..end })).collect(),
+                );
+                continue;
+            }
+            settled.ends.extend(ends.into_iter().map(|(run, end)| (run, end, true)));
+            settled.finished.extend(finished.then_some(gone));
+        }
+    }
+    match left.first().and_then(|ends| ends.first()) {
+        Some((run, _)) => Err(StoreError::Changed(run.task.id.clone())),
+        None => Ok(settled),
+    }
+}
+
+type Ends = Vec<(Arc<Run>, RunEnd)>;
+
+fn by_task(ends: Ends) -> Vec<Ends> {
+    let mut groups: Vec<Ends> = Vec::new();
+    let mut places = HashMap::new();
+    for (run, end) in ends {
+        let place = *places.entry(run.task.id.clone()).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        if let Some(group) = groups.get_mut(place) {
+            group.push((run, end));
+        }
+    }
+    groups
+}
+
+/// What is decided about the ends of one task's runs.
+#[derive(Default)]
+struct Decided {
+    /// Ends that change nothing about the task.
+    known: Vec<(Arc<Run>, RunEnd, bool)>,
+    /// The change to the task, and whether it ends its schedule.
+    change: Option<(Change, bool)>,
+    /// The ends that are written with the change.
+    ends: Ends,
+}
+
+fn decide(task: Option<StoredTask>, ends: Ends, recorded: bool) -> Decided {
+    let mut decided = Decided::default();
+    let Some(mut task) = task else {
+        decided.known = ends.into_iter().map(|(run, end)| (run, end, false)).collect();
+        return decided;
+    };
+    let revision = task.state.revision;
+    let (mut records, mut outcome) = (Vec::new(), None);
+    for (run, mut end) in ends {
+        match plan::ended(&task, &run, &end) {
+            Ending::Final => decided.known.push((run, end, false)),
+            Ending::Known { retry_at } => {
+                end.retry_at = Some(retry_at);
+                decided.known.push((run, end, true));
+            }
+            Ending::Settled { then, finished, retry_at } => {
+                end.retry_at = retry_at;
+                if recorded {
+                    records.push(RunRecord { end: Some(end.clone()), ..run.record(run.submitted_at) });
+                }
+                if let Then::State(state) = &then {
+                    task.state = TaskState { revision, ..state.clone() };
+                }
+                decided.ends.push((run, end));
+                outcome = Some((then, finished));
+            }
+        }
+    }
+    decided.change = outcome.map(|(then, finished)| {
+        let then = match then {
+            Then::State(state) => Then::State(TaskState { revision: revision + 1, ..state }),
+            other @ (Then::Task(_) | Then::Remove) => other,
+        };
+        (Change { id: task.spec.id.clone(), revision, then, runs: records }, finished)
+    });
+    decided
+}

@@ -1,0 +1,174 @@
+//! Exports that a store takes by itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+
+use super::load::Loaded;
+use super::sweep::Sweep;
+use super::{Changes, Place, Rules, keys};
+use crate::clock::Clock;
+use crate::task::TaskId;
+
+const STAMP: &str = "%Y%m%dT%H%M%SZ";
+
+/// Exports that a store takes by itself while it runs: how often, how many are kept, and where.
+///
+/// Each is a file of its own, written beside the work and synced before it gets its name,
+/// `callboard-<directory>-<time in UTC>.jsonl`; then the oldest beyond those to keep are removed.
+/// While nothing changes none is taken. An encrypted store is exported as it is, encrypted.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use callboard::store::{Exports, SledStore};
+///
+/// let store = SledStore::open("data/store")?.exports(Exports::every(Duration::from_secs(3600)).keep(24));
+/// # Ok::<(), callboard::store::StoreError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exports {
+    every: Duration,
+    keep: usize,
+    dir: Option<PathBuf>,
+}
+
+impl Exports {
+    /// One every so often, at least a second apart. The last seven are kept, in a directory beside
+    /// that of the store, with `.exports` after its name.
+    pub fn every(time: Duration) -> Self {
+        Self { every: time.max(Duration::from_secs(1)), keep: 7, dir: None }
+    }
+
+    /// How many are kept, at least one.
+    pub fn keep(mut self, exports: usize) -> Self {
+        self.keep = exports.max(1);
+        self
+    }
+
+    /// The directory they are written to. It is made when it is needed.
+    pub fn dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.dir = Some(path.into());
+        self
+    }
+
+    /// With a directory that is relative to `base`, if it is relative.
+    #[cfg(feature = "config")]
+    pub(crate) fn below(mut self, base: &Path) -> Self {
+        self.dir = self.dir.map(|dir| base.join(dir));
+        self
+    }
+
+    fn directory(&self, store: &Path) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| {
+            let mut name = store.file_name().unwrap_or_default().to_owned();
+            name.push(".exports");
+            store.with_file_name(name)
+        })
+    }
+}
+
+/// The writer's part.
+pub(super) struct Automatic {
+    exports: Exports,
+    dir: PathBuf,
+    /// What comes before the time in the name of a file.
+    prefix: String,
+    /// All tasks, and those removed that have records still.
+    tasks: BTreeSet<TaskId>,
+    /// When the next one is taken, in monotonic time.
+    next: Duration,
+    /// Whether something has changed since the last one.
+    changed: bool,
+    /// One is under way.
+    busy: Arc<AtomicBool>,
+}
+
+impl Automatic {
+    pub(super) fn begin<P: Place>(place: &P, rules: &Rules, loaded: &Loaded) -> Option<Self> {
+        let exports = rules.exports.clone()?;
+        let path = place.path()?;
+        let dir = exports.directory(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!("callboard-{name}-");
+        let clock = Clock::system();
+        // A store that is started again and again has its exports, too.
+        let latest = taken(&dir, &prefix).pop().map(|(at, _)| at);
+        let age = latest.and_then(|at| (clock.now() - at).to_std().ok());
+        let wait = age.map_or(Duration::ZERO, |age| exports.every.saturating_sub(age));
+        let gone = loaded.gone.iter().map(|(_, task)| task.clone());
+        let named = loaded.unreadable.iter().filter_map(|bad| TaskId::new(&bad.what.id).ok());
+        let tasks = loaded.tasks.ids().into_iter().chain(gone).chain(named).collect();
+        let next = clock.monotonic().saturating_add(wait);
+        Some(Self { exports, dir, prefix, tasks, next, changed: true, busy: Arc::default() })
+    }
+
+    pub(super) fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Notes what is changed.
+    pub(super) fn note(&mut self, changes: &Changes) {
+        self.changed = true;
+        for (key, value) in changes {
+            // Tasks that leave are forgotten with the next start: they may have records still.
+            if let (true, Some(_), Ok(id)) = (key.starts_with(keys::SPEC), value, keys::id_of(key)) {
+                self.tasks.insert(id);
+            }
+        }
+    }
+
+    /// The export whose time has come.
+    pub(super) fn take(&mut self, clock: &Clock) -> Option<Sweep> {
+        if clock.monotonic() < self.next {
+            return None;
+        }
+        self.next = clock.monotonic().saturating_add(self.exports.every);
+        if !self.changed || self.busy.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.changed = false;
+        let path = self.dir.join(format!("{}{}.jsonl", self.prefix, clock.now().format(STAMP)));
+        let (dir, prefix, keep, busy) =
+            (self.dir.clone(), self.prefix.clone(), self.exports.keep, self.busy.clone());
+        let done = move |exported: Result<_, crate::store::StoreError>| {
+            busy.store(false, Ordering::Release);
+            match exported {
+                Ok(_) => prune(&dir, &prefix, keep),
+                Err(error) => {
+                    tracing::error!(dir = %dir.display(), %error, "the store could not be exported; the next export is tried in its time");
+                }
+            }
+        };
+        Some(Sweep::export_then(self.tasks.clone(), path, false, done))
+    }
+}
+
+/// The exports that are there, oldest first.
+fn taken(dir: &Path, prefix: &str) -> Vec<(DateTime<Utc>, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut taken: Vec<_> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let stamp = name.strip_prefix(prefix)?.strip_suffix(".jsonl")?;
+            let at = NaiveDateTime::parse_from_str(stamp, STAMP).ok()?;
+            Some((at.and_utc(), entry.path()))
+        })
+        .collect();
+    taken.sort();
+    taken
+}
+
+fn prune(dir: &Path, prefix: &str, keep: usize) {
+    let mut taken = taken(dir, prefix);
+    let excess = taken.len().saturating_sub(keep);
+    for (_, path) in taken.drain(..excess) {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "an old export could not be removed");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The file store: what its files look like, and what becomes of them in trouble.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use callboard::store::contract::{sample, start};
+use callboard::store::message::*;
+use callboard::store::{Durability, FileStore, StoreError};
+use callboard::task::{Outcome, OwnerId, RunEnd, RunId};
+
+use super::sled::{Running, id, moved_on, run, snapshot};
+use super::system;
+
+async fn open(path: &Path) -> Result<(Running, Opened), StoreError> {
+    Running::open_with(FileStore::open(path)?).await
+}
+
+async fn close(store: Running) {
+    store.0.close(Close).await.unwrap();
+    store.stop().await;
+}
+
+fn task_file(base: &Path, name: &str) -> PathBuf {
+    base.join("tasks").join(format!("{name}.json"))
+}
+
+fn runs_file(base: &Path, name: &str) -> PathBuf {
+    base.join("tasks").join(format!("{name}.runs.jsonl"))
+}
+
+/// A directory with the tasks `a`, `b` and `c`.
+async fn filled(path: &Path) {
+    let (store, _) = open(path).await.unwrap();
+    for name in ["a", "b", "c"] {
+        store.put(name).await;
+    }
+    close(store).await;
+}
+
+#[test]
+fn a_task_is_a_file_that_people_can_read_and_edit() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("new/store");
+    system(async {
+        let (store, _) = open(&path).await.unwrap();
+        let task = store.put("weekly").await;
+        close(store).await;
+        let file = task_file(&path, "weekly");
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].starts_with(r#"  "sum": ""#) && lines[2] == r#"  "id": "weekly","#, "{text}");
+        assert!(text.contains(r#"      "handler": "handler","#), "{text}");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(&path), mode(&path.join("tasks"))), (0o700, 0o700));
+            for file in snapshot(&path).keys() {
+                assert_eq!(mode(file), 0o600, "{}", file.display());
+            }
+        }
+
+        let edited = text.replace(r#""max_instances": 1"#, r#""max_instances": 7"#);
+        assert_ne!(edited, text);
+        fs::write(&file, &edited).unwrap();
+        let (store, opened) = open(&path).await.unwrap();
+        assert!(opened.unreadable[0].reason.contains("removes the line `sum`"), "{:?}", opened.unreadable);
+        close(store).await;
+        assert_eq!(fs::read_to_string(&file).unwrap(), edited, "it is left alone");
+        let unsummed: String = edited.lines().filter(|line| !line.contains("\"sum\"")).collect();
+        fs::write(&file, unsummed).unwrap();
+        let (store, opened) = open(&path).await.unwrap();
+        assert_eq!(opened.unreadable, []);
+        let found = store.0.get(Get { id: id("weekly") }).await.unwrap().unwrap();
+        assert_eq!((found.spec.max_instances, found.state), (7, task.state));
+    });
+}
+
+#[test]
+fn whatever_an_id_is_it_has_a_file_of_its_own() {
+    let base = tempfile::tempdir().unwrap();
+    let long = |end: &str| format!("{}{end}", "ü/".repeat(80));
+    let ids = [
+        "a",
+        "A",
+        "../../etc/passwd",
+        ".",
+        "..",
+        ".hidden",
+        "CON",
+        "con.json",
+        "a.runs",
+        "a b",
+        "день 💰",
+        "x~y",
+        "%41",
+        "trailing.",
+        "-rf *",
+        "a.json",
+        &long("1"),
+        &long("2"),
+        &"M".repeat(255),
+    ];
+    system(async {
+        let (store, _) = open(base.path()).await.unwrap();
+        let mut tasks = Vec::new();
+        for id in ids {
+            let task = store.put(id).await;
+            let change = moved_on(&task, vec![run(id, 1)]);
+            store.0.commit(Commit { changes: vec![change] }).await.unwrap();
+            tasks.push(id);
+        }
+        close(store).await;
+        let files = snapshot(base.path());
+        let inside = files.keys().filter(|file| file.starts_with(base.path().join("tasks"))).count();
+        assert_eq!(inside, ids.len() * 2);
+        let lower: std::collections::BTreeSet<_> =
+            files.keys().map(|file| file.to_str().unwrap().to_lowercase()).collect();
+        assert_eq!(lower.len(), files.len(), "also where capitals are no difference");
+
+        let (store, opened) = open(base.path()).await.unwrap();
+        assert_eq!(opened.unreadable, []);
+        let mut found = store.ids().await;
+        found.sort();
+        tasks.sort();
+        assert_eq!(found, tasks);
+        for id in ids {
+            let runs = store.0.runs(Runs { id: super::sled::id(id), limit: 9 }).await.unwrap();
+            assert_eq!(runs, [run(id, 1)]);
+            store.0.delete(Delete { id: super::sled::id(id), revision: None }).await.unwrap();
+        }
+        close(store).await;
+        let left = snapshot(base.path());
+        let tasks = left.keys().filter(|file| file.extension().is_some_and(|end| end == "json"));
+        assert_eq!(tasks.filter(|file| file.starts_with(base.path().join("tasks"))).count(), 0);
+    });
+}
+
+#[test]
+fn a_damaged_file_is_reported_and_the_others_work() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path();
+    let file = task_file(path, "b");
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(Damage, &str); 7] = [
+        (|bytes| bytes.truncate(bytes.len() / 2), "sum"),
+        (|bytes| bytes.clear(), "does not decode"),
+        (|bytes| bytes[40] ^= 1, "sum"),
+        (|bytes| bytes.iter_mut().rev().take(30).for_each(|byte| *byte = 0xff), "sum"),
+        (|bytes| *bytes = b"{\"id\":\"b\",\"tusk\":1}".to_vec(), "unknown field `tusk`"),
+        (|bytes| *bytes = b"{\"id\":\"a\"}".to_vec(), "that of another task, `a`"),
+        (
+            |bytes| {
+                *bytes = b"{\"id\":\"b\",\"spec\":{\"kind\":\"S\",\"version\":9,\"content\":{}}}".to_vec()
+            },
+            "format 9",
+        ),
+    ];
+    system(async {
+        filled(path).await;
+        let intact = fs::read(&file).unwrap();
+        for (index, (damage, because)) in damages.into_iter().enumerate() {
+            let mut bytes = intact.clone();
+            damage(&mut bytes);
+            fs::write(&file, &bytes).unwrap();
+            let (store, opened) = open(path).await.unwrap();
+            assert_eq!(opened.unreadable.len(), 1, "{index}: {:?}", opened.unreadable);
+            let Unreadable { id: reported, reason, .. } = &opened.unreadable[0];
+            assert!(reported == "b" && reason.contains(because), "{index}: {reason}");
+            assert_eq!(store.ids().await, ["a", "c"]);
+            let put = Put { task: sample("b", start()), expect: Expect::Absent };
+            assert!(store.0.put(put).await.unwrap_err().to_string().contains(because));
+            let d = store.put("d").await;
+            store.0.delete(Delete { id: d.spec.id.clone(), revision: None }).await.unwrap();
+            assert_eq!(store.0.remove_all(RemoveAll).await.unwrap(), 2);
+            close(store).await;
+            assert_eq!(fs::read(&file).unwrap(), bytes, "{index}: it is left alone");
+            let (store, _) = open(path).await.unwrap();
+            store.put("a").await;
+            store.put("c").await;
+            close(store).await;
+        }
+        fs::write(&file, intact).unwrap();
+        let (store, opened) = open(path).await.unwrap();
+        assert_eq!((store.ids().await.len(), opened.unreadable.len()), (3, 0));
+    });
+}
+
+#[test]
+fn what_is_none_of_the_stores_is_left_alone() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path();
+    system(async {
+        filled(path).await;
+        let foreign =
+            ["notes.txt", "tasks/README", "tasks/Backup.json", "tasks/a b.json", "tasks/x.runs.jsonl.bak"];
+        for name in foreign {
+            fs::write(path.join(name), "mine").unwrap();
+        }
+        // What was being written when the process died.
+        fs::write(path.join("tasks/a.json.new"), "{\"id\":").unwrap();
+        let (store, opened) = open(path).await.unwrap();
+        assert_eq!((store.ids().await.len(), opened.unreadable.len()), (3, 0));
+        assert_eq!(store.0.remove_all(RemoveAll).await.unwrap(), 3);
+        close(store).await;
+        for name in foreign {
+            assert_eq!(fs::read_to_string(path.join(name)).unwrap(), "mine");
+        }
+        assert!(!path.join("tasks/a.json.new").exists());
+    });
+}
+
+/// The process died before the files were written: everything is in the journal.
+#[test]
+fn the_journal_has_what_the_files_have_not() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path();
+    system(async {
+        let (store, _) = open(path).await.unwrap();
+        let task = store.put("a").await;
+        store
+            .0
+            .commit(Commit { changes: vec![moved_on(&task, vec![run("a", 1), run("a", 2)])] })
+            .await
+            .unwrap();
+        let end = RunEnd::unstarted(Outcome::Cancelled, start());
+        let ends = vec![(RunId { owner: OwnerId(1), serial: 1 }, id("a"), end)];
+        store.0.finish(Finish { ends }).await.unwrap();
+        store.put("gone").await;
+        store.0.delete(Delete { id: id("gone"), revision: None }).await.unwrap();
+        let killed = tempfile::tempdir().unwrap();
+        let copy = killed.path();
+        fs::create_dir(copy.join("tasks")).unwrap();
+        for (file, bytes) in snapshot(path) {
+            fs::write(copy.join(file.strip_prefix(path).unwrap()), bytes).unwrap();
+        }
+        let journal = fs::read(copy.join("journal.jsonl")).unwrap();
+        assert!(!task_file(copy, "a").exists() && !journal.is_empty());
+        // Whatever was written of the files before it died, and of the next line of the journal.
+        fs::write(task_file(copy, "a"), "{").unwrap();
+        fs::write(copy.join("journal.jsonl"), [&journal, b"{\"sum\":\"123".as_slice()].concat()).unwrap();
+        for _ in 0..2 {
+            let (store, opened) = open(copy).await.unwrap();
+            assert_eq!((store.ids().await, opened.unreadable), (vec!["a".to_owned()], vec![]));
+            let runs = store.0.runs(Runs { id: id("a"), limit: 9 }).await.unwrap();
+            assert_eq!(runs.iter().map(|run| run.end.is_some()).collect::<Vec<_>>(), [false, true]);
+            store.stop().await;
+            assert_eq!(fs::read(copy.join("journal.jsonl")).unwrap(), b"");
+        }
+    });
+}
+
+/// A broken line after which others were acknowledged is damage; the last one is a write that nobody
+/// was told of.
+#[test]
+fn a_damaged_journal_is_not_skipped() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path();
+    system(async {
+        let (store, _) = open(path).await.unwrap();
+        for name in ["a", "b", "c"] {
+            store.put(name).await;
+        }
+        let journal = fs::read_to_string(path.join("journal.jsonl")).unwrap();
+        close(store).await;
+        for name in ["a", "b", "c"] {
+            fs::remove_file(task_file(path, name)).unwrap();
+        }
+        let broken = journal.replacen("\"revision\":1", "\"revision\":3", 2);
+        fs::write(path.join("journal.jsonl"), &broken).unwrap();
+        let before = snapshot(path);
+        let error = open(path).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("line 1 of `journal.jsonl`"), "{error}");
+        assert!(snapshot(path) == before);
+        let last = journal.lines().last().unwrap();
+        let torn = journal.replace(last, &last[..last.len() - 5]);
+        fs::write(path.join("journal.jsonl"), torn).unwrap();
+        let (store, _) = open(path).await.unwrap();
+        assert_eq!(store.ids().await, ["a", "b"]);
+    });
+}
+
+#[test]
+fn damage_to_the_directory_is_told_and_nothing_is_touched() {
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 5] = [
+        ("`tasks` is missing", |path| fs::remove_dir_all(path.join("tasks")).unwrap()),
+        ("`journal.jsonl` is missing", |path| fs::remove_file(path.join("journal.jsonl")).unwrap()),
+        ("`callboard-files.json` is missing", |path| {
+            fs::remove_file(path.join("callboard-files.json")).unwrap()
+        }),
+        ("callboard-files.json", |path| fs::write(path.join("callboard-files.json"), "{").unwrap()),
+        ("runs-and-removed.json", |path| fs::write(path.join("runs-and-removed.json"), "{}").unwrap()),
+    ];
+    for (reason, damage) in cases {
+        let base = tempfile::tempdir().unwrap();
+        system(async {
+            filled(base.path()).await;
+            damage(base.path());
+            let before = snapshot(base.path());
+            for _ in 0..2 {
+                let error = open(base.path()).await.map(|_| ()).unwrap_err();
+                assert!(matches!(error, StoreError::Damaged { .. }), "{reason}: {error:?}");
+                assert!(error.to_string().contains(reason), "{reason}: {error}");
+                assert!(snapshot(base.path()) == before, "{reason}");
+            }
+        });
+    }
+}
+
+#[test]
+fn broken_lines_of_runs_are_kept_and_do_no_harm() {
+    let base = tempfile::tempdir().unwrap();
+    let file = runs_file(base.path(), "a");
+    system(async {
+        let source = || FileStore::open(base.path()).unwrap().history(4);
+        let (store, _) = Running::open_with(source()).await.unwrap();
+        let mut task = store.put("a").await;
+        let mut ended = async |store: &Running, serials: std::ops::Range<u64>| {
+            for serial in serials {
+                let mut record = run("a", serial);
+                record.end = Some(RunEnd::unstarted(Outcome::Cancelled, start()));
+                store.0.commit(Commit { changes: vec![moved_on(&task, vec![record])] }).await.unwrap();
+                task.state.revision += 1;
+            }
+        };
+        ended(&store, 1..4).await;
+        close(store).await;
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        // One is damaged, and the last one is cut off.
+        let text = text.replacen("cancelled", "canceled!", 1);
+        fs::write(&file, &text[..text.len() - 9]).unwrap();
+        let broken: Vec<_> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
+
+        let (store, opened) = Running::open_with(source()).await.unwrap();
+        assert_eq!(opened.unreadable, []);
+        let serials = async |store: &Running| -> Vec<u64> {
+            let runs = store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap();
+            runs.iter().map(|run| run.id.serial).collect()
+        };
+        assert_eq!(serials(&store).await, [2]);
+        ended(&store, 4..20).await;
+        let there = serials(&store).await;
+        assert!(there[0] == 19 && (4..=5).contains(&there.len()), "{there:?}");
+        close(store).await;
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.lines().count() < 10, "{text}");
+        assert!(text.contains(&broken[1]) && text.contains(&broken[3]), "{text}");
+        let (store, _) = Running::open_with(source()).await.unwrap();
+        assert_eq!(serials(&store).await, there);
+    });
+}
+
+#[test]
+fn the_files_follow_within_moments() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let (store, _) = open(base.path()).await.unwrap();
+        store.put("a").await;
+        let file = task_file(base.path(), "a");
+        for _ in 0..1000 {
+            if file.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(fs::read_to_string(&file).unwrap().contains("\"id\": \"a\""));
+        store.stop().await;
+    });
+}
+
+#[test]
+fn a_file_that_was_broken_under_the_store_takes_it_down_and_is_reported() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        filled(base.path()).await;
+        let (store, _) = open(base.path()).await.unwrap();
+        fs::write(task_file(base.path(), "b"), "{").unwrap();
+        let b = store.0.get(Get { id: id("b") }).await.unwrap().unwrap();
+        store.0.commit(Commit { changes: vec![moved_on(&b, vec![])] }).await.unwrap();
+        let closed = store.0.close(Close).await.unwrap_err();
+        assert!(
+            matches!(closed, StoreError::Damaged { .. }) && closed.to_string().contains("b.json"),
+            "{closed}"
+        );
+        store.stop().await;
+        let (store, opened) = open(base.path()).await.unwrap();
+        assert_eq!((opened.unreadable[0].id.as_str(), store.ids().await.len()), ("b", 2));
+        assert_eq!(fs::read_to_string(task_file(base.path(), "b")).unwrap(), "{");
+    });
+}
+
+#[test]
+fn a_relaxed_store_keeps_what_it_was_closed_with() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let hour = Durability::Interval(Duration::from_secs(3600));
+        let source = FileStore::open(base.path()).unwrap().durability(hour);
+        let (store, _) = Running::open_with(source).await.unwrap();
+        store.put("a").await;
+        assert_eq!(fs::read(base.path().join("journal.jsonl")).unwrap(), b"");
+        close(store).await;
+        assert!(task_file(base.path(), "a").exists());
+    });
+}

@@ -1,0 +1,112 @@
+//! What workers print and log comes back, with the names of the task and the run.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Mutex, OnceLock};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use super::*;
+
+/// What the worker does for these tests.
+pub(super) fn talk() {
+    println!("to standard output");
+    eprintln!("to standard error");
+    tracing::error!(target: "theatre", act = 2, "the {} fell", "curtain");
+    tracing::debug!(scene = "balcony", "whispered");
+    tracing::trace!("breathed");
+    println!("{}", "long".repeat(5000));
+    print!("the end");
+}
+
+type Fields = BTreeMap<String, String>;
+
+/// Events from workers, of all tests in this process.
+fn heard() -> &'static Mutex<Vec<(Level, Fields)>> {
+    static HEARD: OnceLock<Mutex<Vec<(Level, Fields)>>> = OnceLock::new();
+    HEARD.get_or_init(|| {
+        let subscriber = tracing_subscriber::registry().with(Ear);
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        Mutex::default()
+    })
+}
+
+struct Ear;
+
+impl<S: Subscriber> Layer<S> for Ear {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target() == "callboard::worker" && *metadata.level() <= Level::DEBUG
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Read(Fields);
+        impl Visit for Read {
+            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+                self.0.insert(field.name().to_owned(), format!("{value:?}"));
+            }
+        }
+        let mut read = Read(Fields::new());
+        event.record(&mut read);
+        heard().lock().unwrap().push((*event.metadata().level(), read.0));
+    }
+}
+
+#[test]
+fn what_a_run_says_comes_back_before_its_end() {
+    heard();
+    on_stage(async {
+        let mut play = Play::new(pool(1)).await;
+        for _ in 0..2 {
+            let run = play.submit("talk", Value::Null).await;
+            assert!(play.end().await.outcome.is_success());
+            let all = heard().lock().unwrap().clone();
+            let of_run: Vec<_> =
+                all.iter().filter(|(_, fields)| fields.get("run") == Some(&run.id.to_string())).collect();
+            assert!(of_run.iter().all(|(_, fields)| fields["task"] == "talk"));
+            assert!(
+                of_run
+                    .iter()
+                    .all(|(_, fields)| fields["executor"] == "default" && fields.contains_key("pid"))
+            );
+            let said: Vec<_> = of_run
+                .iter()
+                .map(|(level, fields)| (*level, fields["origin"].as_str(), fields["message"].as_str()))
+                .collect();
+            let of = |wanted: &str| -> Vec<_> {
+                said.iter().filter(|(_, origin, _)| *origin == format!("{wanted:?}")).copied().collect()
+            };
+            let out = of("stdout");
+            assert_eq!(out.len(), 3, "{said:#?}");
+            assert_eq!((out[0].0, out[0].2), (Level::INFO, "to standard output"));
+            assert!(out[1].2.len() < 9000 && out[1].2.ends_with("long [11808 bytes left out]"));
+            assert_eq!(out[2].2, "the end");
+            assert_eq!(of("stderr").len(), 1);
+            assert_eq!(of("stderr")[0].0, Level::WARN);
+            assert_eq!(of("theatre"), [(Level::ERROR, "\"theatre\"", "the curtain fell act=2")]);
+            let whisper = said.iter().find(|(_, _, text)| text.starts_with("whispered")).unwrap();
+            assert_eq!((whisper.0, whisper.2), (Level::DEBUG, "whispered scene=\"balcony\""));
+            // Nobody wants these, so they do not cross.
+            assert!(!said.iter().any(|(_, _, text)| text.contains("breathed")));
+        }
+    });
+}
+
+#[test]
+fn a_panic_says_where_on_standard_error() {
+    heard();
+    on_stage(async {
+        let mut play = Play::new(pool(1).env("RUST_BACKTRACE", "1")).await;
+        let run = play.submit("fright", Value::Null).await;
+        assert!(matches!(play.end().await.outcome, Outcome::Panicked { .. }));
+        let all = heard().lock().unwrap().clone();
+        let text: String = all
+            .iter()
+            .filter(|(_, fields)| fields.get("run") == Some(&run.id.to_string()))
+            .map(|(_, fields)| fields["message"].clone() + "\n")
+            .collect();
+        assert!(text.contains("stage fright") && text.contains("stack backtrace"), "{text}");
+    });
+}

@@ -1,0 +1,89 @@
+//! Cancelled, timed out, drained: what runs is stopped, with everything it has started.
+
+use callboard::executor::message::Drained;
+
+use super::*;
+
+/// Short, so that a test does not wait for it long; what has to end by itself has more.
+const GRACE: Duration = Duration::from_millis(300);
+
+#[test]
+fn asynchronous_code_is_dropped_and_its_worker_kept() {
+    on_stage(async {
+        let mut play = Play::new(pool(1)).await;
+        let pid = play.pid().await;
+        for handler in ["endless", "stubborn"] {
+            let run = play.submit(handler, Value::Null).await;
+            assert!(play.stage.cancel(run.id).await);
+            assert_eq!(play.end().await.outcome, Outcome::Cancelled);
+            assert!(!play.stage.cancel(run.id).await);
+        }
+        play.stage.is_empty().await;
+        assert_eq!(play.pid().await, pid);
+    });
+}
+
+#[test]
+fn code_that_does_not_listen_is_killed_when_it_is_cancelled() {
+    on_stage(async {
+        let place = tempfile::tempdir().unwrap();
+        for handler in ["hang", "ignore SIGTERM", "family"] {
+            let note = place.path().join(handler);
+            let mut play = Play::new(pool(1).grace(GRACE)).await;
+            let run = play.submit(handler, note.to_str().unwrap()).await;
+            let pids = match handler {
+                "family" => noted_family(&note),
+                _ => vec![noted_pid(&note)],
+            };
+            assert!(play.stage.cancel(run.id).await);
+            assert_eq!(play.end().await.outcome, Outcome::Cancelled, "{handler}");
+            play.stage.is_empty().await;
+            gone(&pids);
+            assert!(!pids.contains(&play.pid().await));
+        }
+    });
+}
+
+#[test]
+fn a_run_is_cancelled_before_its_worker_is_ready() {
+    on_stage(async {
+        let mut play = Play::new(pool(1)).await;
+        let run = play.submit("endless", Value::Null).await;
+        assert!(play.stage.cancel(run.id).await);
+        assert_eq!(play.end().await.outcome, Outcome::Cancelled);
+        assert!(play.pid().await > 0);
+        play.stage.is_empty().await;
+    });
+}
+
+#[test]
+fn draining_lets_runs_end_within_the_grace() {
+    on_stage(async {
+        let mut play = Play::new(pool(2)).await;
+        play.submit("sleep", 10).await;
+        let drained = play.stage.drain(Duration::from_secs(60));
+        play.stage.status().await;
+        play.time.advance(Duration::from_secs(10)).await;
+        assert_eq!(drained.await, Drained { interrupted: 0 });
+        assert!(play.end().await.outcome.is_success());
+    });
+}
+
+#[test]
+fn draining_cuts_off_families() {
+    on_stage(async {
+        let place = tempfile::tempdir().unwrap();
+        let mut play = Play::new(pool(2)).await;
+        let notes = ["one", "other"].map(|name| place.path().join(name));
+        for note in &notes {
+            play.submit("family", note.to_str().unwrap()).await;
+        }
+        let pids = notes.map(|note| noted_family(&note)).concat();
+        assert_eq!(play.stage.drain(Duration::ZERO).await, Drained { interrupted: 2 });
+        for _ in 0..2 {
+            assert!(matches!(play.end().await.outcome, Outcome::Interrupted { .. }));
+        }
+        play.stage.is_empty().await;
+        gone(&pids);
+    });
+}
