@@ -13,6 +13,7 @@ mod protocol;
 mod render;
 mod serve;
 mod show;
+mod store;
 mod task;
 mod time;
 
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve::run(serve),
         Command::Next(next) => next::run(next),
         Command::Reap => handlers::reaper::run(),
+        Command::Store(command) => store::run(command),
         Command::Control(command) => task::run(command),
     };
     match result {

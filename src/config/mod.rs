@@ -6,14 +6,25 @@
 //! timezone = "Europe/Lisbon"      # for tasks that name none. Default: UTC
 //! grace = "30s"                   # how long a shutdown waits for runs. Default: 10s
 //! store_retry = "5s"              # how soon a failed store is tried again
+//! lock_path = "{store}.lock"      # of several processes only the holder of a store's lock begins its
+//!                                 #   runs; relative to the data directory. Default: no locks
+//! startup_delay = "1s"            # before the first run. Default: 0s, with a lock_path 1s
 //!
 //! [defaults]                      # for tasks that leave an option out
 //! max_instances = 1               # runs of one task at once
-//! coalesce = true                 # run times that are due together become one run
-//! max_catch_up = 100              # without coalescing: how many of them run
+//! coalesce = "latest"             # of run times that are due together the latest runs; or
+//!                                 #   "earliest", or "all" (`true` is the latest, `false` all)
+//! max_catch_up = 100              # of "all": how many of them run
+//! overlap = "skip"                # a run that is due while max_instances go on: "skip", "queue 3",
+//!                                 #   "cancel_running", "allow"
 //! misfire_grace = "unlimited"     # how late a run may start
+//! timeout = "unlimited"           # how long a run may take
+//! retry = 0                       # how often a run that failed is tried again; or
+//!                                 #   { times = 3, first = "1s", factor = 2, cap = "5m", jitter = 0.2 }
+//! recover = false                 # whether a run that was interrupted is begun again
 //! executor = "default"
 //! store = "default"
+//! schedule = "* * * * *"          # of periodic tasks that a program adds without one
 //!
 //! [store.default]                 # default: sled, in the data directory
 //! type = "sled"                   # or "redb" (where that is built in), "file", "memory"
@@ -53,6 +64,11 @@
 //! timezone = "Europe/Berlin"
 //! paused = false                  # how it is added the first time
 //! misfire_grace = "1h"            # and every other key of [defaults]
+//! start_at = "2027-01-01T00:00:00"  # run times before it are none, nor are those
+//! end_at = "2028-01-01T00:00:00"  #   after this one; without an offset: in the task's zone
+//! max_runs = 100                  # the schedule ends after so many scheduled runs
+//! when_finished = "remove"        # or "keep": what becomes of the task then
+//! first_run_now = false           # whether it runs once at the moment it is added
 //! userdata = { team = "ops" }
 //! ```
 //!
@@ -61,6 +77,7 @@
 //! of time are text with a unit ([`parse_duration`]).
 
 mod duration;
+mod policy;
 mod resolve;
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod store;
@@ -83,7 +100,8 @@ pub use task::TaskSettings;
 
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 use crate::store::{Durability, Exports};
-use crate::task::{Alias, MisfireGrace, TaskDefaults};
+use crate::task::{Alias, TaskDefaults};
+use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
 /// How long a shutdown waits for runs unless told otherwise.
@@ -100,6 +118,12 @@ pub struct Settings {
     pub grace: Duration,
     /// How soon a failed store is tried again, if not as the scheduler thinks best.
     pub store_retry: Option<Duration>,
+    /// Where the locks between processes are, as
+    /// [`Builder::lock_path`](crate::scheduler::Builder::lock_path) has it; relative to the data
+    /// directory. Default: there are none.
+    pub lock_path: Option<String>,
+    /// How long after its start the scheduler begins the first run, if not as it thinks best.
+    pub startup_delay: Option<Duration>,
     /// Options of tasks that leave them out.
     pub defaults: TaskDefaults,
     /// The stores by alias.
@@ -221,6 +245,8 @@ impl Default for Settings {
             timezone: Tz::UTC,
             grace: DEFAULT_GRACE,
             store_retry: None,
+            lock_path: None,
+            startup_delay: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
             executors: BTreeMap::from([(Alias::default_alias(), ExecutorSettings::Async)]),
@@ -330,17 +356,19 @@ impl Settings {
         set(&mut self.timezone, section.parsed("timezone", ZONE));
         set(&mut self.grace, section.duration("grace"));
         self.store_retry = section.duration("store_retry");
+        self.lock_path = section.text("lock_path");
+        self.startup_delay = section.duration("startup_delay");
         section.finish();
     }
 
     fn defaults(&mut self, mut section: Section<'_>) {
         let defaults = &mut self.defaults;
-        set(&mut defaults.max_instances, section.count("max_instances"));
-        set(&mut defaults.coalesce, section.flag("coalesce").map(Into::into));
-        set(&mut defaults.max_catch_up, section.count("max_catch_up"));
-        set(&mut defaults.misfire_grace, misfire_grace(&mut section));
+        Policies::read(&mut section).set_defaults(defaults);
         set(&mut defaults.executor, section.parsed("executor", ALIAS));
         set(&mut defaults.store, section.parsed("store", ALIAS));
+        if let Some(schedule) = section.parsed("schedule", SCHEDULE) {
+            defaults.schedule = Some(schedule);
+        }
         section.finish();
     }
 
@@ -359,6 +387,7 @@ const REDB_PATH: &str = "store-redb";
 #[cfg(feature = "file")]
 const FILE_PATH: &str = "store-file";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
+const SCHEDULE: &str = "a trigger as text, such as \"*/5 * * * *\" or \"every 30s\"";
 const ALIAS: &str = "the name of one, in quotes";
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -369,11 +398,6 @@ fn set<T>(field: &mut T, value: Option<T>) {
 
 fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
     Alias::new(name).map_err(|error| section.problem(None, "", error.to_string())).ok()
-}
-
-fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
-    let grace = section.duration_or("misfire_grace", "unlimited")?;
-    Some(if grace == Duration::MAX { MisfireGrace::Unlimited } else { MisfireGrace::Within(grace) })
 }
 
 fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {

@@ -112,14 +112,11 @@ impl<R: Runner> ExecutorActor<R> {
                     jobs.push(Job::new(run, desk.clone(), key, busy.clone()));
                     continue;
                 }
-                match self.waiting.overlap(run.clone(), &self.instances) {
+                match self.waiting.overlap(&run, &self.instances) {
                     Verdict::Refuse(reason) => unstarted.refuse(run, reason),
                     Verdict::Wait { replaced, stop: running } => {
                         replaced.into_iter().for_each(|run| unstarted.cancel(run));
                         stop.extend(running);
-                        if behind {
-                            self.call_next(&run, &busy, &mut jobs);
-                        }
                     }
                 }
             }

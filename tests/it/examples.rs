@@ -50,6 +50,21 @@ fn hello() {
 }
 
 #[test]
+fn supervised_actor() {
+    let out = run("supervised_actor");
+    let round = [
+        "a clerk is at work",
+        "another comes in 20ms",
+        "it panicked",
+        "another comes in 40ms",
+        "no more clerks",
+        "limit",
+        "6 letters delivered",
+    ];
+    in_order(&out, &[&round[..], &["2 restarts", "somebody asked"], &round[..], &["4 restarts"]].concat());
+}
+
+#[test]
 fn actix_web() {
     in_order(&run("actix_web"), &["answer: HTTP/1.1 201 Created", "reminder: tea", "stopped"]);
 }
@@ -139,6 +154,19 @@ fn lifecycle() {
             "tick: line 3",
             "log has run ",
             "clean-up: closed after ",
+        ],
+    );
+}
+
+#[test]
+fn periodic() {
+    in_order(
+        &run("periodic"),
+        &[
+            "greet: hello",
+            "twice: enabled, next run ",
+            "twice: disabled after 2 of 2 runs",
+            "there is no `account` with the key 8",
         ],
     );
 }

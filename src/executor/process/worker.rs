@@ -14,11 +14,10 @@ use super::keeper::{ASKED, name_of};
 use super::remote::RemoteClock;
 use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
-use crate::executor::Started;
 use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job, Report};
-use crate::executor::panics;
 use crate::executor::slot::Instances;
+use crate::executor::{Started, panics};
 use crate::task::{Alias, Outcome, Registry, Run, RunId};
 
 /// The status of a worker that cannot go on.
@@ -123,8 +122,8 @@ fn prepare(
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|error| failed(error.into()))?;
     let ear = outlet.socket().try_clone().map_err(failed)?;
-    forward::install(outlet.clone());
     panics::listen();
+    forward::install(outlet.clone());
     let registry = registry();
     registry.check().map_err(|error| error.to_string())?;
     let (orders, work) = mpsc::unbounded_channel();
@@ -237,7 +236,9 @@ impl Reader {
         self.current.as_ref().filter(|(run, _)| run.id == id)
     }
 
-    fn begin(&mut self, order: Order) {
+    fn begin(&mut self, mut order: Order) {
+        // That is the pool's to see to: it ends what the run has started as well.
+        Arc::make_mut(&mut order.task).timeout = None;
         forward::want(&order.level);
         let code = match self.registry.find(order.task.handler.name()) {
             Ok(code) => code.clone(),

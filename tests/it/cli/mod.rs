@@ -5,6 +5,7 @@ mod control;
 mod handlers;
 mod next;
 mod serve;
+mod store;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

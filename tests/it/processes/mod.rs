@@ -223,7 +223,7 @@ fn as_pid(pid: i32) -> Pid {
 
 #[test]
 fn the_process_pool_keeps_the_contract() {
-    on_stage(suite(|| pool(2), Limits { elsewhere: true, ..Limits::default() }));
+    on_stage(suite(|| pool(2), Limits { kills: true, ..Limits::default() }));
 }
 
 #[test]
