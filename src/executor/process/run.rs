@@ -1,7 +1,7 @@
 //! One run in a worker, as the pool sees it: asked for, watched, ended.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
     };
     if let Some(limit) = flight.run.task.timeout {
         let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        flight.deadline = Some((after_ms, Box::pin(timer::sleep(&flight.clock, limit))));
+        flight.deadline = Some((after_ms, timer::sleep(&flight.clock, limit).boxed()));
     }
     let order = ToWorker::Run(Box::new(flight.order(&started)));
     let end = match worker.say(&order) {
@@ -104,7 +104,7 @@ struct Flight {
     terminated: bool,
     /// How long until it is stopped by other means.
     patience: Option<BoxFuture<'static, ()>>,
-    deadline: Option<(u64, Pin<Box<dyn Future<Output = Busy>>>)>,
+    deadline: Option<(u64, BoxFuture<'static, Busy>)>,
 }
 
 enum Turn {
