@@ -91,7 +91,9 @@ impl Scheduler {
         // Nobody was told of a removal that was not answered.
         let untold = settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id));
         let finished = settled.finished.into_iter().chain(untold.map(|id| (id, true))).collect::<Vec<_>>();
-        ended.iter().for_each(|id| drop(slot.perhaps_removed.remove(id)));
+        for id in &ended {
+            slot.perhaps_removed.remove(id);
+        }
         slot.release_if_finished();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
