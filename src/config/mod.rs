@@ -402,12 +402,12 @@ fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
 
 fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
     let kind = section.text("type");
-    let path = section.text("path");
     #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
     let durable = store::DURABLE;
     #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
     let durable = ["path", "durability", "set_aside"];
     let given: Vec<_> = durable.iter().map(|key| (*key, section.peek(key).is_some())).collect();
+    let path = section.text("path");
     // The word reads as the longest of times.
     let durability = section.duration_or("durability", "fsync");
     let set_aside = section.flag("set_aside").unwrap_or(false);

@@ -24,6 +24,8 @@ fn everything_can_be_said() {
         timezone = "Europe/Lisbon"
         grace = "1m"
         store_retry = "2s"
+        lock_path = "{store}.lock"
+        startup_delay = "3s"
         [defaults]
         max_instances = "3"
         coalesce = "false"
@@ -61,6 +63,8 @@ fn everything_can_be_said() {
     let settings = Settings::from_toml(text, "test").unwrap();
     assert_eq!(settings.timezone, chrono_tz::Europe::Lisbon);
     assert_eq!(settings.defaults.max_instances, 3);
+    let delay = Duration::from_secs(3);
+    assert_eq!((settings.lock_path.as_deref(), settings.startup_delay), (Some("{store}.lock"), Some(delay)));
     assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
     assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
     let TaskDefaults { overlap, timeout, retry, recover, .. } = settings.defaults;
