@@ -13,7 +13,7 @@ mod sled;
 mod transfer;
 
 use callboard::store::contract::{durable, random, suite};
-use callboard::store::{FileStore, Keep, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
+use callboard::store::{FileStore, Keep, Keyring, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
 use proptest::prelude::*;
 
 fn system<T>(future: impl Future<Output = T>) -> T {
@@ -65,6 +65,14 @@ impl Kind {
             Self::Sled => Box::new(SledStore::open(path).unwrap().set_aside(set_aside)),
             Self::Redb => Box::new(RedbStore::open(path).unwrap().set_aside(set_aside)),
             Self::File => Box::new(FileStore::open(path).unwrap().set_aside(set_aside)),
+        })
+    }
+
+    fn sealed(self, path: &std::path::Path, keys: Keyring) -> AnyStore {
+        AnyStore(match self {
+            Self::Sled => Box::new(SledStore::open(path).unwrap().encrypt(keys)),
+            Self::Redb => Box::new(RedbStore::open(path).unwrap().encrypt(keys)),
+            Self::File => Box::new(FileStore::open(path).unwrap().encrypt(keys)),
         })
     }
 
