@@ -50,3 +50,16 @@ impl RedbStore {
 
 embedded_store!(RedbStore);
 cache_setting!(RedbStore);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::engine::lost_writes::{Torn, survives};
+
+    #[test]
+    fn a_power_cut_takes_nothing_that_was_acknowledged() {
+        for seed in [1, 2] {
+            survives(|path| RedbPlace { path: path.to_owned(), cache: 16 << 20 }, Torn::Blocks, seed);
+        }
+    }
+}

@@ -57,3 +57,16 @@ impl SledStore {
 
 embedded_store!(SledStore);
 cache_setting!(SledStore);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::engine::lost_writes::{Torn, survives};
+
+    #[test]
+    fn a_power_cut_takes_nothing_that_was_acknowledged() {
+        for seed in [1, 2] {
+            survives(|path| SledPlace { path: path.to_owned(), cache: 16 << 20 }, Torn::Blocks, seed);
+        }
+    }
+}
