@@ -171,6 +171,12 @@ impl MemoryBackend {
         self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
     }
 
+    /// The tasks with an attempt that is going on.
+    pub(in crate::store) fn unsettled(&self) -> Vec<TaskId> {
+        let going_on = |task: &&StoredTask| task.state.attempts.iter().any(|attempt| attempt.at.is_none());
+        self.tasks.iter().flatten().filter(going_on).map(|task| task.spec.id.clone()).collect()
+    }
+
     /// Makes both indices from the tasks alone: a panic may have left them half changed.
     fn reindex(&mut self) {
         self.free.clear();
@@ -237,8 +243,12 @@ impl Backend for MemoryBackend {
 
     fn open(&mut self, _: Open) -> Reply<Opened> {
         self.reindex();
-        let opened =
-            Opened { capabilities: self.capabilities(), next_due: self.first_due(), ..Opened::default() };
+        let opened = Opened {
+            capabilities: self.capabilities(),
+            next_due: self.first_due(),
+            unsettled: Some(self.unsettled()),
+            ..Opened::default()
+        };
         Reply::Now(Ok(opened))
     }
 

@@ -33,7 +33,7 @@ pub(crate) use lifecycle::{AnyLifecycle, LifeStage, LifeStep, TickCode, TickQueu
 pub use objects::{ObjectCall, Objects};
 pub use outcome::{Outcome, Refusal};
 pub use periodic::{Periodic, PeriodicInfo};
-pub use policy::{Coalesce, MAX_RECOVERIES, MisfireGrace, Overlap, Retry, WhenFinished};
+pub use policy::{Coalesce, MAX_RECOVERIES, MAX_WAITING, MisfireGrace, Overlap, Retry, WhenFinished};
 pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
 pub use run::{Run, RunEnd, RunRecord, Source};
 pub use spec::{Handler, StoredTask, TaskSpec};

@@ -1,6 +1,7 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod embedded;
 mod file;
 mod killed;
 mod landed;
@@ -8,7 +9,9 @@ mod network;
 mod places;
 mod redb;
 mod round_trip;
+mod sealed;
 mod sled;
+mod transfer;
 
 use callboard::store::contract::{durable, random, suite};
 use callboard::store::{FileStore, Keep, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
@@ -63,6 +66,20 @@ impl Kind {
             Self::Sled => Box::new(SledStore::open(path).unwrap().set_aside(set_aside)),
             Self::Redb => Box::new(RedbStore::open(path).unwrap().set_aside(set_aside)),
             Self::File => Box::new(FileStore::open(path).unwrap().set_aside(set_aside)),
+        })
+    }
+
+    /// With so many run records of a task, and those of so many removed tasks.
+    fn keeping(self, path: &std::path::Path, runs: usize, removed: usize) -> AnyStore {
+        macro_rules! keeping {
+            ($store:ident) => {
+                Box::new($store::open(path).unwrap().history(runs).history_of_removed(removed))
+            };
+        }
+        AnyStore(match self {
+            Self::Sled => keeping!(SledStore),
+            Self::Redb => keeping!(RedbStore),
+            Self::File => keeping!(FileStore),
         })
     }
 

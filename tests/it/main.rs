@@ -8,6 +8,7 @@ mod executors;
 mod keyed;
 mod layers;
 mod lifecycles;
+mod locks;
 mod messages;
 mod periodic;
 mod processes;

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use super::{Batch, Disk, Order, ROW_LIMIT, keys};
 use crate::store::StoreError;
 use crate::store::envelope::{Codec, Kind};
-use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
+use crate::task::{Outcome, OwnerId, Refusal, RunEnd, RunId, RunRecord, TaskId};
 
 /// The run records: written at the start of a run, completed at its end. The actor's part, which
 /// never looks at the disk.
@@ -21,6 +21,8 @@ pub(super) struct History {
     gone: VecDeque<(u64, TaskId)>,
     /// The latest number of each: a task can be removed, added again and removed again.
     latest_gone: FxHashMap<TaskId, u64>,
+    /// The owner that sorts last among those who began runs.
+    latest_owner: Option<OwnerId>,
 }
 
 /// Work on the records of a task that takes a look at the disk.
@@ -35,9 +37,14 @@ pub(in crate::store) enum Chore {
 }
 
 impl History {
-    pub(super) fn new(codec: Codec, gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(
+        codec: Codec,
+        gone_limit: usize,
+        gone: Vec<(u64, TaskId)>,
+        latest_owner: Option<OwnerId>,
+    ) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
-        Self { codec, gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+        Self { codec, gone_limit, gone: gone.into(), latest_gone, latest_owner, ..Self::default() }
     }
 
     /// From now on records are written with this.
@@ -69,6 +76,10 @@ impl History {
         }
         let mut more = 0;
         for record in runs {
+            if self.latest_owner < Some(record.id.owner) {
+                self.latest_owner = Some(record.id.owner);
+                batch.insert(keys::LATEST_OWNER.to_vec(), record.id.owner.0.to_be_bytes().to_vec());
+            }
             batch.insert(keys::run(task, record.id), encoded(&self.codec, &record)?);
             if record.end.is_none() {
                 batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
@@ -92,11 +103,18 @@ impl History {
         batch: &mut Batch,
         run: RunId,
         end: RunEnd,
+        exists: impl Fn(&TaskId) -> bool,
     ) -> Result<Option<RunRecord>, StoreError> {
         let Some(mut record) = self.open.remove(&run) else { return Ok(None) };
         record.end = Some(end);
-        batch.insert(keys::run(&record.task, run), encoded(&self.codec, &record)?);
         batch.remove(keys::open_run(run));
+        let row = keys::run(&record.task, run);
+        if exists(&record.task) || self.latest_gone.contains_key(&record.task) {
+            batch.insert(row, encoded(&self.codec, &record)?);
+        } else {
+            // The task was forgotten while it ran. Nobody would come for this one again.
+            batch.remove(row);
+        }
         Ok(Some(record))
     }
 
@@ -247,6 +265,7 @@ fn shorten(outcome: &mut Outcome, size: usize) {
         Outcome::Failed { error } => cut(error),
         Outcome::Panicked { message } => cut(message),
         Outcome::Interrupted { reason } => cut(reason),
+        Outcome::Refused { reason: Refusal::ExecutorUnavailable { reason, .. } } => cut(reason),
         _ => {}
     }
 }

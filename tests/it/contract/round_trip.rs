@@ -1,12 +1,14 @@
 //! What is loaded is what was saved, whatever it is.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::backoff::Backoff;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
+use callboard::store::{Keyring, SledStore, StoreError};
 use callboard::task::{
     Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
     RunRecord, Source, StoredTask, TaskId, TaskSpec, TaskState, WhenFinished,
@@ -229,7 +231,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn of_tasks(tasks in prop::collection::vec(task(), 1..40), kind in prop::sample::select(&Kind::ALL)) {
+    fn of_tasks(sealed in any::<bool>(), tasks in prop::collection::vec(task(), 1..40), kind in prop::sample::select(&Kind::ALL)) {
         let base = tempfile::tempdir().unwrap();
         let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.spec.id.clone(), task)).collect();
         system(async {
@@ -270,20 +272,20 @@ proptest! {
 fn what_could_not_be_read_again_is_refused() {
     let base = tempfile::tempdir().unwrap();
     system(async {
-        let (store, _) = Running::open(base.path()).await.unwrap();
+        let (store, _) = open(base.path(), sealed).await.unwrap();
         let mut task = sample("a", start());
         let far = DateTime::<Utc>::MAX_UTC;
         task.spec =
             TaskSpec { trigger: Trigger::Date(Arc::new(Date::at(far))), ..(*task.spec).clone() }.into();
         let put = store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await;
         store.stop().await;
-        let (store, opened) = Running::open(base.path()).await.unwrap();
+        let (store, opened) = open(base.path(), sealed).await.unwrap();
         assert_eq!(opened.unreadable, []);
         let found = store.0.get(Get { id: id("a") }).await.unwrap();
         match put {
             Ok(()) => assert_eq!(found, Some(task)),
             Err(error) => {
-                assert!(matches!(error, callboard::store::StoreError::Unstorable { .. }), "{error:?}");
+                assert!(matches!(error, StoreError::Unstorable { .. }), "{error:?}");
                 assert_eq!(found, None);
             }
         }
