@@ -76,6 +76,7 @@ impl Scheduler {
         let owed: HashSet<RunId> = slot.unsettled.iter().map(|(run, _)| run.id).collect();
         let done: HashSet<RunId> = settled.ends.iter().map(|(run, ..)| run.id).collect();
         slot.unsettled.retain(|(run, _)| !done.contains(&run.id));
+        let ended: Vec<TaskId> = settled.ends.iter().map(|(run, ..)| run.task.id.clone()).collect();
         let mut told = Vec::with_capacity(done.len());
         // Whoever takes it off the list tells of it.
         for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
@@ -90,7 +91,9 @@ impl Scheduler {
         // Nobody was told of a removal that was not answered.
         let untold = settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id));
         let finished = settled.finished.into_iter().chain(untold.map(|id| (id, true))).collect::<Vec<_>>();
-        settled.ends.iter().for_each(|(run, ..)| drop(slot.perhaps_removed.remove(&run.task.id)));
+        for id in &ended {
+            slot.perhaps_removed.remove(id);
+        }
         slot.release_if_finished();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
