@@ -59,14 +59,15 @@ impl Scheduler {
             }
             match settled {
                 Ok(settled) => scheduler.settled(&store, settled, busy, ctx),
-                Err((error, removed)) if current => {
+                Err((error, removed)) => {
                     slot.perhaps_removed.extend(removed);
-                    slot.release_finished();
-                    scheduler.store_failed(&store, &error);
-                    scheduler.arm(ctx);
+                    // Otherwise the store was opened anew meanwhile, and the ends are settled there.
+                    if current {
+                        slot.release_finished();
+                        scheduler.store_failed(&store, &error);
+                        scheduler.arm(ctx);
+                    }
                 }
-                // The store was opened anew meanwhile, and the ends are settled there.
-                Err(_) => {}
             }
         }));
     }
@@ -88,9 +89,13 @@ impl Scheduler {
             slot.note_due(due);
         }
         // Nobody was told of a removal that was not answered.
-        let untold = settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id));
-        let finished = settled.finished.into_iter().chain(untold.map(|id| (id, true))).collect::<Vec<_>>();
-        settled.ends.iter().for_each(|(run, ..)| drop(slot.perhaps_removed.remove(&run.task.id)));
+        let mut finished = settled.finished;
+        finished.extend(
+            settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id)).map(|id| (id, true)),
+        );
+        for (run, _) in &told {
+            slot.perhaps_removed.remove(&run.task.id);
+        }
         slot.release_if_finished();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
