@@ -48,7 +48,7 @@ impl Scheduler {
         slot.settling = true;
         let generation = slot.generation;
         let ends: Vec<_> = slot.unsettled.iter().take(BATCH).cloned().collect();
-        let (settings, recorded) = (self.settings.clone(), slot.capabilities.durable);
+        let (settings, recorded) = (self.settings.clone(), slot.capabilities.keeps_records());
         let settled = async move { settle(&settings, &addr, ends, recorded).await };
         let store = store.clone();
         ctx.spawn(wrap_future::<_, Self>(settled).map(move |settled, scheduler, ctx| {
@@ -80,7 +80,7 @@ impl Scheduler {
         let mut told = Vec::with_capacity(done.len());
         // Whoever takes it off the list tells of it.
         for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
-            if !written && slot.capabilities.durable {
+            if !written && slot.capabilities.keeps_records() {
                 slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
             }
             told.push((run, end));
@@ -237,7 +237,7 @@ fn decide(task: Option<StoredTask>, ends: Ends, recorded: bool) -> Decided {
     decided.change = outcome.map(|(then, finished)| {
         let then = match then {
             Then::State(state) => Then::State(TaskState { revision: revision + 1, ..state }),
-            Then::Remove => Then::Remove,
+            other @ (Then::Task(_) | Then::Remove) => other,
         };
         (Change { id: task.spec.id.clone(), revision, then, runs: records }, finished)
     });

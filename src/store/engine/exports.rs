@@ -171,4 +171,12 @@ fn prune(dir: &Path, prefix: &str, keep: usize) {
             tracing::warn!(path = %path.display(), %error, "an old export could not be removed");
         }
     }
+    // Exports that were cut off by the end of the process.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(".jsonl.part") {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
 }
