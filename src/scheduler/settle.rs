@@ -59,14 +59,15 @@ impl Scheduler {
             }
             match settled {
                 Ok(settled) => scheduler.settled(&store, settled, busy, ctx),
-                Err((error, removed)) if current => {
+                Err((error, removed)) => {
                     slot.perhaps_removed.extend(removed);
-                    slot.release_finished();
-                    scheduler.store_failed(&store, &error);
-                    scheduler.arm(ctx);
+                    // Otherwise the store was opened anew meanwhile, and the ends are settled there.
+                    if current {
+                        slot.release_finished();
+                        scheduler.store_failed(&store, &error);
+                        scheduler.arm(ctx);
+                    }
                 }
-                // The store was opened anew meanwhile, and the ends are settled there.
-                Err(_) => {}
             }
         }));
     }
@@ -76,7 +77,6 @@ impl Scheduler {
         let owed: HashSet<RunId> = slot.unsettled.iter().map(|(run, _)| run.id).collect();
         let done: HashSet<RunId> = settled.ends.iter().map(|(run, ..)| run.id).collect();
         slot.unsettled.retain(|(run, _)| !done.contains(&run.id));
-        let tasks: HashSet<TaskId> = settled.ends.iter().map(|(run, ..)| run.task.id.clone()).collect();
         let mut told = Vec::with_capacity(done.len());
         // Whoever takes it off the list tells of it.
         for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
@@ -89,9 +89,13 @@ impl Scheduler {
             slot.note_due(due);
         }
         // Nobody was told of a removal that was not answered.
-        let untold = settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id));
-        let finished = settled.finished.into_iter().chain(untold.map(|id| (id, true))).collect::<Vec<_>>();
-        slot.perhaps_removed.retain(|id| !tasks.contains(id));
+        let mut finished = settled.finished;
+        finished.extend(
+            settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id)).map(|id| (id, true)),
+        );
+        for (run, _) in &told {
+            slot.perhaps_removed.remove(&run.task.id);
+        }
         slot.release_if_finished();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {

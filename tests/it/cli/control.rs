@@ -263,3 +263,38 @@ fn why_says_what_became_of_each_run_time() {
     }
     service.stop();
 }
+
+#[test]
+fn a_run_is_cancelled_and_a_past_window_is_filled() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    place.json(&["add", "--id", "slow", "--cron", "0 3 1 1 *", "--shell", "sleep 600"]);
+    let run = place.json(&["run", "slow"])["run"].as_str().unwrap().to_owned();
+    assert!(said(&place, &["inspect", "slow"]).contains(&run), "the run that goes on can be found");
+    assert_eq!(said(&place, &["cancel", &run]), format!("run {run} was asked to stop\n"));
+    place.until(&["inspect", "slow"], |answer| answer["runs"][0]["end"]["outcome"] == "cancelled");
+    let again = place.run(&["cancel", &run]);
+    assert!(again.code == 7 && again.err.contains("is not going on"), "{again:?}");
+    assert_eq!(place.run(&["cancel", "the last one"]).code, 3);
+
+    place.json(&["add", "--id", "past", "--cron", "0 * * * *", "--shell", "true"]);
+    let window =
+        ["backfill", "past", "--from", "2026-01-01", "--to", "2026-01-01T03:00", "--timezone", "UTC"];
+    let filled = said(&place, &[&window[..], &["--every", "50ms"]].concat());
+    assert!(
+        filled.starts_with("past is being back-filled, beginning with the run of Thu 2026-01-01 00:00:00")
+    );
+    place.until(&["inspect", "past"], |answer| {
+        answer["task"]["runs"] == 3 && answer["task"]["backfill"].is_null()
+    });
+    let long = [&window[..], &["--every", "1h"]].concat();
+    said(&place, &long);
+    assert!(said(&place, &["inspect", "past"]).contains("back-fill"));
+    let second = place.run(&long);
+    assert!(second.code == 8 && second.err.contains("being back-filled already"), "{second:?}");
+    assert_eq!(said(&place, &["backfill", "past", "--cancel"]), "the back-fill of past was called off\n");
+    assert_eq!(place.run(&["backfill", "past", "--cancel"]).code, 8);
+    assert_eq!(place.run(&["backfill", "past", "--from", "soon", "--to", "2026-01-02"]).code, 3);
+    assert_eq!(place.run(&["backfill", "past", "--from", "2026-01-01"]).code, 2);
+    service.stop();
+}
