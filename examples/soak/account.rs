@@ -10,12 +10,12 @@ use callboard::task::{Coalesce, RunEnd, RunId, RunRecord, Source, TaskInfo};
 use chrono::{DateTime, TimeDelta, Utc};
 
 /// One task after the other under one id.
-pub struct Slot {
-    pub id: String,
-    pub there: bool,
-    pub active: bool,
+pub(crate) struct Slot {
+    pub(crate) id: String,
+    pub(crate) there: bool,
+    pub(crate) active: bool,
     /// Counts the tasks.
-    pub life: u64,
+    pub(crate) life: u64,
     lives: Vec<Life>,
 }
 
@@ -36,31 +36,31 @@ struct Stretch {
 }
 
 impl Slot {
-    pub fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
         Self { id: format!("task-{index}"), there: false, active: false, life: 0, lives: Vec::new() }
     }
 
-    pub fn added(&mut self, first: DateTime<Utc>, period: Duration) {
+    pub(crate) fn added(&mut self, first: DateTime<Utc>, period: Duration) {
         (self.there, self.active) = (true, true);
         let stretches = vec![Stretch { from: Some(first), to: None }];
         self.lives.push(Life { life: self.life, first, period, stretches, deleted: false });
     }
 
-    pub fn began(&mut self, next: Option<DateTime<Utc>>) {
+    pub(crate) fn began(&mut self, next: Option<DateTime<Utc>>) {
         self.active = true;
         if let Some(life) = self.lives.last_mut() {
             life.stretches.push(Stretch { from: next, to: None });
         }
     }
 
-    pub fn ended(&mut self, next: Option<DateTime<Utc>>) {
+    pub(crate) fn ended(&mut self, next: Option<DateTime<Utc>>) {
         self.active = false;
         if let Some(stretch) = self.lives.last_mut().and_then(|life| life.stretches.last_mut()) {
             stretch.to = next;
         }
     }
 
-    pub fn deleted(&mut self) {
+    pub(crate) fn deleted(&mut self) {
         (self.there, self.active) = (false, false);
         if let Some(life) = self.lives.last_mut() {
             life.deleted = true;
@@ -91,10 +91,10 @@ struct Books {
 }
 
 #[derive(Clone, Default)]
-pub struct Account(Arc<Mutex<Books>>);
+pub(crate) struct Account(Arc<Mutex<Books>>);
 
 /// Hears everything.
-pub struct Listener(pub Account);
+pub(crate) struct Listener(pub(crate) Account);
 
 impl Actor for Listener {
     type Context = Context<Self>;
@@ -140,29 +140,29 @@ impl Account {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub fn complain(&self, problem: String) {
+    pub(crate) fn complain(&self, problem: String) {
         self.books().problems.push(problem);
     }
 
     /// A run by hand was acknowledged.
-    pub fn promised(&self, run: RunId) {
+    pub(crate) fn promised(&self, run: RunId) {
         self.books().promised.push(run);
     }
 
-    pub fn one_in_flight(&self, chance: u64) -> Option<RunId> {
+    pub(crate) fn one_in_flight(&self, chance: u64) -> Option<RunId> {
         let books = self.books();
         let index = chance.checked_rem(books.flying.len() as u64)?;
         books.flying.get(index as usize).copied()
     }
 
     /// What a task that is still there has to try again.
-    pub fn waiting(&self, slot: &Slot, info: &TaskInfo) {
+    pub(crate) fn waiting(&self, slot: &Slot, info: &TaskInfo) {
         let nominals = info.state.attempts.iter().map(|attempt| attempt.nominal).collect();
         self.books().waiting.insert(slot.id.clone(), nominals);
     }
 
     /// Compares what a store has written down with what was told.
-    pub fn compare(&self, slot: &Slot, records: &[RunRecord]) {
+    pub(crate) fn compare(&self, slot: &Slot, records: &[RunRecord]) {
         let mut books = self.books();
         let mut problems = Vec::new();
         for record in records {
@@ -196,7 +196,7 @@ impl Account {
     }
 
     /// Says what the account comes to; the number of problems.
-    pub fn close(&self, slots: &[Slot]) -> usize {
+    pub(crate) fn close(&self, slots: &[Slot]) -> usize {
         let mut books = std::mem::take(&mut *self.books());
         let mut problems = std::mem::take(&mut books.problems);
         for run in &books.flying {
