@@ -72,7 +72,8 @@
 //! | `macros` | no | the attribute [`#[callboard::task(…)]`](macro@task): tasks declared next to their functions |
 //! | `config` | no | [`config`]: schedulers described by a file |
 //! | `testing` | no | [`testing`], and the suites [`store::contract`] and [`executor::contract`]: for tests of your own tasks, stores and executors |
-//! | `cli` | no | the program `callboard`; brings `config`, `file`, `sled` and `redb` |
+//! | `encryption` | no | [`encrypt`](store::SledStore::encrypt): what the durable stores keep is sealed with keys of yours |
+//! | `cli` | no | the program `callboard`; brings `config`, `encryption`, `file`, `sled` and `redb` |
 //!
 //! Without any feature there are the memory store, all executors but the process pool, and all triggers.
 
@@ -88,7 +89,6 @@ pub mod event;
 pub mod executor;
 pub mod guide;
 pub mod keyed;
-#[cfg(any(feature = "cli", feature = "file", feature = "sled", feature = "redb"))]
 mod lock;
 pub mod messages;
 pub mod scheduler;

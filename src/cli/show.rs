@@ -84,6 +84,11 @@ fn event_line(event: &Event) -> Option<String> {
         Event::StoreUnavailable { store, cause } => {
             format!("store {store} does not work: {cause}; trying again")
         }
+        Event::LockTaken { store } => format!("the runs of store {store} begin here"),
+        Event::LockAwaited { store, cause } => {
+            format!("the runs of store {store} do not begin here: its lock is waited for; {cause}")
+        }
+        Event::LockLost { store, cause } => format!("the lock of store {store} was lost: {cause}"),
         Event::StoreSetAside { store, place, cause } => {
             format!("store {store} began anew, empty; its damaged data is in {place}: {cause}")
         }

@@ -6,6 +6,9 @@
 //! timezone = "Europe/Lisbon"      # for tasks that name none. Default: UTC
 //! grace = "30s"                   # how long a shutdown waits for runs. Default: 10s
 //! store_retry = "5s"              # how soon a failed store is tried again
+//! lock_path = "{store}.lock"      # of several processes only the holder of a store's lock begins its
+//!                                 #   runs; relative to the data directory. Default: no locks
+//! startup_delay = "1s"            # before the first run. Default: 0s, with a lock_path 1s
 //!
 //! [defaults]                      # for tasks that leave an option out
 //! max_instances = 1               # runs of one task at once
@@ -115,6 +118,12 @@ pub struct Settings {
     pub grace: Duration,
     /// How soon a failed store is tried again, if not as the scheduler thinks best.
     pub store_retry: Option<Duration>,
+    /// Where the locks between processes are, as
+    /// [`Builder::lock_path`](crate::scheduler::Builder::lock_path) has it; relative to the data
+    /// directory. Default: there are none.
+    pub lock_path: Option<String>,
+    /// How long after its start the scheduler begins the first run, if not as it thinks best.
+    pub startup_delay: Option<Duration>,
     /// Options of tasks that leave them out.
     pub defaults: TaskDefaults,
     /// The stores by alias.
@@ -236,6 +245,8 @@ impl Default for Settings {
             timezone: Tz::UTC,
             grace: DEFAULT_GRACE,
             store_retry: None,
+            lock_path: None,
+            startup_delay: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
             executors: BTreeMap::from([(Alias::default_alias(), ExecutorSettings::Async)]),
@@ -345,6 +356,8 @@ impl Settings {
         set(&mut self.timezone, section.parsed("timezone", ZONE));
         set(&mut self.grace, section.duration("grace"));
         self.store_retry = section.duration("store_retry");
+        self.lock_path = section.text("lock_path");
+        self.startup_delay = section.duration("startup_delay");
         section.finish();
     }
 

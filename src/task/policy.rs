@@ -156,7 +156,7 @@ impl FromStr for Overlap {
 ///
 /// Each attempt is a run of its own with the nominal time of the first and a higher number. The
 /// schedule goes on meanwhile. What is to be tried again is stored with the task, so that a restart
-/// does not forget it.
+/// does not forget it. At most [`MAX_WAITING`] attempts of one task wait at a time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -197,6 +197,10 @@ impl Retry {
         (attempt <= self.times).then(|| self.backoff.delay(attempt.saturating_sub(1), seed))
     }
 }
+
+/// How many attempts of one task wait to be made, at most: the state of a task is written at every
+/// run and must stay small. A run that fails when so many wait is not tried again.
+pub const MAX_WAITING: usize = 256;
 
 /// How many times one run is begun again because it was cut off
 /// ([`recover`](super::TaskSpec::recover)): a run that brings the whole program down must not do so

@@ -50,6 +50,21 @@ fn hello() {
 }
 
 #[test]
+fn supervised_actor() {
+    let out = run("supervised_actor");
+    let round = [
+        "a clerk is at work",
+        "another comes in 20ms",
+        "it panicked",
+        "another comes in 40ms",
+        "no more clerks",
+        "limit",
+        "6 letters delivered",
+    ];
+    in_order(&out, &[&round[..], &["2 restarts", "somebody asked"], &round[..], &["4 restarts"]].concat());
+}
+
+#[test]
 fn actix_web() {
     in_order(&run("actix_web"), &["answer: HTTP/1.1 201 Created", "reminder: tea", "stopped"]);
 }

@@ -84,7 +84,7 @@ struct ShakyDisk<D> {
 impl<P: Place> Place for Shaky<P> {
     type Disk = ShakyDisk<P::Disk>;
 
-    fn path(&self) -> Option<&Path> {
+    fn path(&self) -> &Path {
         self.place.path()
     }
 

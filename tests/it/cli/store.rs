@@ -70,7 +70,7 @@ fn a_store_is_exported_restored_and_moved() {
     ok(&place, &["import", "all.jsonl"]);
     let service = place.serve(&[]);
     let task = place.json(&["inspect", "a"]);
-    assert_eq!(task["runs"][0]["end"]["value"]["stdout"], "the crown jewels");
+    assert_eq!(task["runs"][0]["end"]["value"]["stdout"], "the crown jewels\n");
     service.stop();
 
     fs::write(place.path().join("cut.jsonl"), &text[..text.len() / 2]).unwrap();
@@ -97,7 +97,7 @@ fn a_running_service_exports_and_keeps_others_away() {
     assert!(fs::read_to_string(place.path().join("all.jsonl")).unwrap().contains("crown jewels"));
     fails(&place, &["import", "all.jsonl", "--replace"], 5, "another service (process ");
     fails(&place, &["migrate", "default", "file:copy"], 5, "another service (process ");
-    fails(&place, &["check", "--store", "sled:data/store"], 5, "in use by another process");
+    fails(&place, &["check", "--store", "sled:data/store"], 5, "is in use by process ");
     service.stop();
 }
 

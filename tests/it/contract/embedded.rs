@@ -184,7 +184,8 @@ fn what_ran_last_is_the_latest_though_the_clock_went_back() {
             let builder = Scheduler::builder().clock(time.clock()).registry(Ran::default().registry());
             let scheduler = builder.store("default", kind.keeping(path, 8, 100)).start().await.unwrap();
             if life == 0 {
-                let task = Task::new("note").id("a").trigger(Date::at("2040-01-01T00:00:00Z"));
+                let task =
+                    Task::new("note").id("a").trigger(Date::at(start() + chrono::TimeDelta::days(10_000)));
                 scheduler.add(task).await.unwrap();
             }
             let mut made = Vec::new();

@@ -361,3 +361,34 @@ fn a_task_comes_back_with_its_key() {
         handle.shutdown(Shutdown::now()).await.unwrap();
     });
 }
+
+/// A handler that is missing makes no record unreadable: its runs are refused, and the task stays.
+#[test]
+fn a_missing_handler_is_no_matter_of_the_store() {
+    let (base, keys) = (tempfile::tempdir().unwrap(), Keys::new(key()));
+    system(async {
+        let handle = scheduler(base.path(), &keys).await;
+        handle.add(Task::new("note").id("hourly").trigger("0 * * * *")).await.unwrap();
+        handle.shutdown(Shutdown::now()).await.unwrap();
+
+        let store = SledStore::open(base.path()).unwrap().encrypt(keys.clone());
+        let handle = Scheduler::builder().store("default", store).start().await.unwrap();
+        let mut events = handle.events(EventMask::TASK_REFUSED).await.unwrap();
+        handle.run_task("hourly").await.ok();
+        match events.next().await.unwrap() {
+            Event::TaskRefused(report) => {
+                let problem = report.end.outcome.problem().unwrap_or_default();
+                assert!(problem.contains("no handler is registered under `note`"), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(handle.check_store("default").await.unwrap().quarantine, []);
+        handle.shutdown(Shutdown::now()).await.unwrap();
+
+        let handle = scheduler(base.path(), &keys).await;
+        let mut events = handle.events(EventMask::TASK_EXECUTED).await.unwrap();
+        handle.run_task("hourly").await.unwrap();
+        assert!(matches!(events.next().await, Some(Event::TaskExecuted(_))));
+        handle.shutdown(Shutdown::now()).await.unwrap();
+    });
+}

@@ -352,6 +352,8 @@ fn exports_are_taken_and_the_oldest_go() {
     fs::write(&foreign, "").unwrap();
     let old = dir.join("callboard-store-20200101T000000Z.jsonl");
     fs::write(&old, "").unwrap();
+    let cut_off = dir.join("callboard-store-20200101T000000Z.jsonl.part");
+    fs::write(&cut_off, "").unwrap();
     let exports = Exports::every(Duration::from_secs(1)).keep(2);
     system(async {
         let source = RedbStore::open(&path).unwrap().exports(exports);
@@ -368,6 +370,7 @@ fn exports_are_taken_and_the_oldest_go() {
         }
         store.stop().await;
     });
+    assert!(!cut_off.exists());
     assert!(foreign.exists(), "what is not of this store is left alone");
     let latest = files(&dir).pop().unwrap();
     let name = latest.file_name().unwrap().to_str().unwrap();

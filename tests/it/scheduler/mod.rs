@@ -13,6 +13,7 @@ mod policies;
 mod recover;
 mod retry;
 mod supervised;
+mod why;
 mod window;
 
 use std::collections::BTreeMap;

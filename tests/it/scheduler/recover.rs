@@ -4,12 +4,13 @@ use std::path::Path;
 
 use callboard::executor::AsyncExecutor;
 use callboard::store::message::{Expect, Open, Put};
-use callboard::store::{MemoryStore, SledStore, StoreSource};
+use callboard::store::{BackendSource, MemoryBackend, MemoryStore, SledStore, StoreSource};
 use callboard::task::{
     Attempt, MAX_RECOVERIES, OwnerId, ScheduleState, Source, StoredTask, TaskSpec, TaskState, WhenFinished,
 };
 
 use super::retry::{ends, second};
+use super::supervised::Mortal;
 use super::*;
 
 pub(super) fn copy(from: &Path, to: &Path) {
@@ -151,7 +152,13 @@ async fn a_process_that_is_killed_is_no_end_for_what_is_to_recover() {
 
 #[actix::test]
 async fn an_attempt_whose_record_is_lost_is_not_going_on_for_ever() {
-    let store = MemoryStore::new().start(Box::new(()));
+    forgets_nothing(MemoryStore::new()).await;
+    let mortal = Mortal { backend: MemoryBackend::default(), armed: Arc::default() };
+    forgets_nothing(BackendSource::keeping(mortal)).await;
+}
+
+async fn forgets_nothing(mut source: impl StoreSource) {
+    let store = source.start(Box::new(()));
     store.open(Open { owner: OwnerId(7), now: at(0) }).await.unwrap();
     let put = async |id: &str, recover: bool, interrupted: u32| {
         let spec = TaskSpec {

@@ -172,9 +172,9 @@ impl<S: StoreSource> StoreSource for Watched<S> {
 }
 
 /// A store that lives on an arbiter of its own, which ends while the store looks up what is due.
-struct Mortal {
-    backend: MemoryBackend,
-    armed: Arc<std::sync::atomic::AtomicBool>,
+pub(super) struct Mortal {
+    pub(super) backend: MemoryBackend,
+    pub(super) armed: Arc<std::sync::atomic::AtomicBool>,
 }
 
 macro_rules! passes_on {
@@ -198,8 +198,15 @@ impl Backend for Mortal {
         self.backend.take_due(request)
     }
 
+    /// Does not know what is unsettled.
+    fn open(&mut self, request: Open) -> Reply<Opened> {
+        match self.backend.open(request) {
+            Reply::Now(opened) => Reply::Now(opened.map(|opened| Opened { unsettled: None, ..opened })),
+            later => later,
+        }
+    }
+
     passes_on! {
-        open(Open) -> Opened;
         put(Put) -> ();
         delete(Delete) -> StoredTask;
         get(Get) -> Option<StoredTask>;
