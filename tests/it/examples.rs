@@ -172,6 +172,14 @@ fn periodic() {
 }
 
 #[test]
+fn soak() {
+    let output = Command::new(built("soak")).args(["4", "42", "virtual"]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    in_order(&out, &["seed 42, 4 s", "every run time has one outcome, and nothing is left"]);
+}
+
+#[test]
 fn every_example_has_a_test_and_a_header() {
     let this = include_str!("examples.rs");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
