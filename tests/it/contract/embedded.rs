@@ -79,8 +79,8 @@ fn what_is_refused_leaves_no_records() {
 #[test]
 fn thousands_at_once_are_all_there() {
     each(async |kind, path| {
-        // A thousand files take as long as ten thousand rows.
-        let many = if kind == Kind::File { 1_000 } else { 10_000 };
+        // Files take much longer than rows.
+        let many = if kind == Kind::File { 200 } else { 10_000 };
         let store = open(kind, path).await;
         let names: Vec<_> = (0..many).map(|index| format!("{index:05}")).collect();
         let tasks: Vec<_> = names.iter().map(|name| sample(name, start())).collect();
