@@ -61,7 +61,7 @@ fn supervised_actor() {
         "limit",
         "6 letters delivered",
     ];
-    in_order(&out, &[&round[..], &["2 restarts", "somebody asked"], &round[..], &["4 restarts"]].concat());
+    in_order(&out, &[&round[..], &["2 restarts", "somebody asks"], &round[..], &["4 restarts"]].concat());
 }
 
 #[test]
