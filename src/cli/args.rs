@@ -43,6 +43,11 @@ pub(super) enum Control {
     List(List),
     /// Show everything about a task, its next run times and its latest runs.
     Inspect(One),
+    /// Say what became of each run time of a task, and why.
+    ///
+    /// Without a window: the latest 20 runs on record, what was passed over between them, and the next
+    /// run time.
+    Why(Why),
     /// Stop starting runs of a task.
     Pause(One),
     /// Start runs of a paused task again.
@@ -245,6 +250,23 @@ pub(super) struct Backfill {
     /// Call off the one under way.
     #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
     pub(super) cancel: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Why {
+    /// The task's id.
+    pub(super) id: String,
+    /// The beginning of the window: a time with an offset, or without one on the task's clock.
+    #[arg(long, value_name = "TIME")]
+    pub(super) from: Option<String>,
+    /// The end of the window. Default: the next run time, or now when --from is given.
+    #[arg(long, value_name = "TIME")]
+    pub(super) to: Option<String>,
+    /// How many run times.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) limit: u32,
     #[command(flatten)]
     pub(super) common: Common,
 }

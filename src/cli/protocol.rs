@@ -42,6 +42,14 @@ pub(super) enum Request {
     Inspect {
         id: String,
     },
+    Why {
+        id: String,
+        #[serde(default)]
+        from: Option<String>,
+        #[serde(default)]
+        to: Option<String>,
+        limit: u32,
+    },
     Pause {
         id: String,
     },

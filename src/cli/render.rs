@@ -183,6 +183,22 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     lines
 }
 
+/// What became of run times, one a line.
+pub(super) fn why(answer: &Value) -> Vec<String> {
+    let times = answer["times"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if times.is_empty() {
+        return vec!["no run times in this window".to_owned()];
+    }
+    let shown_at =
+        |value: &Value| instant(value).map_or_else(|| "-".to_owned(), |at| shown(at, zone(answer)));
+    let row = |time: &Value| vec![shown_at(&time["nominal"]), text(&time["fate"]), text(&time["reason"])];
+    let mut lines = table(&times.iter().map(row).collect::<Vec<_>>());
+    if let Some(next) = answer["next"].as_str() {
+        lines.push(format!("there are more; go on with --from {next}"));
+    }
+    lines
+}
+
 fn record(run: &Value, task: &Value) -> Vec<String> {
     let end = &run["end"];
     let nominal = instant(&run["nominal"]);

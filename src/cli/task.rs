@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::{Add, Backfill, Control, List, One, Sort, State};
+use super::args::{Add, Backfill, Control, List, One, Sort, State, Why};
 use super::client::ask;
 use super::exit::{Exit, Failure};
 use super::protocol::Request;
@@ -20,6 +20,7 @@ pub(super) fn run(command: Control) -> Result<(), Failure> {
             print(json, &answer, || render::inspect(&answer, Clock::system().now()));
             Ok(())
         }
+        Control::Why(why) => self::why(why),
         Control::Pause(one) => change(one, |id| Request::Pause { id }, "paused"),
         Control::Resume(one) => change(one, |id| Request::Resume { id }, "resumed"),
         Control::Remove(one) => change(one, |id| Request::Remove { id }, "removed"),
@@ -51,7 +52,18 @@ fn print(json: bool, answer: &Value, text: impl FnOnce() -> Vec<String>) {
 
 /// Refuses what cannot be an id before anybody is asked.
 fn checked(one: &One) -> Result<String, Failure> {
-    TaskId::new(&one.id).map(|_| one.id.clone()).map_err(|error| Failure::new(Exit::Invalid, error))
+    id(&one.id)
+}
+
+fn id(text: &str) -> Result<String, Failure> {
+    TaskId::new(text).map(|_| text.to_owned()).map_err(invalid)
+}
+
+fn why(Why { id, from, to, limit, common }: Why) -> Result<(), Failure> {
+    let request = Request::Why { id: self::id(&id)?, from, to, limit };
+    let answer = ask(&common.data, request)?;
+    print(common.json, &answer, || render::why(&answer));
+    Ok(())
 }
 
 fn change(one: One, request: impl FnOnce(String) -> Request, done: &str) -> Result<(), Failure> {

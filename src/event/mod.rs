@@ -347,7 +347,9 @@ impl Event {
             Outcome::Failed { .. } | Outcome::Panicked { .. } => Self::TaskError(report),
             Outcome::TimedOut { .. } => Self::TaskTimedOut(report),
             Outcome::Cancelled => Self::TaskCancelled(report),
-            Outcome::Missed { .. } | Outcome::Coalesced { .. } => Self::TaskMissed(report),
+            Outcome::Missed { .. } | Outcome::Coalesced { .. } | Outcome::Skipped { .. } => {
+                Self::TaskMissed(report)
+            }
             Outcome::Refused { reason: Refusal::MaxInstances { .. } | Refusal::TaskQueueFull { .. } } => {
                 Self::TaskMaxInstances(report)
             }

@@ -15,7 +15,7 @@ type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
 
 impl Scheduler {
     /// The stores to ask: pending tasks have no past.
-    fn past(&self, store: Option<&Alias>) -> Result<Session, Error> {
+    fn past(&mut self, store: Option<&Alias>) -> Result<Session, Error> {
         match self.permit() {
             Permit::Open => self.session(store),
             Permit::Pending => Err(Error::NotRunning),

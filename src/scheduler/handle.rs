@@ -16,12 +16,15 @@ use crate::store::StoreSource;
 use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::{Link, RestartPolicy};
 use crate::task::{
-    Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
+    Account, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
 };
 use crate::trigger::IntoTrigger;
 
 /// How many events a stream holds for a slow reader.
 const STREAM_CAPACITY: usize = 4096;
+
+/// How many run times one answer to "why?" has.
+const ACCOUNT_LIMIT: usize = 1000;
 
 /// What programs hold of a scheduler: a typed method for every message.
 ///
@@ -358,6 +361,52 @@ impl Handle {
     /// When a store fails.
     pub async fn history(&self, id: impl IntoTaskId, limit: usize) -> Result<Vec<RunRecord>, Error> {
         self.send(History::new(id.into_task_id()?, limit)).await?
+    }
+
+    /// What became of each run time of a task from `from` to `to` (both inclusive), and why: also of
+    /// those that did not run, and with those runs that somebody asked for. The task itself may be
+    /// gone; then only what is on record is known. At most 1000 run times;
+    /// [`Account::next`] says where to go on.
+    ///
+    /// ```
+    /// # #[cfg(not(feature = "testing"))] fn main() {}
+    /// # #[cfg(feature = "testing")]
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// use std::time::Duration;
+    /// use callboard::prelude::*;
+    /// use callboard::task::Fate;
+    /// use callboard::testing::VirtualClock;
+    ///
+    /// let time = VirtualClock::starting_at("2027-01-01T07:59:00Z");
+    /// let registry = Registry::new().register("ring", |_: TaskContext, ()| async {});
+    /// let scheduler = Scheduler::builder().clock(time.clock()).registry(registry).start().await?;
+    /// scheduler.add(Task::new("ring").id("bell").trigger("0 8-10 * * *")).await?;
+    /// scheduler.pause().await?;
+    /// time.advance(Duration::from_secs(90 * 60)).await;
+    /// scheduler.resume().await?;
+    /// time.settle().await;
+    ///
+    /// let start = "2027-01-01T00:00:00Z".parse().unwrap();
+    /// let end = "2027-01-01T12:00:00Z".parse().unwrap();
+    /// let account = scheduler.why("bell", start, end).await?;
+    /// let fates: Vec<_> = account.times.iter().map(|time| time.fate).collect();
+    /// assert_eq!(fates, [Fate::Coalesced, Fate::Executed, Fate::Waiting]);
+    /// assert!(account.times[0].reason.starts_with("coalesced into the run of 2027-01-01T09:00:00"));
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownTask`] when there is no such task and no record of one,
+    /// [`Error::NotRunning`], or when a store fails or the trigger's search gives up.
+    pub async fn why(
+        &self,
+        id: impl IntoTaskId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Account, Error> {
+        self.send(Why::new(id.into_task_id()?, from, to, ACCOUNT_LIMIT)).await?
     }
 
     /// Adds a lifecycle: a task with a set-up, ticks and a clean-up. It is set up at the start, or at

@@ -40,7 +40,7 @@ use crate::store::StoreSource;
 use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::RestartPolicy;
 use crate::task::{
-    Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery,
+    Account, Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery,
 };
 use crate::trigger::Trigger;
 
@@ -229,11 +229,24 @@ about_task! {
 
 about_task! {
     /// The latest runs of a task, newest first; empty where the store keeps no records. The task
-    /// itself may be gone.
+    /// itself may be gone. Run times that were passed over are among them, as one record each time.
     History {
         /// At most this many.
         limit: usize,
     } -> "Result<Vec<RunRecord>, Error>"
+}
+
+about_task! {
+    /// What became of each run time of a task in a window, and why; the task itself may be gone.
+    /// See [`Account`].
+    Why {
+        /// The beginning of the window, inclusive.
+        from: DateTime<Utc>,
+        /// Its end, inclusive. Run times after now are waiting.
+        to: DateTime<Utc>,
+        /// At most this many run times; [`Account::next`] says where to go on.
+        limit: usize,
+    } -> "Result<Account, Error>"
 }
 
 /// Snapshots of tasks.

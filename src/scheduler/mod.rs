@@ -43,6 +43,7 @@ mod turn;
 mod upkeep;
 mod usher;
 mod wake;
+mod why;
 
 use std::time::Duration;
 

@@ -105,7 +105,7 @@ async fn settle(
             }
         }
         let gone = then == Then::Remove;
-        let runs = if opened.capabilities.durable { amended } else { Vec::new() };
+        let runs = if opened.capabilities.keeps_records() { amended } else { Vec::new() };
         let change = Change { id: id.clone(), revision: present.state.revision, then, runs };
         let committed = within(settings, store.commit(Commit { changes: vec![change] })).await?;
         if committed.refused.is_empty() {

@@ -48,7 +48,7 @@ impl Scheduler {
         slot.settling = true;
         let generation = slot.generation;
         let ends: Vec<_> = slot.unsettled.iter().take(BATCH).cloned().collect();
-        let (settings, recorded) = (self.settings.clone(), slot.capabilities.durable);
+        let (settings, recorded) = (self.settings.clone(), slot.capabilities.keeps_records());
         let settled = async move { settle(&settings, &addr, ends, recorded).await };
         let store = store.clone();
         ctx.spawn(wrap_future::<_, Self>(settled).map(move |settled, scheduler, ctx| {
@@ -76,11 +76,11 @@ impl Scheduler {
         let owed: HashSet<RunId> = slot.unsettled.iter().map(|(run, _)| run.id).collect();
         let done: HashSet<RunId> = settled.ends.iter().map(|(run, ..)| run.id).collect();
         slot.unsettled.retain(|(run, _)| !done.contains(&run.id));
-        let ended: Vec<_> = settled.ends.iter().map(|(run, ..)| run.task.id.clone()).collect();
+        let tasks: HashSet<TaskId> = settled.ends.iter().map(|(run, ..)| run.task.id.clone()).collect();
         let mut told = Vec::with_capacity(done.len());
         // Whoever takes it off the list tells of it.
         for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
-            if !written && slot.capabilities.durable {
+            if !written && slot.capabilities.keeps_records() {
                 slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
             }
             told.push((run, end));
@@ -91,9 +91,7 @@ impl Scheduler {
         // Nobody was told of a removal that was not answered.
         let untold = settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id));
         let finished = settled.finished.into_iter().chain(untold.map(|id| (id, true))).collect::<Vec<_>>();
-        for id in &ended {
-            slot.perhaps_removed.remove(id);
-        }
+        slot.perhaps_removed.retain(|id| !tasks.contains(id));
         slot.release_if_finished();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
@@ -235,7 +233,7 @@ fn decide(task: Option<StoredTask>, ends: Ends, recorded: bool) -> Decided {
     decided.change = outcome.map(|(then, finished)| {
         let then = match then {
             Then::State(state) => Then::State(TaskState { revision: revision + 1, ..state }),
-            Then::Remove => Then::Remove,
+            other @ (Then::Task(_) | Then::Remove) => other,
         };
         (Change { id: task.spec.id.clone(), revision, then, runs: records }, finished)
     });

@@ -149,7 +149,8 @@ impl Scheduler {
         tasks: Vec<crate::task::StoredTask>,
         now: DateTime<Utc>,
     ) -> (Vec<Change>, Cargo) {
-        let durable = self.estate.stores.get(store).is_some_and(|slot| slot.capabilities.durable);
+        let records_kept =
+            self.estate.stores.get(store).is_some_and(|slot| slot.capabilities.keeps_records());
         let mut cargo = Cargo {
             runs: Vec::with_capacity(tasks.len()),
             ended: Vec::new(),
@@ -174,9 +175,10 @@ impl Scheduler {
                     run.nominal = missed.first.nominal;
                     run.due = missed.first.due;
                     run.coalesced = missed.count - 1;
+                    run.span = plan.missed_span();
                     run.submitted_at = now;
                 });
-                if durable {
+                if records_kept {
                     records.push(crate::task::RunRecord { end: Some(end.clone()), ..run.record(now) });
                 }
                 cargo.ended.push((index, run, end));
@@ -186,6 +188,7 @@ impl Scheduler {
                     run.nominal = planned.fire.nominal;
                     run.due = planned.fire.due;
                     run.coalesced = planned.coalesced;
+                    run.span = plan.span_of(&planned, task.state.next, now);
                     run.source = planned.source;
                     run.attempt = planned.attempt;
                     run.submitted_at = now;
@@ -194,7 +197,7 @@ impl Scheduler {
                     retry_at: planned.retry_at,
                     ..RunEnd::unstarted(Outcome::Refused { reason }, now)
                 });
-                if durable {
+                if records_kept {
                     records.push(crate::task::RunRecord { end: end.clone(), ..run.record(now) });
                 }
                 match end {

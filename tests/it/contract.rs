@@ -3,6 +3,7 @@
 mod actor;
 mod embedded;
 mod file;
+mod history;
 mod killed;
 mod landed;
 mod network;
@@ -14,7 +15,7 @@ mod sled;
 mod transfer;
 
 use callboard::store::contract::{durable, random, suite};
-use callboard::store::{FileStore, Keep, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
+use callboard::store::{FileStore, Keep, Keyring, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
 use proptest::prelude::*;
 
 fn system<T>(future: impl Future<Output = T>) -> T {
@@ -59,6 +60,16 @@ impl Kind {
 
     pub(crate) fn open(self, path: &std::path::Path) -> AnyStore {
         self.open_with(path, false)
+    }
+
+    /// Encrypted, when there are keys.
+    fn sealed(self, path: &std::path::Path, keys: Option<&Keyring>) -> AnyStore {
+        let Some(keys) = keys else { return self.open(path) };
+        AnyStore(match self {
+            Self::Sled => Box::new(SledStore::open(path).unwrap().encrypt(keys.clone())),
+            Self::Redb => Box::new(RedbStore::open(path).unwrap().encrypt(keys.clone())),
+            Self::File => Box::new(FileStore::open(path).unwrap().encrypt(keys.clone())),
+        })
     }
 
     fn open_with(self, path: &std::path::Path, set_aside: bool) -> AnyStore {

@@ -12,6 +12,7 @@ mod locks;
 mod messages;
 mod periodic;
 mod processes;
+mod promise;
 mod readme;
 mod scheduler;
 mod supervision;

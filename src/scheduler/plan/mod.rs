@@ -5,11 +5,11 @@ mod backfill;
 mod backlog;
 mod times;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
 use crate::task::{
-    Coalesce, Fire, FirstRun, Refusal, Source, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
+    Coalesce, Fire, FirstRun, Refusal, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
 };
 use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
@@ -48,6 +48,11 @@ pub(crate) struct PlannedRun {
 }
 
 impl PlannedRun {
+    /// Whether it is the schedule's, for the first time.
+    fn is_new(&self) -> bool {
+        self.source == Source::Scheduled && self.attempt == 1
+    }
+
     fn first(fire: Fire, coalesced: u64, source: Source) -> Self {
         Self { fire, coalesced, source, attempt: 1, retry_at: None }
     }
@@ -162,6 +167,30 @@ impl TaskPlan {
         self.run = Some(run);
     }
 
+    /// Where the run times lie that are given up.
+    pub(crate) fn missed_span(&self) -> Option<Span> {
+        let missed = self.missed?;
+        let kept = self.runs().find(PlannedRun::is_new)?;
+        Some(Span { from: missed.first.nominal, until: kept.fire.nominal })
+    }
+
+    /// Where the run times lie that a run stands for besides its own. `first` is the first one that
+    /// was due.
+    pub(crate) fn span_of(&self, run: &PlannedRun, first: Option<Fire>, now: DateTime<Utc>) -> Option<Span> {
+        let first = first.filter(|_| run.coalesced > 0 && run.is_new())?;
+        let next = match &self.then {
+            Then::State(state) => state.next.map(|next| next.nominal),
+            Then::Task(_) | Then::Remove => None,
+        };
+        // The latest one stands for those before it, the earliest for those after it.
+        let until = if run.fire.nominal > first.nominal {
+            run.fire.nominal
+        } else {
+            next.unwrap_or(now + TimeDelta::nanoseconds(1))
+        };
+        Some(Span { from: first.nominal, until })
+    }
+
     /// The runs to submit, oldest first.
     pub(crate) fn runs(&self) -> impl Iterator<Item = PlannedRun> {
         self.earlier.iter().copied().chain(self.run)
@@ -190,6 +219,7 @@ pub(crate) fn add(
     let mut state = TaskState::new(since);
     state.paused = paused;
     state.next = first_fire(spec, &state, first_run, since, now)?;
+    state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     Ok(state)
 }
 
@@ -215,6 +245,7 @@ pub(crate) fn replace(
         }
         state.anchor = now;
         state.next = first_fire(spec, &state, first_run, now, now)?;
+        state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     } else if (before.start_at, before.end_at, before.max_runs, before.when_finished)
         != (spec.start_at, spec.end_at, spec.max_runs, spec.when_finished)
     {
@@ -337,6 +368,22 @@ pub(crate) fn preview(
         next = if ahead.len() < count { times.after(nominal)? } else { None };
     }
     Ok(ahead)
+}
+
+/// The run times of a task from `from` to `to`, both inclusive, at most `limit`.
+pub(crate) fn between(
+    task: &StoredTask,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    limit: usize,
+) -> Result<Vec<Fire>, SearchError> {
+    let times = Times::of(&task.spec, task.state.anchor);
+    let (mut found, mut next) = (Vec::new(), times.from(from)?);
+    while let Some(fire) = next.filter(|fire| fire.nominal <= to && found.len() < limit) {
+        found.push(fire);
+        next = times.after(fire.nominal)?;
+    }
+    Ok(found)
 }
 
 /// The first run, at or after `from`, of a schedule that is set at `now`: never the run time that

@@ -129,7 +129,7 @@ impl<P: Place> Engine<P> {
         let mut unreadable: Vec<_> = bad.map(|bad| bad.what).collect();
         unreadable.sort_by(|a, b| a.id.cmp(&b.id));
         let latest_owner = loaded.latest_owner;
-        self.history = History::new(loaded.codec, self.rules.removed, loaded.gone, latest_owner);
+        self.history = History::new(loaded.codec, &self.rules, loaded.gone, latest_owner);
         let mut interrupted = Vec::new();
         for record in loaded.open_runs {
             let run = record.id;
@@ -264,23 +264,27 @@ impl<P: Place> Engine<P> {
         // Everything that can be refused is, before memory changes.
         let mut writes = Vec::with_capacity(request.changes.len());
         for change in &mut request.changes {
-            let state = match &change.then {
-                Then::State(state) => {
-                    let failed = |reason| StoreError::Unstorable { id: change.id.clone(), reason };
-                    Some(self.codec.encode(Kind::State, &keys::state(&change.id), state).map_err(failed)?)
-                }
-                Then::Remove => None,
+            let failed = |reason| StoreError::Unstorable { id: change.id.clone(), reason };
+            let row = keys::state(&change.id);
+            let written = |state| self.codec.encode(Kind::State, &row, state).map_err(failed);
+            let (spec, state) = match &change.then {
+                Then::State(state) => (None, Some(written(state)?)),
+                Then::Task(task) => (Some(encoded_spec(&self.codec, task)?), Some(written(&task.state)?)),
+                Then::Remove => (None, None),
             };
-            writes.push((change.id.clone(), state, std::mem::take(&mut change.runs)));
+            writes.push((change.id.clone(), spec, state, std::mem::take(&mut change.runs)));
         }
         let committed = self.tasks.commit_now(request);
         let mut refused = committed.refused.iter().copied().peekable();
         let mut batch = Batch::default();
-        for (index, (id, state, runs)) in writes.into_iter().enumerate() {
+        for (index, (id, spec, state, runs)) in writes.into_iter().enumerate() {
             if refused.next_if_eq(&index).is_some() {
                 continue;
             }
-            self.history.begin(&mut batch, &id, runs).inspect_err(|error| self.spoil(error))?;
+            self.history.begin(&mut batch, &id, runs, &self.tasks).inspect_err(|error| self.spoil(error))?;
+            if let Some(spec) = spec {
+                batch.insert(keys::spec(&id), spec);
+            }
             match state {
                 Some(state) => batch.insert(keys::state(&id), state),
                 None => self.forget(&mut batch, id),
@@ -327,7 +331,7 @@ impl<P: Place> Engine<P> {
 
 impl<P: Place> Backend for Engine<P> {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, closures: false, blocking: true, shared: false }
+        Capabilities { durable: true, records: true, closures: false, blocking: true, shared: false }
     }
 
     fn open(&mut self, request: Open) -> Reply<Opened> {
@@ -381,6 +385,17 @@ impl<P: Place> Backend for Engine<P> {
     fn runs(&mut self, Runs { id, limit }: Runs) -> Reply<Vec<RunRecord>> {
         match self.writer() {
             Ok(writer) => Reply::later(writer.runs(id, limit)),
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    fn find_runs(&mut self, request: FindRuns) -> Reply<Found> {
+        let kept = Some(self.rules.kept());
+        match self.writer() {
+            Ok(writer) => {
+                let found = writer.find(request);
+                Reply::later(async move { Ok(Found { kept, ..found.await? }) })
+            }
             Err(error) => Reply::Now(Err(error)),
         }
     }

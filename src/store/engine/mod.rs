@@ -37,6 +37,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 pub(super) use backend::Engine;
 pub use exports::Exports;
 #[cfg(feature = "file")]
@@ -102,6 +104,8 @@ pub(super) struct Rules {
     pub durability: Durability,
     /// Run records kept a task.
     pub history: usize,
+    /// How long run records are kept.
+    pub age: Option<TimeDelta>,
     /// Removed tasks that keep their run records.
     pub removed: usize,
     /// How long the opening may take.
@@ -150,6 +154,7 @@ impl Default for Rules {
         Self {
             durability: Durability::default(),
             history: 100,
+            age: None,
             removed: 10_000,
             open_limit: Duration::from_secs(60),
             set_aside: false,
@@ -158,6 +163,17 @@ impl Default for Rules {
             keys: None,
             #[cfg(feature = "encryption")]
             refuse_plain: false,
+        }
+    }
+}
+
+impl Rules {
+    /// How long run records are kept, for people.
+    fn kept(&self) -> String {
+        let count = format!("the latest {} runs of a task", self.history);
+        match self.age {
+            None => count,
+            Some(age) => format!("{count}, none longer than {} s", age.num_seconds()),
         }
     }
 }

@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use super::exports::Automatic;
 use super::files::{self, is_beyond_repair};
-use super::history::{Upkeep, latest};
+use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
 use super::sweep::{Sweep, Sweeps};
 use super::{Batch, Disk, Durability, Place, Rules, identity, import};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
-use crate::store::message::SetAside;
+use crate::store::message::{FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
@@ -30,6 +30,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Job {
     Write { batch: Batch, done: Answer<()> },
+    Find { request: FindRuns, done: Answer<Found> },
     Runs { id: TaskId, limit: usize, done: Answer<Vec<RunRecord>> },
     Load { codec: Codec, done: mpsc::Sender<Result<Loaded, StoreError>> },
     Sweep(Box<Sweep>),
@@ -155,6 +156,13 @@ impl Writer {
     ) -> impl Future<Output = Result<Vec<RunRecord>, StoreError>> + use<> {
         let (done, receipt) = oneshot::channel();
         self.send(Job::Runs { id, limit, done });
+        answer(receipt)
+    }
+
+    /// The run records that concern a window, with all that was accepted before.
+    pub(super) fn find(&self, request: FindRuns) -> impl Future<Output = Result<Found, StoreError>> + use<> {
+        let (done, receipt) = oneshot::channel();
+        self.send(Job::Find { request, done });
         answer(receipt)
     }
 
@@ -307,6 +315,10 @@ impl<D: Disk> Desk<D> {
                 Ok(Job::Runs { id, limit, done }) => {
                     let codec = self.upkeep.codec.clone();
                     drop(done.send(self.ask(|disk| latest(disk, &codec, &id, limit))))
+                }
+                Ok(Job::Find { request, done }) => {
+                    let codec = self.upkeep.codec.clone();
+                    drop(done.send(self.ask(|disk| find(disk, &codec, &request))));
                 }
                 Ok(Job::Load { codec, done }) => {
                     self.upkeep.clear();

@@ -1,14 +1,13 @@
 //! What is loaded is what was saved, whatever it is.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use callboard::backoff::Backoff;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
-use callboard::store::{Keyring, SledStore, StoreError};
+use callboard::store::{Keyring, StoreError};
 use callboard::task::{
     Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
     RunRecord, Source, StoredTask, TaskId, TaskSpec, TaskState, WhenFinished,
@@ -84,6 +83,7 @@ fn state() -> impl Strategy<Value = TaskState> {
         )| TaskState {
             revision,
             next,
+            begins: last_run,
             last_run,
             runs,
             fired,
@@ -231,16 +231,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn of_tasks(sealed in any::<bool>(), tasks in prop::collection::vec(task(), 1..40), kind in prop::sample::select(&Kind::ALL)) {
+    fn of_tasks(
+        tasks in prop::collection::vec(task(), 1..40),
+        kind in prop::sample::select(&Kind::ALL),
+        sealed in any::<bool>(),
+    ) {
         let base = tempfile::tempdir().unwrap();
+        let keys = sealed.then(|| Keyring::generate().unwrap());
         let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.spec.id.clone(), task)).collect();
         system(async {
-            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             for task in tasks.values() {
                 store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
             }
             store.stop().await;
-            let (store, opened) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, opened) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             assert_eq!(opened.unreadable, []);
             for (id, task) in &tasks {
                 assert_eq!(store.0.get(Get { id: id.clone() }).await.unwrap().as_ref(), Some(task));
@@ -251,15 +256,20 @@ proptest! {
     }
 
     #[test]
-    fn of_runs(mut records in records(), kind in prop::sample::select(&Kind::ALL)) {
+    fn of_runs(
+        mut records in records(),
+        kind in prop::sample::select(&Kind::ALL),
+        sealed in any::<bool>(),
+    ) {
         let base = tempfile::tempdir().unwrap();
+        let keys = sealed.then(|| Keyring::generate().unwrap());
         system(async {
-            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             let task = store.put("a").await;
             let runs = records.clone();
             store.0.commit(Commit { changes: vec![moved_on(&task, runs)] }).await.unwrap();
             store.stop().await;
-            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             records.reverse();
             assert_eq!(store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap(), records);
             store.stop().await;
@@ -272,14 +282,14 @@ proptest! {
 fn what_could_not_be_read_again_is_refused() {
     let base = tempfile::tempdir().unwrap();
     system(async {
-        let (store, _) = open(base.path(), sealed).await.unwrap();
+        let (store, _) = Running::open_with(Kind::Sled.open(base.path())).await.unwrap();
         let mut task = sample("a", start());
         let far = DateTime::<Utc>::MAX_UTC;
         task.spec =
             TaskSpec { trigger: Trigger::Date(Arc::new(Date::at(far))), ..(*task.spec).clone() }.into();
         let put = store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await;
         store.stop().await;
-        let (store, opened) = open(base.path(), sealed).await.unwrap();
+        let (store, opened) = Running::open_with(Kind::Sled.open(base.path())).await.unwrap();
         assert_eq!(opened.unreadable, []);
         let found = store.0.get(Get { id: id("a") }).await.unwrap();
         match put {

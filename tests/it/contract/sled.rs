@@ -71,6 +71,7 @@ pub(super) fn run(task: &str, serial: u64) -> RunRecord {
         task: id(task),
         nominal: start(),
         coalesced: 0,
+        span: None,
         source: Source::Scheduled,
         attempt: 1,
         submitted_at: start(),

@@ -12,6 +12,7 @@ mod policies;
 mod recover;
 mod retry;
 mod supervised;
+mod why;
 mod window;
 
 use std::collections::BTreeMap;
