@@ -43,6 +43,11 @@ pub(super) enum Control {
     List(List),
     /// Show everything about a task, its next run times and its latest runs.
     Inspect(One),
+    /// Say what became of each run time of a task, and why.
+    ///
+    /// Without a window: the latest 20 runs on record, what was passed over between them, and the next
+    /// run time.
+    Why(Why),
     /// Stop starting runs of a task.
     Pause(One),
     /// Start runs of a paused task again.
@@ -51,6 +56,10 @@ pub(super) enum Control {
     Remove(One),
     /// Run a task now.
     Run(One),
+    /// Stop one run.
+    Cancel(Cancel),
+    /// Run a task for the run times of a past window, one after the other.
+    Backfill(Backfill),
     /// Add a task.
     Add(Box<Add>),
 }
@@ -209,6 +218,55 @@ pub(super) struct Common {
 pub(super) struct One {
     /// The task's id.
     pub(super) id: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Cancel {
+    /// The run, as `run`, `inspect` and the service show it.
+    pub(super) run: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("which").required(true).args(["from", "cancel"]))]
+pub(super) struct Backfill {
+    /// The task's id.
+    pub(super) id: String,
+    /// The beginning of the window: a time, with or without an offset.
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub(super) from: Option<String>,
+    /// The end of the window; a run time at this very instant is outside.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub(super) to: Option<String>,
+    /// The time between two of the runs, at least.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(super) every: Duration,
+    /// The zone of times without an offset.
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = super::time::zone)]
+    pub(super) timezone: Tz,
+    /// Call off the one under way.
+    #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
+    pub(super) cancel: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Why {
+    /// The task's id.
+    pub(super) id: String,
+    /// The beginning of the window: a time with an offset, or without one on the task's clock.
+    #[arg(long, value_name = "TIME")]
+    pub(super) from: Option<String>,
+    /// The end of the window. Default: the next run time, or now when --from is given.
+    #[arg(long, value_name = "TIME")]
+    pub(super) to: Option<String>,
+    /// How many run times.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) limit: u32,
     #[command(flatten)]
     pub(super) common: Common,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix_rt::task::JoinHandle;
+use chrono_tz::Tz;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,7 +17,8 @@ use super::protocol::{Envelope, MAX_REQUEST, Reply, Request};
 use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::scheduler::Handle;
-use crate::task::{TaskId, TaskInfo, TaskQuery};
+use crate::scheduler::message::Why;
+use crate::task::{Account, RunId, RunRecord, TaskId, TaskInfo, TaskQuery};
 use crate::timer;
 
 /// How long a connection may be silent.
@@ -25,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Run times and runs that `inspect` shows.
 const SHOWN: usize = 5;
 const RECORDS: usize = 10;
+/// Runs that `why` goes back over when it is given no window.
+const LATEST: usize = 20;
 
 /// The open socket; dropping it closes and removes it.
 #[derive(Debug)]
@@ -144,6 +148,13 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let next: Vec<String> = next.iter().map(|at| at.to_rfc3339()).collect();
             Ok(json!({ "warnings": warnings(&task), "task": task, "next": next, "runs": runs }))
         }
+        Request::Why { id, from, to, limit } => {
+            let id = checked(&id)?;
+            let (account, zone) = why(handle, id, from, to, limit).await?;
+            let mut answer = json!(account);
+            answer["timezone"] = zone.name().into();
+            Ok(answer)
+        }
         Request::Pause { id } => {
             let id = checked(&id)?;
             Ok(json!({ "task": handle.pause_task(&id).await? }))
@@ -167,6 +178,28 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let run = handle.run_task(&id).await?;
             Ok(json!({ "id": id, "run": run }))
         }
+        Request::Cancel { run } => {
+            let run: RunId = run.parse().map_err(|error| Failure::new(Exit::Invalid, error))?;
+            match handle.cancel_run(run).await? {
+                true => Ok(json!({ "run": run })),
+                false => {
+                    let message = format!("run {run} is not going on; look for it with `inspect`");
+                    Err(Failure::new(Exit::NotFound, message))
+                }
+            }
+        }
+        Request::Backfill { id, from, to, every } => {
+            let id = checked(&id)?;
+            let task = handle.backfill(&id, from, to, Duration::from_millis(every)).await?;
+            Ok(json!({ "task": task }))
+        }
+        Request::CancelBackfill { id } => {
+            let id = checked(&id)?;
+            match handle.cancel_backfill(&id).await? {
+                true => Ok(json!({ "id": id })),
+                false => Err(Failure::new(Exit::Conflict, format!("task `{id}` is not being back-filled"))),
+            }
+        }
         request @ (Request::CheckStore { .. } | Request::ExportStore { .. } | Request::RekeyStore { .. }) => {
             super::store::answer(handle, request).await
         }
@@ -179,6 +212,46 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             show(handle, &id).await
         }
     }
+}
+
+/// The account of a window; without one, of the latest runs.
+async fn why(
+    handle: &Handle,
+    id: TaskId,
+    from: Option<String>,
+    to: Option<String>,
+    limit: u32,
+) -> Result<(Account, Tz), Failure> {
+    let task = match handle.task(&id).await {
+        Ok(task) => Some(task),
+        // Its records may still be there.
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let zone = task.as_ref().map_or(Tz::UTC, |task| task.spec.timezone);
+    let read = |name: &str, text: &str| {
+        let invalid = |error| Failure::new(Exit::Invalid, format!("{name}: {error}"));
+        super::time::parse(text, zone).map_err(invalid)
+    };
+    let now = Clock::system().now();
+    let next = task.as_ref().and_then(|task| task.state.next).map(|next| next.nominal);
+    let end = match &to {
+        Some(text) => read("--to", text)?,
+        None if from.is_some() => now,
+        None => next.map_or(now, |next| next.max(now)),
+    };
+    let begin = match &from {
+        Some(text) => read("--from", text)?,
+        None => {
+            let runs = handle.history(&id, LATEST).await?;
+            runs.iter().map(RunRecord::begins).chain(next).min().unwrap_or(now)
+        }
+    };
+    if begin > end {
+        return Err(Failure::new(Exit::Invalid, "--from is later than --to"));
+    }
+    let account = handle.send(Why::new(id, begin, end, limit as usize)).await??;
+    Ok((account, zone))
 }
 
 fn checked(id: &str) -> Result<TaskId, Failure> {

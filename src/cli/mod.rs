@@ -27,6 +27,8 @@ use args::{Args, Command};
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
+    // A worker starts a companion of its own: what its commands have started ends with it.
+    crate::executor::worker::run_if_asked(|| handlers::registry(handlers::reaper::Reaper::start()));
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

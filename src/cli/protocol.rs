@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,6 +42,14 @@ pub(super) enum Request {
     Inspect {
         id: String,
     },
+    Why {
+        id: String,
+        #[serde(default)]
+        from: Option<String>,
+        #[serde(default)]
+        to: Option<String>,
+        limit: u32,
+    },
     Pause {
         id: String,
     },
@@ -51,6 +60,19 @@ pub(super) enum Request {
         id: String,
     },
     Run {
+        id: String,
+    },
+    Cancel {
+        run: String,
+    },
+    Backfill {
+        id: String,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        /// In milliseconds.
+        every: u64,
+    },
+    CancelBackfill {
         id: String,
     },
     CheckStore {

@@ -125,12 +125,43 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     row("max instances", text(&task["max_instances"]));
     row("coalesce", text(&task["coalesce"]));
     row("max catch-up", text(&task["max_catch_up"]));
+    row("overlap", text(&task["overlap"]));
+    if let Some(timeout) = task["timeout"].as_i64() {
+        row("timeout", length(TimeDelta::milliseconds(timeout)));
+    }
+    if let Some(times) = task["retry"]["times"].as_u64() {
+        row("retry", format!("{times} times"));
+    }
+    row("recover", text(&task["recover"]));
+    for (name, key) in [("start at", "start_at"), ("end at", "end_at")] {
+        if !task[key].is_null() {
+            row(name, moment(&task[key], task, now));
+        }
+    }
+    if !task["max_runs"].is_null() {
+        row("max runs", format!("{}, {} so far", text(&task["max_runs"]), text(&task["fired"])));
+    }
+    if task["when_finished"] == "keep" {
+        row("when finished", "keep".to_owned());
+    }
     let grace = task["misfire_grace"].as_i64().map(TimeDelta::milliseconds);
     row("misfire grace", grace.map_or_else(|| "unlimited".to_owned(), length));
     if !task["userdata"].is_null() {
         row("userdata", text(&task["userdata"]));
     }
     row("runs", text(&task["runs"]));
+    for attempt in task["attempts"].as_array().into_iter().flatten() {
+        let of =
+            format!("attempt {} of {}", text(&attempt["number"]), moment(&attempt["nominal"], task, now));
+        match &attempt["at"] {
+            Value::Null => row("going on", of),
+            at => row("tried again", format!("{}: {of}", moment(at, task, now))),
+        }
+    }
+    if let Some(next) = task["backfill"].get("next") {
+        let until = moment(&task["backfill"]["until"], task, now);
+        row("back-fill", format!("next {}, until {until}", moment(next, task, now)));
+    }
     row("last run", moment(&task["last_run"], task, now));
     row("created", moment(&task["created_at"], task, now));
     row("modified", moment(&task["modified_at"], task, now));
@@ -152,13 +183,35 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     lines
 }
 
+/// What became of run times, one a line.
+pub(super) fn why(answer: &Value) -> Vec<String> {
+    let times = answer["times"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if times.is_empty() {
+        return vec!["no run times in this window".to_owned()];
+    }
+    let shown_at =
+        |value: &Value| instant(value).map_or_else(|| "-".to_owned(), |at| shown(at, zone(answer)));
+    let row = |time: &Value| vec![shown_at(&time["nominal"]), text(&time["fate"]), text(&time["reason"])];
+    let mut lines = table(&times.iter().map(row).collect::<Vec<_>>());
+    if let Some(next) = answer["next"].as_str() {
+        lines.push(format!("there are more; go on with --from {next}"));
+    }
+    lines
+}
+
 fn record(run: &Value, task: &Value) -> Vec<String> {
     let end = &run["end"];
     let nominal = instant(&run["nominal"]);
     let outcome = end["outcome"].as_str().unwrap_or("running").to_owned();
     let duration = end["duration"].as_i64().map(TimeDelta::nanoseconds);
     let note = Outcome::deserialize(end).ok().and_then(|outcome| outcome.problem());
+    let again = instant(&end["retry_at"]).map(|at| format!("again at {}", shown(at, zone(task))));
     let note = note.or_else(|| result(&end["value"]));
+    let note = match (note, again) {
+        (None, None) if end.is_null() => Some(format!("run {}", text(&run["id"]))),
+        (Some(note), Some(again)) => Some(format!("{again}: {note}")),
+        (note, again) => note.or(again),
+    };
     vec![
         format!("  {}", nominal.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task)))),
         outcome,

@@ -95,6 +95,26 @@ pub enum Event {
         /// Its alias.
         store: Alias,
     },
+    /// This process has the lock of a store: runs of the store begin here.
+    LockTaken {
+        /// Its alias.
+        store: Alias,
+    },
+    /// Another process has the lock of a store, or it cannot be locked: runs of the store do not begin
+    /// here. It is tried again.
+    LockAwaited {
+        /// Its alias.
+        store: Alias,
+        /// Who has it, or what went wrong.
+        cause: String,
+    },
+    /// This process does not have the lock of a store any more.
+    LockLost {
+        /// Its alias.
+        store: Alias,
+        /// Why.
+        cause: String,
+    },
     /// The data of a store was damaged beyond repair and given another name, because the store was told
     /// to do that; the store began anew, empty.
     StoreSetAside {
@@ -327,7 +347,9 @@ impl Event {
             Outcome::Failed { .. } | Outcome::Panicked { .. } => Self::TaskError(report),
             Outcome::TimedOut { .. } => Self::TaskTimedOut(report),
             Outcome::Cancelled => Self::TaskCancelled(report),
-            Outcome::Missed { .. } | Outcome::Coalesced { .. } => Self::TaskMissed(report),
+            Outcome::Missed { .. } | Outcome::Coalesced { .. } | Outcome::Skipped { .. } => {
+                Self::TaskMissed(report)
+            }
             Outcome::Refused { reason: Refusal::MaxInstances { .. } | Refusal::TaskQueueFull { .. } } => {
                 Self::TaskMaxInstances(report)
             }

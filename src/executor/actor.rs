@@ -112,14 +112,11 @@ impl<R: Runner> ExecutorActor<R> {
                     jobs.push(Job::new(run, desk.clone(), key, busy.clone()));
                     continue;
                 }
-                match self.waiting.overlap(run.clone(), &self.instances) {
+                match self.waiting.overlap(&run, &self.instances) {
                     Verdict::Refuse(reason) => unstarted.refuse(run, reason),
                     Verdict::Wait { replaced, stop: running } => {
                         replaced.into_iter().for_each(|run| unstarted.cancel(run));
                         stop.extend(running);
-                        if behind {
-                            self.call_next(&run, &busy, &mut jobs);
-                        }
                     }
                 }
             }
@@ -207,6 +204,10 @@ impl<R: Runner> ExecutorActor<R> {
         if let Some(drain) = &mut self.drain
             && self.instances.len() == 0
         {
+            if !std::mem::replace(&mut drain.cut, true) {
+                // Nothing comes any more: threads and processes need not wait for it.
+                self.runner.stop();
+            }
             for waiting in drain.waiting.drain(..) {
                 let _ = waiting.send(Drained { interrupted: drain.interrupted });
             }
@@ -318,9 +319,13 @@ impl<R: Runner> ActorFuture<ExecutorActor<R>> for Reading {
     fn poll(
         self: Pin<&mut Self>,
         executor: &mut ExecutorActor<R>,
-        _: &mut Context<ExecutorActor<R>>,
+        ctx: &mut Context<ExecutorActor<R>>,
         cx: &mut task::Context<'_>,
     ) -> task::Poll<()> {
+        if !ctx.connected() {
+            // Nobody can ask for anything any more: the actor ends, and cuts off what runs.
+            return task::Poll::Ready(());
+        }
         while executor.reports.poll_recv_many(cx, &mut executor.buffer, BATCH).is_ready() {
             executor.settle();
         }

@@ -8,8 +8,7 @@ use rustc_hash::FxHashMap;
 use super::slot::Instances;
 use crate::task::{Alias, Overlap, Refusal, Run, RunId, TaskId};
 
-/// The runs that wait for an earlier run of their task to end. While a task has one here, all its
-/// instances are taken.
+/// The runs that wait for an earlier run of their task to end.
 #[derive(Default)]
 pub(super) struct Waiting {
     lines: FxHashMap<(Alias, TaskId), VecDeque<Arc<Run>>>,
@@ -39,7 +38,7 @@ impl Waiting {
     }
 
     /// Does as the task's overlap policy says with a run for which there is no instance.
-    pub(super) fn overlap(&mut self, run: Arc<Run>, instances: &Instances) -> Verdict {
+    pub(super) fn overlap(&mut self, run: &Arc<Run>, instances: &Instances) -> Verdict {
         let full = Refusal::MaxInstances { max: run.task.max_instances };
         if run.task.max_instances == 0 {
             // Nothing would ever end in its favour.
@@ -48,22 +47,22 @@ impl Waiting {
         match run.task.overlap {
             Overlap::Skip | Overlap::Allow => Verdict::Refuse(full),
             Overlap::Queue(limit) => {
-                let line = self.lines.entry(line(&run)).or_default();
+                let line = self.lines.entry(line(run)).or_default();
                 if line.len() >= limit.max(1) as usize {
                     return Verdict::Refuse(Refusal::TaskQueueFull { limit });
                 }
-                line.push_back(run);
+                line.push_back(run.clone());
                 self.len += 1;
                 Verdict::Wait { replaced: VecDeque::new(), stop: None }
             }
             Overlap::CancelRunning => {
-                let mut going_on = instances.of_task(&run).peekable();
+                let mut going_on = instances.of_task(run).peekable();
                 let oldest = going_on.peek().map(|run| Arc::clone(run));
                 // One that was asked before has not ended yet: it makes room enough.
                 let stop = oldest.filter(|_| !going_on.any(|run| run.is_cancelled()));
-                let line = self.lines.entry(line(&run)).or_default();
+                let line = self.lines.entry(line(run)).or_default();
                 let replaced = std::mem::take(line);
-                line.push_back(run);
+                line.push_back(run.clone());
                 self.len = self.len + 1 - replaced.len();
                 Verdict::Wait { replaced, stop }
             }

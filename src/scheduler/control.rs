@@ -12,11 +12,12 @@ use super::actor::Scheduler;
 use super::message::*;
 use super::plan;
 use super::session::{Changed, Decision, Session, within};
+use super::why;
 use super::{SchedulerState, lifecycle::Permit};
 use crate::error::Error;
 use crate::event::Event;
 use crate::store::StoreError;
-use crate::store::message::{Change, Commit, Expect};
+use crate::store::message::{Change, Commit, Expect, Then};
 use crate::task::{
     Alias, Handler as TaskHandler, RunId, Source, StoredTask, Task, TaskChanges, TaskError, TaskId, TaskInfo,
     TaskSpec,
@@ -30,7 +31,7 @@ fn fail<T: 'static>(error: Error) -> Answer<T> {
 
 impl Scheduler {
     /// The stores to ask about a task.
-    pub(super) fn session(&self, store: Option<&Alias>) -> Result<Session, Error> {
+    pub(super) fn session(&mut self, store: Option<&Alias>) -> Result<Session, Error> {
         if !self.is_open() {
             return Err(Error::NotRunning);
         }
@@ -47,12 +48,13 @@ impl Scheduler {
                 }
             }
         }
-        Ok(Session { stores, down, settings: self.settings.clone() })
+        let skipping = self.next_run_id();
+        Ok(Session { stores, down, settings: self.settings.clone(), skipping })
     }
 
     /// Carries out a change, tells of it, and lets the answer out when no tick is under way that
     /// has seen the task as it was before: what the tick has decided is submitted first.
-    fn carry_out(
+    pub(super) fn carry_out(
         &self,
         change: impl Future<Output = Result<Changed, Error>> + 'static,
     ) -> impl ActorFuture<Self, Output = Result<Changed, Error>> + 'static {
@@ -183,6 +185,7 @@ impl Scheduler {
             stores: vec![(store.clone(), addr.clone())],
             down: None,
             settings: self.settings.clone(),
+            skipping: self.next_run_id(),
         };
         let id = spec.id.clone();
         let added = async move {
@@ -236,6 +239,9 @@ impl Handler<AddTask> for Scheduler {
 impl Scheduler {
     pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
         let since = self.clock().now();
+        if let Err(error) = task.check_at(since) {
+            return fail(error.into());
+        }
         if self.permit() == Permit::Open {
             return self.commit_task(task, since);
         }
@@ -288,7 +294,7 @@ impl Scheduler {
         Box::pin(self.carry_out(change).map(|changed, scheduler, _| scheduler.still_there(changed?)))
     }
 
-    fn still_there(&self, changed: Changed) -> Result<TaskInfo, Error> {
+    pub(super) fn still_there(&self, changed: Changed) -> Result<TaskInfo, Error> {
         match changed.task {
             Some(task) => Ok(self.info(changed.store, task)),
             None => Err(Error::UnknownTask(changed.id)),
@@ -433,19 +439,28 @@ impl Scheduler {
             Ok(then) => then,
             Err(error) => return fail(error.about(&task.spec.id)),
         };
+        // What is due at this moment goes with the task.
+        let skipped = match &then {
+            Then::Remove => {
+                let id = self.next_run_id();
+                why::passed_over(&task, None, now, id)
+            }
+            _ => None,
+        };
         let run = self.board_on_demand(&task.spec, &store, source, request.force, now);
         if let Some(reason) = self.refusal(&task.spec) {
             self.estate.flight.leave(&run);
             return fail(Error::Refused { id: request.id, reason });
         }
-        let durable = self.estate.stores.get(&store).is_some_and(|slot| slot.capabilities.durable);
+        let records_kept =
+            self.estate.stores.get(&store).is_some_and(|slot| slot.capabilities.keeps_records());
         let change = Change {
             id: task.spec.id.clone(),
             revision: task.state.revision,
             then,
-            runs: if durable { vec![run.record(now)] } else { Vec::new() },
+            runs: skipped.into_iter().chain([run.record(now)]).filter(|_| records_kept).collect(),
         };
-        let removed = change.then == crate::store::message::Then::Remove;
+        let removed = change.then == Then::Remove;
         let commit = within(&self.settings, addr.commit(Commit { changes: vec![change] }));
         let busy = self.clock().busy();
         Box::pin(wrap_future::<_, Self>(commit).then(move |committed, scheduler, ctx| -> Answer<RunId> {

@@ -49,7 +49,7 @@ impl Scheduler {
             self.log_end(&run, &end);
             self.ran(&run);
             if let Some(slot) = self.estate.stores.get_mut(&run.store)
-                && slot.capabilities.durable
+                && slot.capabilities.keeps_records()
             {
                 slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
                 if !stores.contains(&run.store) {

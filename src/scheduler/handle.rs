@@ -16,12 +16,15 @@ use crate::store::StoreSource;
 use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::{Link, RestartPolicy};
 use crate::task::{
-    Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
+    Account, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
 };
 use crate::trigger::IntoTrigger;
 
 /// How many events a stream holds for a slow reader.
 const STREAM_CAPACITY: usize = 4096;
+
+/// How many run times one answer to "why?" has.
+const ACCOUNT_LIMIT: usize = 1000;
 
 /// What programs hold of a scheduler: a typed method for every message.
 ///
@@ -187,14 +190,14 @@ impl Handle {
         self.send(GetStatus).await
     }
 
-    /// Adds a task and says its id. Before the start the task is pending: listed, and committed at
+    /// Adds a task, or a [periodic](crate::task::Periodic) one, and says its id. Before the start the task is pending: listed, and committed at
     /// the start.
     ///
     /// # Errors
     /// When the task is not valid, its handler, store or executor does not exist, its trigger never
     /// fires, or its id is taken (and it does not replace).
-    pub async fn add(&self, task: Task) -> Result<TaskId, Error> {
-        self.send(AddTask(task)).await?
+    pub async fn add(&self, task: impl Into<Task>) -> Result<TaskId, Error> {
+        self.send(AddTask(task.into())).await?
     }
 
     /// Changes options of a task: all of them, or none when one is not valid.
@@ -251,6 +254,63 @@ impl Handle {
         self.send(RunTask::new(id.into_task_id()?, false, false)).await?
     }
 
+    /// Asks a run to stop, wherever it is: going on, or waiting in its executor. `false` when there is
+    /// no such run (any more). Its outcome is [`Cancelled`](crate::task::Outcome::Cancelled), unless it
+    /// ended by itself before it noticed; it is not tried again.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub async fn cancel_run(&self, run: RunId) -> Result<bool, Error> {
+        self.send(CancelRun { run }).await?
+    }
+
+    /// Runs the run times of a task from `from` to `to` (exclusive, and not in the future), one after
+    /// the other and at least `every` apart. See [`BackfillTask`].
+    ///
+    /// ```
+    /// # #[cfg(not(feature = "testing"))] fn main() {}
+    /// # #[cfg(feature = "testing")]
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// use std::time::Duration;
+    /// use callboard::prelude::*;
+    /// use callboard::testing::VirtualClock;
+    ///
+    /// let time = VirtualClock::starting_at("2027-01-10T12:00:00Z");
+    /// let scheduler = Scheduler::builder().clock(time.clock()).start().await?;
+    /// let report = Task::from_fn(|run: TaskContext, ()| async move { println!("{}", run.nominal()) });
+    /// scheduler.add(report.id("report").trigger("0 3 * * *")).await?;
+    ///
+    /// // The nights of the first week were forgotten.
+    /// let (from, to) = ("2027-01-01T00:00:00Z".parse().unwrap(), "2027-01-08T00:00:00Z".parse().unwrap());
+    /// scheduler.backfill("report", from, to, Duration::from_secs(1)).await?;
+    /// time.advance(Duration::from_secs(7)).await;
+    /// assert_eq!(scheduler.task("report").await?.state.runs, 7);
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such task, the window is empty, in the future or has no run time, `every` is
+    /// 0, or [`Error::BackfillUnderWay`].
+    pub async fn backfill(
+        &self,
+        id: impl IntoTaskId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        every: Duration,
+    ) -> Result<TaskInfo, Error> {
+        self.send(BackfillTask::new(id.into_task_id()?, from, to, every)).await?
+    }
+
+    /// Calls the back-fill of a task off. `false` when there was none.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn cancel_backfill(&self, id: impl IntoTaskId) -> Result<bool, Error> {
+        self.send(CancelBackfill::new(id.into_task_id()?)).await?
+    }
+
     /// Removes every task of a store, or of all; says how many there were.
     ///
     /// # Errors
@@ -301,6 +361,52 @@ impl Handle {
     /// When a store fails.
     pub async fn history(&self, id: impl IntoTaskId, limit: usize) -> Result<Vec<RunRecord>, Error> {
         self.send(History::new(id.into_task_id()?, limit)).await?
+    }
+
+    /// What became of each run time of a task from `from` to `to` (both inclusive), and why: also of
+    /// those that did not run, and with those runs that somebody asked for. The task itself may be
+    /// gone; then only what is on record is known. At most 1000 run times;
+    /// [`Account::next`] says where to go on.
+    ///
+    /// ```
+    /// # #[cfg(not(feature = "testing"))] fn main() {}
+    /// # #[cfg(feature = "testing")]
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// use std::time::Duration;
+    /// use callboard::prelude::*;
+    /// use callboard::task::Fate;
+    /// use callboard::testing::VirtualClock;
+    ///
+    /// let time = VirtualClock::starting_at("2027-01-01T07:59:00Z");
+    /// let registry = Registry::new().register("ring", |_: TaskContext, ()| async {});
+    /// let scheduler = Scheduler::builder().clock(time.clock()).registry(registry).start().await?;
+    /// scheduler.add(Task::new("ring").id("bell").trigger("0 8-10 * * *")).await?;
+    /// scheduler.pause().await?;
+    /// time.advance(Duration::from_secs(90 * 60)).await;
+    /// scheduler.resume().await?;
+    /// time.settle().await;
+    ///
+    /// let start = "2027-01-01T00:00:00Z".parse().unwrap();
+    /// let end = "2027-01-01T12:00:00Z".parse().unwrap();
+    /// let account = scheduler.why("bell", start, end).await?;
+    /// let fates: Vec<_> = account.times.iter().map(|time| time.fate).collect();
+    /// assert_eq!(fates, [Fate::Coalesced, Fate::Executed, Fate::Waiting]);
+    /// assert!(account.times[0].reason.starts_with("coalesced into the run of 2027-01-01T09:00:00"));
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownTask`] when there is no such task and no record of one,
+    /// [`Error::NotRunning`], or when a store fails or the trigger's search gives up.
+    pub async fn why(
+        &self,
+        id: impl IntoTaskId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Account, Error> {
+        self.send(Why::new(id.into_task_id()?, from, to, ACCOUNT_LIMIT)).await?
     }
 
     /// Adds a lifecycle: a task with a set-up, ticks and a clean-up. It is set up at the start, or at

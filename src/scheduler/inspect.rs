@@ -1,5 +1,7 @@
 //! Looking without touching: lists, previews, the timeline, history.
 
+use std::collections::HashSet;
+
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
@@ -10,10 +12,14 @@ use super::lifecycle::Permit;
 use super::message::*;
 use super::plan;
 use super::session::within;
+use super::why::{self, Question};
 use crate::error::Error;
 use crate::event::{EventStream, ListenerId, OpenStream, Subscribe, Unsubscribe};
-use crate::store::message::{List, Runs};
-use crate::task::{RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
+use crate::store::message::{FindRuns, Found, List, Runs};
+use crate::task::{Account, RunId, RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
+
+/// So many records are looked at for one account.
+const RECORDS: usize = 10_000;
 
 type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
 
@@ -152,6 +158,59 @@ impl Handler<History> for Scheduler {
                 return Err(trouble);
             }
             Ok(Vec::new())
+        }))
+    }
+}
+
+impl Handler<Why> for Scheduler {
+    type Result = Answer<Account>;
+
+    fn handle(&mut self, request: Why, _: &mut Self::Context) -> Self::Result {
+        let Why { id, store, from, to, limit } = request;
+        let session = match self.session(store.as_ref()) {
+            Ok(session) => session,
+            Err(error) => return fail(error),
+        };
+        let limit = limit.max(1);
+        let read = async move {
+            let mut task = None;
+            match session.find(&id).await {
+                Ok((alias, _, found)) => task = Some((alias, found)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+            let mut records = Found::default();
+            for (alias, addr) in &session.stores {
+                if task.as_ref().is_some_and(|(store, _)| store != alias) {
+                    continue;
+                }
+                let find = FindRuns { id: id.clone(), from, to, limit: RECORDS };
+                let found = within(&session.settings, addr.find_runs(find)).await;
+                records = found.map_err(|error| Error::store(alias, error))?;
+                if records.oldest.is_some() {
+                    break;
+                }
+            }
+            if task.is_none() && records.oldest.is_none() {
+                return Err(Error::UnknownTask(id));
+            }
+            Ok((id, task.map(|(_, task)| task), records))
+        };
+        Box::pin(wrap_future::<_, Self>(read).map(move |read: Result<_, Error>, scheduler, _| {
+            let (id, task, found) = read?;
+            let flight: HashSet<RunId> =
+                scheduler.estate.flight.iter().filter(|run| run.task.id == id).map(|run| run.id).collect();
+            let question = Question {
+                now: scheduler.clock().now(),
+                from,
+                to,
+                limit,
+                scheduler: scheduler.state(),
+                flight: &flight,
+            };
+            let (times, next) = why::account(task.as_ref(), found, &question)
+                .map_err(|source| Error::Search { id: id.clone(), source })?;
+            Ok(Account { task: id, times, next })
         }))
     }
 }

@@ -6,10 +6,11 @@ use futures::future::{Either, select};
 
 use super::actor::Settings;
 use super::plan::PlanError;
+use super::why;
 use crate::error::Error;
-use crate::store::message::{Delete, Expect, Get, Put, Then};
+use crate::store::message::{Change, Commit, Delete, Expect, Get, Put, Then};
 use crate::store::{StoreAddr, StoreError};
-use crate::task::{Alias, StoredTask, TaskId, TaskSpec};
+use crate::task::{Alias, RunId, StoredTask, TaskId, TaskSpec};
 use crate::timer;
 
 /// How often a change is tried against a task that others keep changing.
@@ -39,6 +40,8 @@ pub(super) struct Session {
     /// The trouble with a store that cannot be asked.
     pub down: Option<Error>,
     pub settings: Arc<Settings>,
+    /// For the record of run times that a change passes over.
+    pub skipping: RunId,
 }
 
 /// What a change comes to.
@@ -57,6 +60,7 @@ impl From<Then> for Decision {
     fn from(then: Then) -> Self {
         match then {
             Then::State(state) => Self::State(state),
+            Then::Task(StoredTask { spec, state }) => Self::Put(spec, state),
             Then::Remove => Self::Remove,
         }
     }
@@ -120,39 +124,62 @@ impl Session {
         let mut latest = None;
         for _ in 0..TRIES {
             let (store, addr, task) = self.find(id).await?;
-            let (revision, was_finished) = (task.state.revision, task.is_finished());
-            let (written, task) = match decide(&task)? {
-                Decision::Nothing => (Ok(false), Some(task)),
-                Decision::Remove => {
-                    let delete = Delete { id: id.clone(), revision: Some(revision) };
-                    let deleted = within(&self.settings, addr.delete(delete)).await;
-                    (deleted.map(|_| true), None)
+            let was_finished = task.is_finished();
+            let (then, task) = match decide(&task)? {
+                Decision::Nothing => {
+                    return Ok(Changed {
+                        store,
+                        id: id.clone(),
+                        task: Some(task),
+                        written: false,
+                        finished: false,
+                    });
                 }
-                Decision::State(state) => {
-                    let task = StoredTask { spec: task.spec, state };
-                    (
-                        self.put(&addr, task.clone(), Expect::Revision(revision)).await.map(|()| true),
-                        Some(task),
-                    )
-                }
-                Decision::Put(spec, state) => {
-                    let task = StoredTask { spec, state };
-                    (
-                        self.put(&addr, task.clone(), Expect::Revision(revision)).await.map(|()| true),
-                        Some(task),
-                    )
-                }
+                Decision::Remove => (Then::Remove, task),
+                Decision::State(state) => (Then::State(state), task),
+                Decision::Put(spec, state) => (Then::Task(StoredTask { spec, state }), task),
             };
-            match written {
-                Ok(written) => {
-                    let finished = !was_finished && task.as_ref().is_some_and(StoredTask::is_finished);
-                    return Ok(Changed { store, id: id.clone(), task, written, finished });
+            let after = match &then {
+                Then::State(state) => Some(StoredTask { spec: task.spec.clone(), state: state.clone() }),
+                Then::Task(after) => Some(after.clone()),
+                Then::Remove => None,
+            };
+            match self.write(&addr, &task, then, after.as_ref()).await {
+                Ok(()) => {
+                    let finished = !was_finished && after.as_ref().is_some_and(StoredTask::is_finished);
+                    return Ok(Changed { store, id: id.clone(), task: after, written: true, finished });
                 }
                 Err(error @ StoreError::Changed(_)) => latest = Some(Error::store(&store, error)),
                 Err(error) => return Err(Error::store(&store, error)),
             }
         }
         Err(latest.unwrap_or_else(|| Error::UnknownTask(id.clone())))
+    }
+
+    /// Writes what becomes of a task, and with it a record of the run times that pass over by it.
+    async fn write(
+        &self,
+        addr: &StoreAddr,
+        before: &StoredTask,
+        then: Then,
+        after: Option<&StoredTask>,
+    ) -> Result<(), StoreError> {
+        let (id, revision) = (before.spec.id.clone(), before.state.revision);
+        let now = self.settings.clock.now();
+        let skipped = why::passed_over(before, after.map(|after| &after.state), now, self.skipping);
+        match (skipped, after) {
+            (Some(skipped), _) => {
+                let change = Change { id: id.clone(), revision, then, runs: vec![skipped] };
+                let commit = Commit { changes: vec![change] };
+                let committed = within(&self.settings, addr.commit(commit)).await?;
+                if committed.refused.is_empty() { Ok(()) } else { Err(StoreError::Changed(id)) }
+            }
+            (None, Some(after)) => self.put(addr, after.clone(), Expect::Revision(revision)).await,
+            (None, None) => {
+                let delete = Delete { id, revision: Some(revision) };
+                within(&self.settings, addr.delete(delete)).await.map(drop)
+            }
+        }
     }
 
     pub(super) async fn put(

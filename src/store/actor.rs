@@ -205,6 +205,7 @@ handlers! {
     Finish: finish -> (),
     NextDue: next_due -> Option<chrono::DateTime<chrono::Utc>>,
     Runs: runs -> Vec<crate::task::RunRecord>,
+    FindRuns: find_runs -> Found,
     RemoveAll: remove_all -> usize,
     Check: check -> Checked,
     Rekey: rekey -> Rekeyed,

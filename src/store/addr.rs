@@ -45,6 +45,7 @@ store_addr! {
     finish: Finish -> (),
     next_due: NextDue -> Option<chrono::DateTime<chrono::Utc>>,
     runs: Runs -> Vec<crate::task::RunRecord>,
+    find_runs: FindRuns -> Found,
     remove_all: RemoveAll -> usize,
     check: Check -> Checked,
     rekey: Rekey -> Rekeyed,

@@ -22,6 +22,7 @@ pub enum Op {
     Finish,
     NextDue,
     Runs,
+    FindRuns,
     RemoveAll,
     Check,
     Rekey,
@@ -182,6 +183,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn runs(&mut self, request: Runs) -> Reply<Vec<RunRecord>> {
         self.call(Op::Runs, |backend| backend.runs(request))
+    }
+
+    fn find_runs(&mut self, request: FindRuns) -> Reply<Found> {
+        self.call(Op::FindRuns, |backend| backend.find_runs(request))
     }
 
     fn remove_all(&mut self, request: RemoveAll) -> Reply<usize> {

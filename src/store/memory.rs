@@ -7,15 +7,20 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::message::*;
+use super::recent::Recent;
 use super::{
     Backend, BackendSource, Capabilities, Keep, Reply, StoreAddr, StoreError, StoreSource, in_order,
 };
 use crate::task::{RunRecord, StoredTask, TaskId};
 
+/// Run records kept of a task unless told otherwise.
+const HISTORY: usize = 100;
+
 /// Keeps tasks in memory: fast, closures allowed, nothing left after the process has ended.
 ///
-/// It survives the death of its actor: the tasks go to the successor. Run records are not kept. A
-/// change costs O(log n); a task costs some 150 bytes beyond the task itself.
+/// It survives the death of its actor: the tasks go to the successor. Of each task it keeps the
+/// latest run records; see [`history`](Self::history). A change costs O(log n); a task costs some
+/// 150 bytes beyond the task itself and its records.
 ///
 /// ```
 /// use callboard::store::{MemoryStore, StoreSource};
@@ -30,7 +35,14 @@ pub struct MemoryStore(BackendSource<MemoryBackend>);
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self(BackendSource::keeping(MemoryBackend::default()))
+        Self(BackendSource::keeping(MemoryBackend::default().history(HISTORY)))
+    }
+
+    /// How many run records of a task are kept; 0 for none, which spares some time at each run.
+    /// Of all tasks together, removed ones included, about 100,000 are kept: with more than a
+    /// thousand tasks each has fewer. Default: 100.
+    pub fn history(self, runs: usize) -> Self {
+        Self(BackendSource::keeping(MemoryBackend::default().history(runs)))
     }
 }
 
@@ -62,6 +74,8 @@ pub struct MemoryBackend {
     free: Vec<u32>,
     by_id: HashTable<u32>,
     due: BTreeSet<DueKey>,
+    /// The run records, if any are kept.
+    recent: Option<Recent>,
 }
 
 /// A due time and a slot in one number, so that comparing two is one comparison: 64 bits of
@@ -87,6 +101,12 @@ fn hash(id: &TaskId) -> u64 {
 }
 
 impl MemoryBackend {
+    /// Keeps so many run records of each task; see [`MemoryStore::history`]. Default: none.
+    pub fn history(mut self, runs: usize) -> Self {
+        self.recent = (runs > 0).then(|| Recent::new(runs));
+        self
+    }
+
     pub(in crate::store) fn find(&self, id: &TaskId) -> Option<u32> {
         let same = |slot: &u32| self.task(*slot).is_some_and(|task| task.spec.id == *id);
         self.by_id.find(hash(id), same).copied()
@@ -166,9 +186,26 @@ impl MemoryBackend {
         self.task(self.find(id)?)
     }
 
+    /// How many places there are for tasks; some are empty.
+    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    pub(in crate::store) fn places(&self) -> usize {
+        self.tasks.len()
+    }
+
+    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    pub(in crate::store) fn id_at(&self, place: usize) -> Option<&TaskId> {
+        Some(&self.tasks.get(place)?.as_ref()?.spec.id)
+    }
+
     #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
     pub(in crate::store) fn ids(&self) -> Vec<TaskId> {
         self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
+    }
+
+    /// The tasks with an attempt that is going on.
+    pub(in crate::store) fn unsettled(&self) -> Vec<TaskId> {
+        let going_on = |task: &&StoredTask| task.state.attempts.iter().any(|attempt| attempt.at.is_none());
+        self.tasks.iter().flatten().filter(going_on).map(|task| task.spec.id.clone()).collect()
     }
 
     /// Makes both indices from the tasks alone: a panic may have left them half changed.
@@ -221,6 +258,7 @@ impl MemoryBackend {
             match (slot, change.then) {
                 (Some(slot), then) if there == Some(change.revision) => match then {
                     Then::State(state) => self.change(slot, |task| task.state = state),
+                    Then::Task(task) => self.change(slot, |there| *there = task),
                     Then::Remove => drop(self.remove(slot)),
                 },
                 _ => refused.push(index),
@@ -232,13 +270,19 @@ impl MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { closures: true, ..Capabilities::default() }
+        Capabilities { closures: true, records: self.recent.is_some(), ..Capabilities::default() }
     }
 
-    fn open(&mut self, _: Open) -> Reply<Opened> {
+    fn open(&mut self, Open { owner, now }: Open) -> Reply<Opened> {
         self.reindex();
-        let opened =
-            Opened { capabilities: self.capabilities(), next_due: self.first_due(), ..Opened::default() };
+        let interrupted = self.recent.as_mut().map(|recent| recent.interrupt(owner, now));
+        let opened = Opened {
+            capabilities: self.capabilities(),
+            interrupted: interrupted.unwrap_or_default(),
+            next_due: self.first_due(),
+            unsettled: Some(self.unsettled()),
+            ..Opened::default()
+        };
         Reply::Now(Ok(opened))
     }
 
@@ -247,7 +291,11 @@ impl Backend for MemoryBackend {
     }
 
     fn delete(&mut self, request: Delete) -> Reply<StoredTask> {
-        self.delete_now(request).into()
+        let deleted = self.delete_now(request);
+        if let (Ok(task), Some(recent)) = (&deleted, &mut self.recent) {
+            recent.leave(&task.spec.id);
+        }
+        deleted.into()
     }
 
     fn get(&mut self, request: Get) -> Reply<Option<StoredTask>> {
@@ -268,11 +316,33 @@ impl Backend for MemoryBackend {
         Reply::Now(Ok(Due { tasks, more }))
     }
 
-    fn commit(&mut self, request: Commit) -> Reply<Committed> {
-        Reply::Now(Ok(self.commit_now(request)))
+    fn commit(&mut self, mut request: Commit) -> Reply<Committed> {
+        if self.recent.is_none() {
+            return Reply::Now(Ok(self.commit_now(request)));
+        }
+        let take = |change: &mut Change| {
+            (change.id.clone(), std::mem::take(&mut change.runs), change.then == Then::Remove)
+        };
+        let runs: Vec<_> = request.changes.iter_mut().map(take).collect();
+        let committed = self.commit_now(request);
+        if let Some(recent) = &mut self.recent {
+            let mut refused = committed.refused.iter().copied().peekable();
+            for (index, (id, runs, removed)) in runs.into_iter().enumerate() {
+                if refused.next_if_eq(&index).is_none() {
+                    recent.begin(&id, runs);
+                    if removed {
+                        recent.leave(&id);
+                    }
+                }
+            }
+        }
+        Reply::Now(Ok(committed))
     }
 
-    fn finish(&mut self, _: Finish) -> Reply<()> {
+    fn finish(&mut self, Finish { ends }: Finish) -> Reply<()> {
+        if let Some(recent) = &mut self.recent {
+            ends.into_iter().for_each(|(run, task, end)| recent.end(run, &task, end));
+        }
         Reply::Now(Ok(()))
     }
 
@@ -280,14 +350,20 @@ impl Backend for MemoryBackend {
         Reply::Now(Ok(self.first_due()))
     }
 
-    fn runs(&mut self, _: Runs) -> Reply<Vec<RunRecord>> {
-        Reply::Now(Ok(Vec::new()))
+    fn runs(&mut self, Runs { id, limit }: Runs) -> Reply<Vec<RunRecord>> {
+        Reply::Now(Ok(self.recent.as_ref().map(|recent| recent.latest(&id, limit)).unwrap_or_default()))
+    }
+
+    fn find_runs(&mut self, request: FindRuns) -> Reply<Found> {
+        Reply::Now(Ok(self.recent.as_ref().map(|recent| recent.find(&request)).unwrap_or_default()))
     }
 
     fn remove_all(&mut self, _: RemoveAll) -> Reply<usize> {
         let removed = self.by_id.len();
         // Not `clear`: a million tasks leave nothing behind.
-        *self = Self::default();
+        let mut recent = self.recent.take();
+        recent.iter_mut().for_each(Recent::leave_all);
+        *self = Self { recent, ..Self::default() };
         Reply::Now(Ok(removed))
     }
 

@@ -1,9 +1,10 @@
 //! What a store understands. Every message is answered with a `Result<_, StoreError>`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use actix::prelude::*;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Capabilities, StoreError};
@@ -33,8 +34,14 @@ pub struct Opened {
     pub healed: Vec<String>,
     /// The earliest due time.
     pub next_due: Option<DateTime<Utc>>,
+    /// The owner that sorts last among those who began runs here: a scheduler whose clock was set back
+    /// takes one that sorts after it.
+    pub latest_owner: Option<OwnerId>,
     /// The data that was found damaged and set aside: the store began anew.
     pub set_aside: Option<SetAside>,
+    /// The tasks with an [`Attempt`](crate::task::Attempt) that is going on; `None` when the store
+    /// cannot tell without more ado, and then all tasks are listed to find them.
+    pub unsettled: Option<Vec<TaskId>>,
 }
 
 /// Damaged data that was given another name; the store was told to do that.
@@ -160,7 +167,9 @@ pub struct Due {
 pub enum Then {
     /// This is its state from now on (with a new revision).
     State(TaskState),
-    /// Its schedule has ended: it is removed.
+    /// The whole task is written anew.
+    Task(StoredTask),
+    /// It is removed: its schedule has ended, or somebody asked for it.
     Remove,
 }
 
@@ -174,7 +183,8 @@ pub struct Change {
     /// What becomes of it.
     pub then: Then,
     /// The records of its runs: those about to be submitted have no end yet. One with an end takes
-    /// the place of the record of that run, if there is one. Empty unless the store is durable.
+    /// the place of the record of that run, if there is one. A store that keeps no records leaves
+    /// them alone.
     pub runs: Vec<RunRecord>,
 }
 
@@ -217,6 +227,85 @@ pub struct Runs {
     pub id: TaskId,
     /// At most this many.
     pub limit: usize,
+}
+
+/// The run records of a task that concern run times in a window (see [`RunRecord::concerns`]), in the
+/// order of their ids. Nothing in a store that keeps none.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Found, StoreError>")]
+pub struct FindRuns {
+    /// The task.
+    pub id: TaskId,
+    /// The beginning of the window, inclusive.
+    pub from: DateTime<Utc>,
+    /// Its end, inclusive.
+    pub to: DateTime<Utc>,
+    /// At most this many: those whose run times begin earliest.
+    pub limit: usize,
+}
+
+impl FindRuns {
+    /// How long before the window a run that concerns it may have been submitted, by a clock that
+    /// was set since. A store that looks back in time need not look further.
+    pub const SLACK: TimeDelta = TimeDelta::hours(1);
+}
+
+/// The answer to [`FindRuns`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// The records.
+    pub runs: Vec<RunRecord>,
+    /// Where the run times of those begin that the limit left out.
+    pub rest: Option<DateTime<Utc>>,
+    /// When the oldest record that is kept of the task was submitted.
+    pub oldest: Option<DateTime<Utc>>,
+    /// How long records are kept, for people: `the latest 100 runs of a task`.
+    pub kept: Option<String>,
+}
+
+impl Found {
+    /// Picks what `request` asks for from the records of its task, newest first: for stores that
+    /// have them all at hand.
+    pub fn among(request: &FindRuns, newest_first: impl IntoIterator<Item = RunRecord>) -> Self {
+        let (mut pick, mut oldest) = (Pick::new(request), None);
+        for record in newest_first {
+            oldest = Some(record.submitted_at);
+            pick.offer(record);
+        }
+        Self { oldest, ..pick.found() }
+    }
+}
+
+/// The records that a [`FindRuns`] asks for, among those that are offered.
+pub(super) struct Pick<'a> {
+    request: &'a FindRuns,
+    picked: BTreeMap<(DateTime<Utc>, RunId), RunRecord>,
+    rest: Option<DateTime<Utc>>,
+}
+
+impl<'a> Pick<'a> {
+    pub(super) fn new(request: &'a FindRuns) -> Self {
+        Self { request, picked: BTreeMap::new(), rest: None }
+    }
+
+    pub(super) fn offer(&mut self, record: RunRecord) {
+        if !record.concerns(self.request.from, self.request.to) {
+            return;
+        }
+        self.picked.insert((record.begins(), record.id), record);
+        if self.picked.len() > self.request.limit
+            && let Some(((begins, _), _)) = self.picked.pop_last()
+        {
+            // What is left out begins earlier and earlier.
+            self.rest = Some(begins);
+        }
+    }
+
+    pub(super) fn found(self) -> Found {
+        let mut runs: Vec<_> = self.picked.into_values().collect();
+        runs.sort_unstable_by_key(|record| record.id);
+        Found { runs, rest: self.rest, ..Found::default() }
+    }
 }
 
 /// Removes every task; answers with how many there were.

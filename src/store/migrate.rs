@@ -16,7 +16,9 @@ const fn steps(kind: Kind) -> &'static [Step] {
     match kind {
         Kind::Spec => &[name_what_coalesces],
         // Attempts, back-fills and what is to be tried again: their absence says that there are none.
-        Kind::State | Kind::Run => &[unchanged],
+        // Then: where the run times lie that a run stands for, those that were passed over, and where a
+        // schedule begins; the same.
+        Kind::State | Kind::Run => &[unchanged, unchanged],
         Kind::Mark | Kind::Identity | Kind::Quarantine => &[],
     }
 }

@@ -22,6 +22,7 @@ mod memory;
 pub mod message;
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod migrate;
+mod recent;
 #[cfg(feature = "redb")]
 mod redb;
 #[cfg(feature = "sled")]
@@ -54,15 +55,23 @@ use message::*;
 /// What a store can do beyond the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// What was acknowledged is there after a restart; run records are wanted in
-    /// [`Commit`] and [`Finish`].
+    /// What was acknowledged is there after a restart; run records are wanted, too.
     pub durable: bool,
+    /// Run records are wanted in [`Commit`] and [`Finish`].
+    pub records: bool,
     /// Closures can be kept.
     pub closures: bool,
     /// Its methods block the thread: it is given an arbiter of its own.
     pub blocking: bool,
     /// Several schedulers may share it: [`TakeDue`] claims what it hands out.
     pub shared: bool,
+}
+
+impl Capabilities {
+    /// Whether it is to be told of runs.
+    pub fn keeps_records(&self) -> bool {
+        self.durable || self.records
+    }
 }
 
 /// An answer that is there, or one that will come. Blocking and in-memory backends answer at
@@ -134,6 +143,16 @@ pub trait Backend: Unpin + 'static {
     fn next_due(&mut self, request: NextDue) -> Reply<Option<chrono::DateTime<chrono::Utc>>>;
     /// The latest run records of a task, newest first.
     fn runs(&mut self, request: Runs) -> Reply<Vec<crate::task::RunRecord>>;
+    /// The run records that concern a window of run times, oldest first. Unless it is implemented,
+    /// all records of the task are read by [`runs`](Backend::runs) and searched.
+    fn find_runs(&mut self, request: FindRuns) -> Reply<Found> {
+        let all = Runs { id: request.id.clone(), limit: usize::MAX };
+        let pick = move |runs| Found::among(&request, runs);
+        match self.runs(all) {
+            Reply::Now(runs) => Reply::Now(runs.map(pick)),
+            Reply::Later(runs) => Reply::later(async move { runs.await.map(pick) }),
+        }
+    }
     /// Removes every task; says how many.
     fn remove_all(&mut self, request: RemoveAll) -> Reply<usize>;
     /// Reads everything and lists what cannot be read. Without it, that is refused.

@@ -4,6 +4,7 @@
 //! `Arc` and a small [`TaskState`] that each run changes; a [`Run`] is one execution of it, which
 //! ends in one [`Outcome`].
 
+mod account;
 mod builder;
 mod context;
 mod error;
@@ -11,13 +12,16 @@ mod failure;
 mod id;
 mod info;
 mod lifecycle;
+mod objects;
 mod outcome;
+mod periodic;
 mod policy;
 mod registry;
 mod run;
 mod spec;
 mod state;
 
+pub use account::{Account, Fate, RunTime};
 pub(crate) use builder::FirstRun;
 pub use builder::{Task, TaskChanges, TaskDefaults};
 pub use context::TaskContext;
@@ -28,9 +32,11 @@ pub use id::{Alias, MAX_NAME_LEN, OwnerId, RunId, TaskId};
 pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::{AnyLifecycle, LifeStage, LifeStep, TickCode, TickQueue};
-pub use outcome::{Outcome, Refusal};
-pub use policy::{Coalesce, MAX_RECOVERIES, MisfireGrace, Overlap, Retry, WhenFinished};
+pub use objects::{ObjectCall, Objects};
+pub use outcome::{Outcome, Refusal, Skip};
+pub use periodic::{Periodic, PeriodicInfo};
+pub use policy::{Coalesce, MAX_RECOVERIES, MAX_WAITING, MisfireGrace, Overlap, Retry, WhenFinished};
 pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
-pub use run::{Run, RunEnd, RunRecord, Source};
+pub use run::{Run, RunEnd, RunRecord, Source, Span};
 pub use spec::{Handler, StoredTask, TaskSpec};
 pub use state::{Attempt, Backfill, Fire, TaskState};

@@ -45,11 +45,32 @@ pub enum Outcome {
         /// The nominal time that ran.
         into: DateTime<Utc>,
     },
+    /// The run times passed and nothing ran for them, because somebody had wished it so.
+    Skipped {
+        /// Which wish it was.
+        because: Skip,
+    },
     /// The run was cut off by the death of its executor or of the whole process.
     Interrupted {
         /// What cut it off.
         reason: String,
     },
+}
+
+/// Why run times were passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Skip {
+    /// The task was paused when they were due.
+    #[error("the task was paused")]
+    Paused,
+    /// The task was given another schedule before they were dealt with.
+    #[error("the schedule was changed before it was dealt with")]
+    Rescheduled,
+    /// The task was removed before they were dealt with.
+    #[error("the task was removed before it was dealt with")]
+    Removed,
 }
 
 /// Why a run was not let in.
@@ -135,6 +156,7 @@ impl Outcome {
             Self::Missed { .. } => "missed",
             Self::Refused { .. } => "refused",
             Self::Coalesced { .. } => "coalesced",
+            Self::Skipped { .. } => "skipped",
             Self::Interrupted { .. } => "interrupted",
         }
     }
@@ -154,6 +176,7 @@ impl Outcome {
             Self::Cancelled => Some("it was cancelled".to_owned()),
             Self::Missed { late_ms } => Some(format!("{late_ms} ms late, more than its misfire grace")),
             Self::Refused { reason } => Some(reason.to_string()),
+            Self::Skipped { because } => Some(because.to_string()),
             Self::Interrupted { reason } => Some(reason.clone()),
         }
     }

@@ -40,6 +40,8 @@ pub struct Run {
     /// How many other run times this run stands for as well: those before it, or those after it
     /// when the task coalesces into the earliest.
     pub coalesced: u64,
+    /// Where those lie.
+    pub span: Option<Span>,
     /// Who asked for it.
     pub source: Source,
     /// 1 for the first attempt.
@@ -75,6 +77,7 @@ impl Run {
             nominal,
             due: nominal,
             coalesced: 0,
+            span: None,
             source: Source::Scheduled,
             attempt: 1,
             submitted_at: nominal,
@@ -133,6 +136,7 @@ impl Run {
             task: self.task.id.clone(),
             nominal: self.nominal,
             coalesced: self.coalesced,
+            span: self.span,
             source: self.source,
             attempt: self.attempt,
             submitted_at,
@@ -193,6 +197,22 @@ impl RunEnd {
     }
 }
 
+/// A stretch of run times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first of them.
+    pub from: DateTime<Utc>,
+    /// An instant later than the last.
+    pub until: DateTime<Utc>,
+}
+
+impl Span {
+    /// Whether `time` lies in it.
+    pub fn contains(&self, time: DateTime<Utc>) -> bool {
+        self.from <= time && time < self.until
+    }
+}
+
 /// One run as a store remembers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -205,6 +225,9 @@ pub struct RunRecord {
     /// How many other run times it stands for as well; see [`Run::coalesced`].
     #[serde(default)]
     pub coalesced: u64,
+    /// Where those lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
     /// Who asked for it.
     #[serde(default)]
     pub source: Source,
@@ -214,6 +237,19 @@ pub struct RunRecord {
     pub submitted_at: DateTime<Utc>,
     /// How it ended; `None` while it runs.
     pub end: Option<RunEnd>,
+}
+
+impl RunRecord {
+    /// The first of the run times it concerns.
+    pub fn begins(&self) -> DateTime<Utc> {
+        self.span.map_or(self.nominal, |span| span.from.min(self.nominal))
+    }
+
+    /// Whether it concerns run times from `from` to `to`, both inclusive.
+    pub fn concerns(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> bool {
+        let own = from <= self.nominal && self.nominal <= to;
+        own || self.span.is_some_and(|span| span.from <= to && from < span.until)
+    }
 }
 
 mod nanos {

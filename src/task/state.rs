@@ -60,6 +60,10 @@ pub struct TaskState {
     pub revision: u64,
     /// The next run; `None` when the schedule has no more (or only runs at shutdown).
     pub next: Option<Fire>,
+    /// The first run time, when it was set apart from the trigger: those of the trigger before it
+    /// are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<DateTime<Utc>>,
     /// The nominal time of the latest run.
     pub last_run: Option<DateTime<Utc>>,
     /// Runs submitted so far, also those the executor then refused.
@@ -91,6 +95,7 @@ impl TaskState {
         Self {
             revision: 1,
             next: None,
+            begins: None,
             last_run: None,
             runs: 0,
             fired: 0,

@@ -1,7 +1,9 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod embedded;
 mod file;
+mod history;
 mod killed;
 mod landed;
 mod network;
@@ -60,6 +62,16 @@ impl Kind {
         self.open_with(path, false)
     }
 
+    /// Encrypted, when there are keys.
+    fn sealed(self, path: &std::path::Path, keys: Option<&Keyring>) -> AnyStore {
+        let Some(keys) = keys else { return self.open(path) };
+        AnyStore(match self {
+            Self::Sled => Box::new(SledStore::open(path).unwrap().encrypt(keys.clone())),
+            Self::Redb => Box::new(RedbStore::open(path).unwrap().encrypt(keys.clone())),
+            Self::File => Box::new(FileStore::open(path).unwrap().encrypt(keys.clone())),
+        })
+    }
+
     fn open_with(self, path: &std::path::Path, set_aside: bool) -> AnyStore {
         AnyStore(match self {
             Self::Sled => Box::new(SledStore::open(path).unwrap().set_aside(set_aside)),
@@ -68,11 +80,17 @@ impl Kind {
         })
     }
 
-    fn sealed(self, path: &std::path::Path, keys: Keyring) -> AnyStore {
+    /// With so many run records of a task, and those of so many removed tasks.
+    fn keeping(self, path: &std::path::Path, runs: usize, removed: usize) -> AnyStore {
+        macro_rules! keeping {
+            ($store:ident) => {
+                Box::new($store::open(path).unwrap().history(runs).history_of_removed(removed))
+            };
+        }
         AnyStore(match self {
-            Self::Sled => Box::new(SledStore::open(path).unwrap().encrypt(keys)),
-            Self::Redb => Box::new(RedbStore::open(path).unwrap().encrypt(keys)),
-            Self::File => Box::new(FileStore::open(path).unwrap().encrypt(keys)),
+            Self::Sled => keeping!(SledStore),
+            Self::Redb => keeping!(RedbStore),
+            Self::File => keeping!(FileStore),
         })
     }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use super::ExecutorSource;
-use super::message::{Drain, Drained};
+use super::message::Drained;
 pub use super::stage::{Stage, task};
-use crate::task::{Alias, Code, Outcome, Refusal, TaskContext};
+use crate::task::{Alias, Outcome, Refusal};
 use crate::testing::VirtualClock;
 pub use parts::registry;
 use parts::{Gate, all_endings};
@@ -22,8 +22,8 @@ use parts::{Gate, all_endings};
 pub struct Limits {
     /// Blocking code holds up the executor itself, so nothing can be asked of it meanwhile.
     pub inline: bool,
-    /// Code runs in other processes: only what is registered there can be run.
-    pub elsewhere: bool,
+    /// Code that does not stop when it is asked to is stopped all the same, with its process.
+    pub kills: bool,
 }
 
 /// Takes executors made by `make` through the contract; panics where one breaks it. Call it in an
@@ -42,11 +42,8 @@ pub async fn suite<S: ExecutorSource>(make: impl Fn() -> S, limits: Limits) {
     draining_cuts_off_after_the_grace(make()).await;
     draining_cuts_off_at_once(make(), limits).await;
     draining_before_attach(make()).await;
-    if !limits.elsewhere {
-        draining_from_inside_a_run(make()).await;
-        overlap::suite(&make, limits).await;
-        timeout::suite(&make, limits).await;
-    }
+    overlap::suite(&make, limits).await;
+    timeout::suite(&make, limits).await;
 }
 
 fn time() -> VirtualClock {
@@ -58,19 +55,12 @@ async fn stage<S: ExecutorSource>(mut source: S) -> (Stage, VirtualClock) {
     (Stage::new(&mut source, time.clock()).await, time)
 }
 
-/// Code that waits for ten seconds.
-fn sleeper() -> Code {
-    Code::from_async(|context: TaskContext, ()| async move {
-        context.sleep(Duration::from_secs(10)).await;
-    })
-}
-
 /// Whether a run ended as expected: where it panicked is told behind the message.
 fn check(outcome: &Outcome, expected: &Outcome) {
     match (outcome, expected) {
         (Outcome::Panicked { message }, Outcome::Panicked { message: expected }) => {
             let place = message.strip_prefix(expected).expect("the message");
-            assert!(place.starts_with(" (at ") && place.contains("contract/"), "{message}");
+            assert!(place.starts_with(" (at ") && place.contains("parts.rs:"), "{message}");
         }
         _ => assert_eq!(outcome, expected),
     }
@@ -298,35 +288,6 @@ async fn draining_cuts_off_at_once(source: impl ExecutorSource, limits: Limits) 
         interrupted += 1;
     }
     assert_eq!(drained, Drained { interrupted });
-    stage.is_empty().await;
-}
-
-/// The run waits for the drain, and the drain for the run: the grace ends it.
-async fn draining_from_inside_a_run(source: impl ExecutorSource) {
-    let (mut stage, time) = stage(source).await;
-    let executor = stage.executor.clone();
-    let code = Code::from_async(move |context: TaskContext, ()| {
-        let executor = executor.clone();
-        async move {
-            let drained = executor.drain(Drain { grace: Duration::from_secs(5) });
-            let long = context.sleep(Duration::from_secs(60));
-            futures::pin_mut!(drained, long);
-            futures::future::select(drained, long).await;
-        }
-    });
-    let run = stage.run(&task("curtain", |task| task), &code);
-    stage.submit([run]).await;
-    loop {
-        let probe = stage.part(&task("probe", |task| task), "ok");
-        stage.submit([probe]).await;
-        if matches!(stage.end().await.1.outcome, Outcome::Refused { .. }) {
-            break;
-        }
-    }
-    time.advance(Duration::from_secs(5)).await;
-    let (_, end) = stage.end().await;
-    assert!(matches!(end.outcome, Outcome::Interrupted { .. }), "{end:?}");
-    assert_eq!(stage.drain(Duration::ZERO).await, Drained { interrupted: 1 });
     stage.is_empty().await;
 }
 

@@ -1,19 +1,21 @@
 //! Every decision of the scheduler, as plain functions: no actor, no clock, no store.
 
 mod attempts;
+mod backfill;
 mod backlog;
 mod times;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
 use crate::task::{
-    Coalesce, Fire, FirstRun, Refusal, Source, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
+    Coalesce, Fire, FirstRun, Refusal, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
 };
 use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
 
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
+pub(crate) use backfill::{backfill, cancel_backfill};
 
 /// What is to be done about a task whose next run is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,11 @@ pub(crate) struct PlannedRun {
 }
 
 impl PlannedRun {
+    /// Whether it is the schedule's, for the first time.
+    fn is_new(&self) -> bool {
+        self.source == Source::Scheduled && self.attempt == 1
+    }
+
     fn first(fire: Fire, coalesced: u64, source: Source) -> Self {
         Self { fire, coalesced, source, attempt: 1, retry_at: None }
     }
@@ -70,8 +77,14 @@ pub(crate) struct Backlog {
     pub count: u64,
 }
 
-/// Decides about a task that is due at `now`. `refusal` is why none of its runs can begin.
-pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, refusal: Option<&Refusal>) -> TaskPlan {
+/// Decides about a task that is due at `now`. `refusal` is why none of its runs can begin; `running`
+/// says how many go on.
+pub(crate) fn tick(
+    task: &StoredTask,
+    now: DateTime<Utc>,
+    refusal: Option<&Refusal>,
+    running: impl FnOnce() -> u32,
+) -> TaskPlan {
     let StoredTask { spec, state } = task;
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
     let mut plan = TaskPlan {
@@ -88,6 +101,15 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, refusal: Option<&Refus
     }
     if let Some(first) = state.next.filter(|next| next.due <= now) {
         plan.advance(spec, &mut after, first, now, refusal.is_none());
+    }
+    if state.backfill.is_some() {
+        let running = running() as usize + plan.runs().count();
+        let (run, error) = backfill::step(spec, &mut after, now, running, refusal);
+        plan.earlier.extend(run);
+        plan.stalled = plan.stalled.or(error);
+        if refusal.is_none() {
+            attempts::note(spec, &mut after, run.as_slice());
+        }
     }
     (plan.then, plan.finished) = settle(spec, after);
     plan
@@ -145,6 +167,30 @@ impl TaskPlan {
         self.run = Some(run);
     }
 
+    /// Where the run times lie that are given up.
+    pub(crate) fn missed_span(&self) -> Option<Span> {
+        let missed = self.missed?;
+        let kept = self.runs().find(PlannedRun::is_new)?;
+        Some(Span { from: missed.first.nominal, until: kept.fire.nominal })
+    }
+
+    /// Where the run times lie that a run stands for besides its own. `first` is the first one that
+    /// was due.
+    pub(crate) fn span_of(&self, run: &PlannedRun, first: Option<Fire>, now: DateTime<Utc>) -> Option<Span> {
+        let first = first.filter(|_| run.coalesced > 0 && run.is_new())?;
+        let next = match &self.then {
+            Then::State(state) => state.next.map(|next| next.nominal),
+            Then::Task(_) | Then::Remove => None,
+        };
+        // The latest one stands for those before it, the earliest for those after it.
+        let until = if run.fire.nominal > first.nominal {
+            run.fire.nominal
+        } else {
+            next.unwrap_or(now + TimeDelta::nanoseconds(1))
+        };
+        Some(Span { from: first.nominal, until })
+    }
+
     /// The runs to submit, oldest first.
     pub(crate) fn runs(&self) -> impl Iterator<Item = PlannedRun> {
         self.earlier.iter().copied().chain(self.run)
@@ -173,6 +219,7 @@ pub(crate) fn add(
     let mut state = TaskState::new(since);
     state.paused = paused;
     state.next = first_fire(spec, &state, first_run, since, now)?;
+    state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     Ok(state)
 }
 
@@ -198,6 +245,7 @@ pub(crate) fn replace(
         }
         state.anchor = now;
         state.next = first_fire(spec, &state, first_run, now, now)?;
+        state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     } else if (before.start_at, before.end_at, before.max_runs, before.when_finished)
         != (spec.start_at, spec.end_at, spec.max_runs, spec.when_finished)
     {
@@ -234,6 +282,15 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
     })
 }
 
+/// Takes the run times up to `until` off a task's schedule: another process had them. When the trigger
+/// cannot say what comes after them, they stay, and the tick finds that out.
+pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>) {
+    let passed = task.state.next.is_some_and(|next| next.nominal <= until);
+    if passed && let Ok(next) = Times::of(&task.spec, task.state.anchor).after(until) {
+        task.state.next = next;
+    }
+}
+
 /// What becomes of a task that is resumed; `None` when it is not paused. Run times that passed
 /// during the pause are skipped, or kept for the next tick to deal with (`catch_up`). A schedule
 /// that has ended meanwhile is removed, or kept as finished.
@@ -256,6 +313,9 @@ pub(crate) fn resume(
     // The pause does not count as lateness of what waited through it.
     for at in after.attempts.iter_mut().filter_map(|attempt| attempt.at.as_mut()) {
         *at = now.max(*at);
+    }
+    if let Some(backfill) = &mut after.backfill {
+        backfill.at = now.max(backfill.at);
     }
     Ok(Some(settle(spec, after).0))
 }
@@ -310,6 +370,22 @@ pub(crate) fn preview(
     Ok(ahead)
 }
 
+/// The run times of a task from `from` to `to`, both inclusive, at most `limit`.
+pub(crate) fn between(
+    task: &StoredTask,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    limit: usize,
+) -> Result<Vec<Fire>, SearchError> {
+    let times = Times::of(&task.spec, task.state.anchor);
+    let (mut found, mut next) = (Vec::new(), times.from(from)?);
+    while let Some(fire) = next.filter(|fire| fire.nominal <= to && found.len() < limit) {
+        found.push(fire);
+        next = times.after(fire.nominal)?;
+    }
+    Ok(found)
+}
+
 /// The first run, at or after `from`, of a schedule that is set at `now`: never the run time that
 /// ran last, again. `None` only for a task that is kept without one.
 fn first_fire(
@@ -320,11 +396,15 @@ fn first_fire(
     now: DateTime<Utc>,
 ) -> Result<Option<Fire>, PlanError> {
     let times = Times::of(spec, state.anchor);
+    let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
         let next = match first_run {
             Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
             Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),
             Some(FirstRun::Now) if times.contains(now) => Some(Fire { nominal: now, due: now }),
+            Some(FirstRun::Soonest) if times.contains(soonest) => {
+                Some(Fire { nominal: soonest, due: soonest })
+            }
             _ => match state.last_run.filter(|last| *last >= from) {
                 Some(last) => times.after(last)?,
                 None => times.from(from)?,

@@ -141,3 +141,20 @@ pub(super) async fn times_of_all_centuries_sort(subject: &Subject) {
     }
     assert_eq!(subject.next_due().await, times.first().copied());
 }
+
+pub(super) async fn a_commit_can_write_the_whole_task(subject: &Subject) {
+    let (task, other) = (sample("a", at(1)), sample("b", at(2)));
+    subject.put(&task).await;
+    subject.put(&other).await;
+    let new = changed(&task, |spec, state| {
+        spec.args = serde_json::json!({ "of": "another" });
+        state.next = Some(Fire { nominal: at(7), due: at(7) });
+    });
+    let change = Change { then: Then::Task(new.clone()), ..advance(&task, None) };
+    let committed = subject.commit(vec![change.clone(), advance(&other, Some(at(9)))]).await;
+    assert_eq!((committed.refused, committed.next_due), (Vec::new(), Some(at(7))));
+    assert_eq!(subject.get("a").await, Some(new.clone()), "the whole task is written anew");
+    assert_eq!(subject.take(at(8), 9).await.0, ["a"]);
+    assert_eq!(subject.commit(vec![change]).await.refused, [0], "a stale one is refused");
+    assert_eq!(subject.get("a").await, Some(new));
+}

@@ -67,7 +67,9 @@ pub async fn suite<S: StoreSource>(mut fresh: impl FnMut() -> S) {
         due::a_commit_moves_tasks_on,
         due::a_stale_change_is_refused_by_itself,
         due::times_of_all_centuries_sort,
+        due::a_commit_can_write_the_whole_task,
         records::runs_are_recorded_and_ended,
+        records::records_are_found_by_their_run_times,
     ];
 }
 
@@ -212,6 +214,7 @@ fn record(task: &StoredTask, owner: OwnerId, serial: u64) -> RunRecord {
         task: task.spec.id.clone(),
         nominal: task.state.next.map_or(start(), |fire| fire.nominal),
         coalesced: serial,
+        span: None,
         source: Source::Scheduled,
         attempt: 1,
         submitted_at: at(serial as i64),

@@ -99,7 +99,17 @@ impl Model {
                 let (id, revision) = self.some_task(dice);
                 let mut task = sample(id.as_str(), at(0));
                 task.state.revision = revision;
-                advance(&task, Some(at(dice.roll(60) as i64)))
+                let due = Some(at(dice.roll(60) as i64));
+                match dice.roll(6) {
+                    0 => {
+                        let new = changed(&task, |spec, state| {
+                            spec.args = serde_json::json!({ "roll": dice.roll(99) });
+                            state.next = due.map(|due| Fire { nominal: due, due });
+                        });
+                        Change { then: Then::Task(new), ..advance(&task, due) }
+                    }
+                    _ => advance(&task, due),
+                }
             })
             .collect()
     }
@@ -130,6 +140,9 @@ impl Model {
             match (self.0.get_mut(&change.id), &change.then) {
                 (Some(task), Then::State(state)) if task.state.revision == change.revision => {
                     task.state = state.clone();
+                }
+                (Some(task), Then::Task(new)) if task.state.revision == change.revision => {
+                    *task = new.clone();
                 }
                 (Some(task), Then::Remove) if task.state.revision == change.revision => {
                     self.0.remove(&change.id);

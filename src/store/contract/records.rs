@@ -1,7 +1,7 @@
 //! Run records.
 
 use super::*;
-use crate::task::{Outcome, RunEnd};
+use crate::task::{Outcome, RunEnd, Span};
 
 pub(super) async fn runs_are_recorded_and_ended(subject: &Subject) {
     let mut task = sample("a", at(0));
@@ -19,7 +19,7 @@ pub(super) async fn runs_are_recorded_and_ended(subject: &Subject) {
         }
         records.insert(0, record);
     }
-    if !subject.can.durable {
+    if !subject.can.keeps_records() {
         assert_eq!(subject.runs("a", 9).await, [], "a store that keeps no records has none");
         return;
     }
@@ -54,4 +54,49 @@ pub(super) async fn runs_are_recorded_and_ended(subject: &Subject) {
     subject.commit(vec![change]).await;
     records.insert(0, ended);
     assert_eq!(subject.runs("a", 9).await, records, "the records of a removed task stay");
+}
+
+pub(super) async fn records_are_found_by_their_run_times(subject: &Subject) {
+    let task = sample("a", at(0));
+    subject.put(&task).await;
+    let find = |from, to, limit| FindRuns { id: id("a"), from: at(from), to: at(to), limit };
+    let nothing = ok(subject.store.find_runs(find(0, 99, 9)).await, "a task without runs is asked for");
+    assert_eq!((nothing.runs, nothing.oldest), (Vec::new(), None), "a task without runs has none");
+    let mut records: Vec<_> = (1..=6).map(|serial| record(&task, OWNER, serial)).collect();
+    for (record, second) in records.iter_mut().zip([10, 20, 30, 15, 40, 50]) {
+        record.nominal = at(second);
+        record.submitted_at = at(100 + record.id.serial as i64);
+    }
+    // The fourth fills in what was before; the fifth stands for what lies between.
+    let [first, second, third, fourth, fifth, sixth] = [0, 1, 2, 3, 4, 5];
+    records[fifth].span = Some(Span { from: at(32), until: at(40) });
+    let mut change = advance(&task, Some(at(60)));
+    change.runs = records.clone();
+    subject.commit(vec![change]).await;
+    if !subject.can.keeps_records() {
+        let found = ok(subject.store.find_runs(find(0, 99, 9)).await, "a store without records answers");
+        assert_eq!((found.runs, found.oldest), (Vec::new(), None), "a store that keeps no records has none");
+        return;
+    }
+    let oldest = Some(records[first].submitted_at);
+    for (from, to, expected) in [
+        (0, 99, vec![first, second, third, fourth, fifth, sixth]),
+        (10, 15, vec![first, fourth]),
+        (16, 29, vec![second]),
+        (33, 35, vec![fifth]),
+        (31, 31, vec![]),
+        (39, 50, vec![fifth, sixth]),
+        (51, 99, vec![]),
+    ] {
+        let found = ok(subject.store.find_runs(find(from, to, 9)).await, "records are looked for");
+        let expected: Vec<_> = expected.into_iter().map(|index| records[index].clone()).collect();
+        assert_eq!(found.runs, expected, "those that concern {from} to {to}, by id");
+        assert!(found.rest.is_none() && found.oldest == oldest, "{from} to {to}: {found:?}");
+    }
+    let found = ok(subject.store.find_runs(find(0, 45, 2)).await, "few records are looked for");
+    assert_eq!(found.runs, [first, fourth].map(|index| records[index].clone()), "the earliest run times");
+    assert_eq!(found.rest, Some(at(20)), "and where those begin that were left out");
+    let other = FindRuns { id: id("a b"), ..find(0, 99, 9) };
+    let found = ok(subject.store.find_runs(other).await, "another task is asked for");
+    assert_eq!(found.runs, [], "each task has its own");
 }

@@ -128,7 +128,8 @@ impl<P: Place> Engine<P> {
         let bad = loaded.unreadable.into_iter().chain(loaded.unreadable_runs);
         let mut unreadable: Vec<_> = bad.map(|bad| bad.what).collect();
         unreadable.sort_by(|a, b| a.id.cmp(&b.id));
-        self.history = History::new(loaded.codec, self.rules.removed, loaded.gone);
+        let latest_owner = loaded.latest_owner;
+        self.history = History::new(loaded.codec, &self.rules, loaded.gone, latest_owner);
         let mut interrupted = Vec::new();
         for record in loaded.open_runs {
             let run = record.id;
@@ -136,11 +137,25 @@ impl<P: Place> Engine<P> {
             if run.owner != owner {
                 let reason = "the scheduler that started it ended before the run did".to_owned();
                 let end = RunEnd::unstarted(Outcome::Interrupted { reason }, now);
-                interrupted.extend(self.history.end(&mut batch, run, end)?);
+                let exists = is_there(&self.tasks, &self.unreadable);
+                interrupted.extend(self.history.end(&mut batch, run, end, exists)?);
             }
         }
         let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
-        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due, set_aside }))
+        let unsettled = Some(self.tasks.unsettled());
+        Ok((
+            batch,
+            Opened {
+                capabilities,
+                interrupted,
+                unreadable,
+                healed,
+                next_due,
+                latest_owner,
+                set_aside,
+                unsettled,
+            },
+        ))
     }
 
     /// Notes what is in quarantine from now on, and answers with the tasks whose records were and
@@ -216,6 +231,7 @@ impl<P: Place> Engine<P> {
         let row = keys::state(&id);
         let state = self.codec.encode(Kind::State, &row, &request.task.state);
         let state = state.map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
+        check_size(&id, &state)?;
         let there = self.tasks.get_now(&id);
         let mut batch = Batch::default();
         // Pausing a task does not write its arguments again.
@@ -240,8 +256,7 @@ impl<P: Place> Engine<P> {
     fn forget(&mut self, batch: &mut Batch, id: TaskId) {
         batch.remove(keys::spec(&id));
         batch.remove(keys::state(&id));
-        let tasks = &self.tasks;
-        self.history.leave(batch, id, |id| tasks.find(id).is_some());
+        self.history.leave(batch, id, is_there(&self.tasks, &self.unreadable));
     }
 
     fn commit_now(&mut self, mut request: Commit) -> Result<(Batch, Committed), StoreError> {
@@ -249,23 +264,27 @@ impl<P: Place> Engine<P> {
         // Everything that can be refused is, before memory changes.
         let mut writes = Vec::with_capacity(request.changes.len());
         for change in &mut request.changes {
-            let state = match &change.then {
-                Then::State(state) => {
-                    let failed = |reason| StoreError::Unstorable { id: change.id.clone(), reason };
-                    Some(self.codec.encode(Kind::State, &keys::state(&change.id), state).map_err(failed)?)
-                }
-                Then::Remove => None,
+            let failed = |reason| StoreError::Unstorable { id: change.id.clone(), reason };
+            let row = keys::state(&change.id);
+            let written = |state| self.codec.encode(Kind::State, &row, state).map_err(failed);
+            let (spec, state) = match &change.then {
+                Then::State(state) => (None, Some(written(state)?)),
+                Then::Task(task) => (Some(encoded_spec(&self.codec, task)?), Some(written(&task.state)?)),
+                Then::Remove => (None, None),
             };
-            writes.push((change.id.clone(), state, std::mem::take(&mut change.runs)));
+            writes.push((change.id.clone(), spec, state, std::mem::take(&mut change.runs)));
         }
         let committed = self.tasks.commit_now(request);
         let mut refused = committed.refused.iter().copied().peekable();
         let mut batch = Batch::default();
-        for (index, (id, state, runs)) in writes.into_iter().enumerate() {
+        for (index, (id, spec, state, runs)) in writes.into_iter().enumerate() {
             if refused.next_if_eq(&index).is_some() {
                 continue;
             }
-            self.history.begin(&mut batch, &id, runs).inspect_err(|error| self.spoil(error))?;
+            self.history.begin(&mut batch, &id, runs, &self.tasks).inspect_err(|error| self.spoil(error))?;
+            if let Some(spec) = spec {
+                batch.insert(keys::spec(&id), spec);
+            }
             match state {
                 Some(state) => batch.insert(keys::state(&id), state),
                 None => self.forget(&mut batch, id),
@@ -278,7 +297,8 @@ impl<P: Place> Engine<P> {
         self.writer()?;
         let mut batch = Batch::default();
         for (run, _, end) in ends {
-            self.history.end(&mut batch, run, end).inspect_err(|error| self.spoil(error))?;
+            let exists = is_there(&self.tasks, &self.unreadable);
+            self.history.end(&mut batch, run, end, exists).inspect_err(|error| self.spoil(error))?;
         }
         Ok((batch, ()))
     }
@@ -311,7 +331,7 @@ impl<P: Place> Engine<P> {
 
 impl<P: Place> Backend for Engine<P> {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durable: true, closures: false, blocking: true, shared: false }
+        Capabilities { durable: true, records: true, closures: false, blocking: true, shared: false }
     }
 
     fn open(&mut self, request: Open) -> Reply<Opened> {
@@ -369,6 +389,17 @@ impl<P: Place> Backend for Engine<P> {
         }
     }
 
+    fn find_runs(&mut self, request: FindRuns) -> Reply<Found> {
+        let kept = Some(self.rules.kept());
+        match self.writer() {
+            Ok(writer) => {
+                let found = writer.find(request);
+                Reply::later(async move { Ok(Found { kept, ..found.await? }) })
+            }
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
     fn remove_all(&mut self, _: RemoveAll) -> Reply<usize> {
         let made = self.remove_all_now();
         self.reply(made)
@@ -398,6 +429,11 @@ impl<P: Place> Backend for Engine<P> {
     }
 }
 
+/// Whether there is such a task; one that cannot be read is.
+fn is_there<T>(tasks: &MemoryBackend, unreadable: &FxHashMap<String, T>) -> impl Fn(&TaskId) -> bool {
+    |id| tasks.find(id).is_some() || unreadable.contains_key(id.as_str())
+}
+
 fn encoded_spec(codec: &Codec, task: &StoredTask) -> Result<Vec<u8>, StoreError> {
     let id = &task.spec.id;
     if matches!(task.spec.handler, Handler::Closure(_)) {
@@ -412,10 +448,15 @@ fn encoded_spec(codec: &Codec, task: &StoredTask) -> Result<Vec<u8>, StoreError>
     codec
         .decode::<TaskSpec>(Kind::Spec, &row, &bytes)
         .map_err(|unread| unstorable(format!("written down, it cannot be read again: {}", unread.reason)))?;
-    if bytes.len() > ROW_LIMIT {
-        return Err(StoreError::TooLarge { id: id.clone(), size: bytes.len(), limit: ROW_LIMIT });
-    }
+    check_size(id, &bytes)?;
     Ok(bytes)
+}
+
+fn check_size(id: &TaskId, row: &[u8]) -> Result<(), StoreError> {
+    match row.len() {
+        size if size > ROW_LIMIT => Err(StoreError::TooLarge { id: id.clone(), size, limit: ROW_LIMIT }),
+        _ => Ok(()),
+    }
 }
 
 impl<P: Place> fmt::Debug for Engine<P> {

@@ -91,7 +91,7 @@ pub(super) struct Automatic {
 impl Automatic {
     pub(super) fn begin<P: Place>(place: &P, rules: &Rules, loaded: &Loaded) -> Option<Self> {
         let exports = rules.exports.clone()?;
-        let path = place.path()?;
+        let path = place.path();
         let dir = exports.directory(path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!("callboard-{name}-");

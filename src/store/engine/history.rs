@@ -3,10 +3,13 @@ use std::ops::ControlFlow::{Break, Continue};
 
 use rustc_hash::FxHashMap;
 
-use super::{Batch, Disk, Order, ROW_LIMIT, keys};
-use crate::store::StoreError;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Batch, Disk, Order, ROW_LIMIT, Rules, keys};
 use crate::store::envelope::{Codec, Kind};
-use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
+use crate::store::message::{FindRuns, Found, Pick};
+use crate::store::{MemoryBackend, StoreError};
+use crate::task::{Outcome, OwnerId, Refusal, RunEnd, RunId, RunRecord, TaskId};
 
 /// The run records: written at the start of a run, completed at its end. The actor's part, which
 /// never looks at the disk.
@@ -21,6 +24,12 @@ pub(super) struct History {
     gone: VecDeque<(u64, TaskId)>,
     /// The latest number of each: a task can be removed, added again and removed again.
     latest_gone: FxHashMap<TaskId, u64>,
+    /// The owner that sorts last among those who began runs.
+    latest_owner: Option<OwnerId>,
+    /// How long records are kept.
+    age: Option<TimeDelta>,
+    /// Whose old records are looked at next: each task has its turn, then each removed task.
+    turn: usize,
 }
 
 /// Work on the records of a task that takes a look at the disk.
@@ -28,6 +37,8 @@ pub(super) struct History {
 pub(in crate::store) enum Chore {
     /// It gets so many more.
     Grows(TaskId, usize),
+    /// Its records of before this time may go.
+    Ages(TaskId, DateTime<Utc>),
     /// It was removed, and keeps its records for a while.
     Leaves(TaskId),
     /// It was removed long ago: its records go.
@@ -35,9 +46,22 @@ pub(in crate::store) enum Chore {
 }
 
 impl History {
-    pub(super) fn new(codec: Codec, gone_limit: usize, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(
+        codec: Codec,
+        rules: &Rules,
+        gone: Vec<(u64, TaskId)>,
+        latest_owner: Option<OwnerId>,
+    ) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
-        Self { codec, gone_limit, gone: gone.into(), latest_gone, ..Self::default() }
+        Self {
+            codec,
+            gone_limit: rules.removed,
+            gone: gone.into(),
+            latest_gone,
+            latest_owner,
+            age: rules.age,
+            ..Self::default()
+        }
     }
 
     /// From now on records are written with this.
@@ -63,12 +87,20 @@ impl History {
         batch: &mut Batch,
         task: &TaskId,
         runs: Vec<RunRecord>,
+        tasks: &MemoryBackend,
     ) -> Result<(), StoreError> {
-        if runs.is_empty() {
-            return Ok(());
+        let Some(latest) = runs.last() else { return Ok(()) };
+        if let Some(before) = self.age.and_then(|age| latest.submitted_at.checked_sub_signed(age)) {
+            let other = self.next_in_turn(tasks);
+            let ages = std::iter::once(task.clone()).chain(other).map(|task| Chore::Ages(task, before));
+            batch.chores.extend(ages);
         }
         let mut more = 0;
         for record in runs {
+            if self.latest_owner < Some(record.id.owner) {
+                self.latest_owner = Some(record.id.owner);
+                batch.insert(keys::LATEST_OWNER.to_vec(), record.id.owner.0.to_be_bytes().to_vec());
+            }
             batch.insert(keys::run(task, record.id), encoded(&self.codec, &record)?);
             if record.end.is_none() {
                 batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
@@ -86,17 +118,40 @@ impl History {
         Ok(())
     }
 
+    /// A task that may have old records and no new ones: all have their turn.
+    fn next_in_turn(&mut self, tasks: &MemoryBackend) -> Option<TaskId> {
+        let place = self.turn;
+        self.turn += 1;
+        if place < tasks.places() {
+            return tasks.id_at(place).cloned();
+        }
+        match self.gone.get(place - tasks.places()) {
+            Some((_, task)) => Some(task.clone()),
+            None => {
+                self.turn = 0;
+                None
+            }
+        }
+    }
+
     /// Writes how a run ended; answers with the record, or nothing when the run is unknown.
     pub(super) fn end(
         &mut self,
         batch: &mut Batch,
         run: RunId,
         end: RunEnd,
+        exists: impl Fn(&TaskId) -> bool,
     ) -> Result<Option<RunRecord>, StoreError> {
         let Some(mut record) = self.open.remove(&run) else { return Ok(None) };
         record.end = Some(end);
-        batch.insert(keys::run(&record.task, run), encoded(&self.codec, &record)?);
         batch.remove(keys::open_run(run));
+        let row = keys::run(&record.task, run);
+        if exists(&record.task) || self.latest_gone.contains_key(&record.task) {
+            batch.insert(row, encoded(&self.codec, &record)?);
+        } else {
+            // The task was forgotten while it ran. Nobody would come for this one again.
+            batch.remove(row);
+        }
         Ok(Some(record))
     }
 
@@ -144,7 +199,15 @@ impl Upkeep {
             match chore {
                 Chore::Grows(task, more) => self.bound(disk, batch, task, more)?,
                 Chore::Leaves(task) => drop(self.counts.remove(&task)),
-                Chore::Forgotten(task) => drop(drop_oldest(disk, &self.codec, batch, &task, usize::MAX)?),
+                Chore::Ages(task, before) => {
+                    let dropped = drop_oldest(disk, &self.codec, batch, &task, AT_ONCE, Some(before))?;
+                    if let Some(count) = self.counts.get_mut(&task) {
+                        *count = count.saturating_sub(dropped);
+                    }
+                }
+                Chore::Forgotten(task) => {
+                    drop_oldest(disk, &self.codec, batch, &task, usize::MAX, None)?;
+                }
             }
         }
         Ok(())
@@ -171,28 +234,37 @@ impl Upkeep {
             }
         };
         let mut wanted = count + more;
-        if wanted > self.limit + self.limit / 4 {
-            wanted -= drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit)?;
+        if wanted > self.limit.saturating_add(self.limit / 4) {
+            wanted -= drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit, None)?;
         }
         self.counts.insert(task, wanted);
         Ok(())
     }
 }
 
-/// Removes up to `excess` records that have ended and can be read.
+/// So many old records go at once at most.
+const AT_ONCE: usize = 64;
+
+/// Removes up to `excess` records that have ended and can be read; only those submitted before an
+/// instant, if there is one.
 fn drop_oldest<D: Disk>(
     disk: &D,
     codec: &Codec,
     batch: &mut Batch,
     task: &TaskId,
     excess: usize,
+    before: Option<DateTime<Utc>>,
 ) -> Result<usize, StoreError> {
     let mut dropped = 0;
     disk.scan(&keys::runs(task), Order::Ascending, &mut |key, bytes| {
         if dropped == excess {
             return Break(());
         }
-        if codec.decode::<RunRecord>(Kind::Run, key, bytes).is_ok_and(|record| record.end.is_some()) {
+        let Ok(record) = codec.decode::<RunRecord>(Kind::Run, key, bytes) else { return Continue(()) };
+        if before.is_some_and(|before| record.submitted_at >= before) {
+            return Break(());
+        }
+        if record.end.is_some() {
             batch.remove(key.to_vec());
             dropped += 1;
         }
@@ -217,6 +289,36 @@ pub(super) fn latest<D: Disk>(
         Continue(())
     })?;
     Ok(records)
+}
+
+/// The records that concern a window. They lie in the order in which they were submitted, which is
+/// not that of their run times, so the search goes backwards, from the newest to one that was
+/// submitted long before the window.
+pub(super) fn find<D: Disk>(disk: &D, codec: &Codec, request: &FindRuns) -> Result<Found, StoreError> {
+    let mut pick = Pick::new(request);
+    let records = keys::runs(&request.id);
+    let end = request.from.checked_sub_signed(FindRuns::SLACK).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    disk.scan(&records, Order::Descending, &mut |key, bytes| {
+        let Ok(record) = codec.decode::<RunRecord>(Kind::Run, key, bytes) else { return Continue(()) };
+        if record.submitted_at < end {
+            return Break(());
+        }
+        pick.offer(record);
+        Continue(())
+    })?;
+    let mut oldest = None;
+    disk.scan(&records, Order::Ascending, &mut |key, bytes| match codec.decode::<RunRecord>(
+        Kind::Run,
+        key,
+        bytes,
+    ) {
+        Ok(record) => {
+            oldest = Some(record.submitted_at);
+            Break(())
+        }
+        Err(_) => Continue(()),
+    })?;
+    Ok(Found { oldest, ..pick.found() })
 }
 
 fn encoded(codec: &Codec, record: &RunRecord) -> Result<Vec<u8>, StoreError> {
@@ -247,6 +349,7 @@ fn shorten(outcome: &mut Outcome, size: usize) {
         Outcome::Failed { error } => cut(error),
         Outcome::Panicked { message } => cut(message),
         Outcome::Interrupted { reason } => cut(reason),
+        Outcome::Refused { reason: Refusal::ExecutorUnavailable { reason, .. } } => cut(reason),
         _ => {}
     }
 }

@@ -16,6 +16,8 @@
 mod backend;
 mod export;
 mod exports;
+#[cfg(test)]
+pub(super) mod faults;
 mod files;
 mod history;
 mod identity;
@@ -34,6 +36,8 @@ mod writer;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
+
+use chrono::TimeDelta;
 
 pub(super) use backend::Engine;
 pub use exports::Exports;
@@ -100,6 +104,8 @@ pub(super) struct Rules {
     pub durability: Durability,
     /// Run records kept a task.
     pub history: usize,
+    /// How long run records are kept.
+    pub age: Option<TimeDelta>,
     /// Removed tasks that keep their run records.
     pub removed: usize,
     /// How long the opening may take.
@@ -148,6 +154,7 @@ impl Default for Rules {
         Self {
             durability: Durability::default(),
             history: 100,
+            age: None,
             removed: 10_000,
             open_limit: Duration::from_secs(60),
             set_aside: false,
@@ -160,15 +167,24 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    /// How long run records are kept, for people.
+    fn kept(&self) -> String {
+        let count = format!("the latest {} runs of a task", self.history);
+        match self.age {
+            None => count,
+            Some(age) => format!("{count}, none longer than {} s", age.num_seconds()),
+        }
+    }
+}
+
 /// Where a disk is, and how it is opened.
 pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
     /// What is opened there.
     type Disk: Disk;
 
-    /// The directory, where there is one.
-    fn path(&self) -> Option<&Path> {
-        None
-    }
+    /// The directory.
+    fn path(&self) -> &Path;
 
     /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
     fn open(&self) -> Result<Self::Disk, StoreError>;

@@ -19,6 +19,14 @@ macro_rules! embedded_store {
                 self
             }
 
+            /// How long run records are kept, however few they are; counted from the submission of a
+            /// run. Each run that is recorded has some of the old ones removed, so that they may stay
+            /// for a while longer; runs that have not ended are always kept. Default: for ever.
+            pub fn history_age(mut self, age: std::time::Duration) -> Self {
+                self.rules.age = chrono::TimeDelta::from_std(age).ok();
+                self
+            }
+
             /// How many removed tasks keep their run records; when more are removed, the records of
             /// those removed first go. Default: 10,000.
             pub fn history_of_removed(mut self, tasks: usize) -> Self {

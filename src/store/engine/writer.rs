@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use super::exports::Automatic;
 use super::files::{self, is_beyond_repair};
-use super::history::{Upkeep, latest};
+use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
 use super::sweep::{Sweep, Sweeps};
 use super::{Batch, Disk, Durability, Place, Rules, identity, import};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
-use crate::store::message::SetAside;
+use crate::store::message::{FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
@@ -30,6 +30,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Job {
     Write { batch: Batch, done: Answer<()> },
+    Find { request: FindRuns, done: Answer<Found> },
     Runs { id: TaskId, limit: usize, done: Answer<Vec<RunRecord>> },
     Load { codec: Codec, done: mpsc::Sender<Result<Loaded, StoreError>> },
     Sweep(Box<Sweep>),
@@ -158,6 +159,13 @@ impl Writer {
         answer(receipt)
     }
 
+    /// The run records that concern a window, with all that was accepted before.
+    pub(super) fn find(&self, request: FindRuns) -> impl Future<Output = Result<Found, StoreError>> + use<> {
+        let (done, receipt) = oneshot::channel();
+        self.send(Job::Find { request, done });
+        answer(receipt)
+    }
+
     /// The identity of the store.
     pub(super) fn identity(&self) -> Uuid {
         self.identity
@@ -233,15 +241,15 @@ fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded
         })?;
         Ok((disk, identity, loaded))
     };
-    match (open(), place.path()) {
-        (Err(error), Some(path)) if rules.set_aside && is_beyond_repair(&error) => {
-            let aside = files::set_aside(path, Clock::system().now())?;
+    match open() {
+        Err(error) if rules.set_aside && is_beyond_repair(&error) => {
+            let aside = files::set_aside(place.path(), Clock::system().now())?;
             let (disk, identity, mut loaded) = open()?;
             let place = aside.display().to_string();
             loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
             Ok((disk, identity, loaded))
         }
-        (opened, _) => opened,
+        opened => opened,
     }
 }
 
@@ -307,6 +315,10 @@ impl<D: Disk> Desk<D> {
                 Ok(Job::Runs { id, limit, done }) => {
                     let codec = self.upkeep.codec.clone();
                     drop(done.send(self.ask(|disk| latest(disk, &codec, &id, limit))))
+                }
+                Ok(Job::Find { request, done }) => {
+                    let codec = self.upkeep.codec.clone();
+                    drop(done.send(self.ask(|disk| find(disk, &codec, &request))));
                 }
                 Ok(Job::Load { codec, done }) => {
                     self.upkeep.clear();
@@ -383,12 +395,13 @@ impl<D: Disk> Desk<D> {
         self.shared.failure.get().cloned().map_or(Ok(()), Err)
     }
 
-    /// Reads from the disk, where everything is synced.
+    /// Reads from the disk, where everything is synced. One that cannot be read is not written to
+    /// either.
     fn ask<T>(&mut self, ask: impl FnOnce(&D) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.disk {
-            Some(disk) => guarded(|| ask(disk)),
-            None => Err(self.shared.failure.get().cloned().unwrap_or_else(died)),
-        }
+        let Some(disk) = &self.disk else {
+            return Err(self.shared.failure.get().cloned().unwrap_or_else(died));
+        };
+        guarded(|| ask(disk)).inspect_err(|error| self.fail(error.clone()))
     }
 
     fn write(&mut self, mut batch: Batch, done: Answer<()>) {
@@ -460,7 +473,7 @@ impl<D: Disk> Desk<D> {
     /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
     /// heard of the failure finds the store down.
     fn fail(&mut self, error: StoreError) {
-        tracing::error!(%error, "a durable store could not write; it is down until it is opened again");
+        tracing::error!(%error, "the disk of a durable store failed; the store is down until it is opened again");
         self.shared.failure.get_or_init(|| error.clone());
         // A database whose files are gone may panic when it is dropped.
         let disk = self.disk.take();

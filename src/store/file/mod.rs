@@ -68,3 +68,13 @@ impl FileStore {
 }
 
 embedded_store!(FileStore);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acknowledged_is_lost_whatever_fails() {
+        crate::store::engine::faults::suite(|path: &Path| FilePlace { path: path.to_owned() });
+    }
+}

@@ -50,3 +50,16 @@ impl RedbStore {
 
 embedded_store!(RedbStore);
 cache_setting!(RedbStore);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acknowledged_is_lost_whatever_fails() {
+        crate::store::engine::faults::suite(|path: &Path| RedbPlace {
+            path: path.to_owned(),
+            cache: 1 << 20,
+        });
+    }
+}

@@ -57,3 +57,16 @@ impl SledStore {
 
 embedded_store!(SledStore);
 cache_setting!(SledStore);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acknowledged_is_lost_whatever_fails() {
+        crate::store::engine::faults::suite(|path: &Path| SledPlace {
+            path: path.to_owned(),
+            cache: 1 << 20,
+        });
+    }
+}

@@ -20,7 +20,7 @@ use callboard::store::message::*;
 use callboard::store::{RedbStore, SledStore, StoreSource};
 use callboard::task::{
     Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
-    RunRecord, Source, StoredTask, TaskSpec, TaskState, WhenFinished,
+    RunRecord, Skip, Source, Span, StoredTask, TaskSpec, TaskState, WhenFinished,
 };
 use callboard::trigger::{
     And, CalendarInterval, Cron, Crontab, Custom, Date, Except, Fold, Gap, Interval, Or, Quartz, Trigger,
@@ -33,7 +33,7 @@ use super::sled::{Running, id, run};
 use super::system;
 
 /// The formats there are.
-const FORMATS: &[u32] = &[1, 2];
+const FORMATS: &[u32] = &[1, 2, 3];
 
 /// The task that has runs.
 const RUNNING: &str = "запуски ▶ 走";
@@ -184,6 +184,12 @@ fn tasks(format: u32) -> Vec<StoredTask> {
     if format >= 2 {
         tasks.extend(tasks_of_format_2());
     }
+    if format >= 3 {
+        tasks.push(task("begins", same, |state| TaskState {
+            begins: Some(time("2027-01-01T00:00:00.000000001Z")),
+            ..state
+        }));
+    }
     tasks.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
     tasks
 }
@@ -279,6 +285,17 @@ fn runs(format: u32) -> Vec<RunRecord> {
         let mut end = RunEnd::unstarted(failed, time("2026-11-21T09:30:01Z"));
         end.retry_at = Some(time("2026-11-21T09:30:06.5Z"));
         runs.push(RunRecord { source: Source::Backfill, attempt: 2, end: Some(end), ..run(RUNNING, 22) });
+    }
+    if format >= 3 {
+        let span = |from, until| Some(Span { from: time(from), until: time(until) });
+        let end = |because| RunEnd::unstarted(Outcome::Skipped { because }, time("2026-11-21T09:40:00Z"));
+        let skips = [Skip::Paused, Skip::Rescheduled, Skip::Removed].into_iter().zip(23..);
+        runs.extend(skips.map(|(because, serial)| RunRecord {
+            coalesced: 9,
+            span: span("1969-07-20T20:17:40.25Z", "2026-11-21T09:40:00.000000001Z"),
+            end: Some(end(because)),
+            ..run(RUNNING, serial)
+        }));
     }
     runs.reverse();
     runs

@@ -121,6 +121,10 @@ impl Server {
                         row.task.state = state;
                         row.claim = None;
                     }
+                    Then::Task(task) => {
+                        row.task = task;
+                        row.claim = None;
+                    }
                     Then::Remove => drop(self.tasks.remove(&change.id)),
                 },
                 _ => {
@@ -167,7 +171,7 @@ struct Node {
 
 impl Node {
     fn can() -> Capabilities {
-        Capabilities { durable: true, closures: false, blocking: false, shared: true }
+        Capabilities { durable: true, records: true, closures: false, blocking: false, shared: true }
     }
 
     fn ask<T: 'static>(

@@ -1,7 +1,6 @@
 //! What is loaded is what was saved, whatever it is.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::sled::{Running, id, moved_on, run};
-use super::{AnyStore, Kind, system};
+use super::{Kind, system};
 
 /// Any nanosecond that chrono can tell.
 fn time() -> impl Strategy<Value = DateTime<Utc>> {
@@ -84,6 +83,7 @@ fn state() -> impl Strategy<Value = TaskState> {
         )| TaskState {
             revision,
             next,
+            begins: last_run,
             last_run,
             runs,
             fired,
@@ -227,11 +227,6 @@ fn records() -> impl Strategy<Value = Vec<RunRecord>> {
     })
 }
 
-/// A store of this kind, with a key or without.
-fn opened(kind: Kind, path: &Path, sealed: bool) -> AnyStore {
-    if sealed { kind.sealed(path, Keyring::new([7; 32])) } else { kind.open(path) }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
@@ -242,15 +237,16 @@ proptest! {
         sealed in any::<bool>(),
     ) {
         let base = tempfile::tempdir().unwrap();
+        let keys = sealed.then(|| Keyring::generate().unwrap());
         let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.spec.id.clone(), task)).collect();
         system(async {
-            let (store, _) = Running::open_with(opened(kind, base.path(), sealed)).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             for task in tasks.values() {
                 store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
             }
             store.stop().await;
-            let (store, found) = Running::open_with(opened(kind, base.path(), sealed)).await.unwrap();
-            assert_eq!(found.unreadable, []);
+            let (store, opened) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
+            assert_eq!(opened.unreadable, []);
             for (id, task) in &tasks {
                 assert_eq!(store.0.get(Get { id: id.clone() }).await.unwrap().as_ref(), Some(task));
             }
@@ -266,13 +262,14 @@ proptest! {
         sealed in any::<bool>(),
     ) {
         let base = tempfile::tempdir().unwrap();
+        let keys = sealed.then(|| Keyring::generate().unwrap());
         system(async {
-            let (store, _) = Running::open_with(opened(kind, base.path(), sealed)).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             let task = store.put("a").await;
             let runs = records.clone();
             store.0.commit(Commit { changes: vec![moved_on(&task, runs)] }).await.unwrap();
             store.stop().await;
-            let (store, _) = Running::open_with(opened(kind, base.path(), sealed)).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             records.reverse();
             assert_eq!(store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap(), records);
             store.stop().await;
@@ -285,14 +282,14 @@ proptest! {
 fn what_could_not_be_read_again_is_refused() {
     let base = tempfile::tempdir().unwrap();
     system(async {
-        let (store, _) = Running::open(base.path()).await.unwrap();
+        let (store, _) = Running::open_with(Kind::Sled.open(base.path())).await.unwrap();
         let mut task = sample("a", start());
         let far = DateTime::<Utc>::MAX_UTC;
         task.spec =
             TaskSpec { trigger: Trigger::Date(Arc::new(Date::at(far))), ..(*task.spec).clone() }.into();
         let put = store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await;
         store.stop().await;
-        let (store, opened) = Running::open(base.path()).await.unwrap();
+        let (store, opened) = Running::open_with(Kind::Sled.open(base.path())).await.unwrap();
         assert_eq!(opened.unreadable, []);
         let found = store.0.get(Get { id: id("a") }).await.unwrap();
         match put {

@@ -1,0 +1,353 @@
+//! What became of each run time, as plain functions: no actor, no clock, no store.
+
+use std::collections::{BTreeMap, HashSet};
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+use super::{SchedulerState, plan};
+use crate::store::message::Found;
+use crate::task::{
+    Coalesce, Fate, Fire, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask,
+    TaskState,
+};
+use crate::trigger::SearchError;
+
+/// Run times that are counted one by one when they are passed over.
+const COUNTED: usize = 10_000;
+
+/// The record of the run times that a change of a task passes over: those from its next one up to
+/// now, unless they are dealt with afterwards. `after` is `None` when the task is removed.
+pub(super) fn passed_over(
+    before: &StoredTask,
+    after: Option<&TaskState>,
+    now: DateTime<Utc>,
+    id: RunId,
+) -> Option<RunRecord> {
+    let state = &before.state;
+    let next = state.next.filter(|next| next.nominal < now)?;
+    if after.is_some_and(|after| after.next == state.next) {
+        return None;
+    }
+    let because = match after {
+        _ if state.paused => Skip::Paused,
+        Some(_) => Skip::Rescheduled,
+        None => Skip::Removed,
+    };
+    let last = now - TimeDelta::nanoseconds(1);
+    let passed = plan::between(before, next.nominal, last, COUNTED).map_or(1, |passed| passed.len());
+    Some(RunRecord {
+        id,
+        task: before.spec.id.clone(),
+        nominal: next.nominal,
+        coalesced: passed.saturating_sub(1) as u64,
+        span: Some(Span { from: next.nominal, until: now }),
+        source: Source::Scheduled,
+        attempt: 1,
+        submitted_at: now,
+        end: Some(RunEnd::unstarted(Outcome::Skipped { because }, now)),
+    })
+}
+
+/// What is asked, and how things are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub now: DateTime<Utc>,
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+    /// At most so many run times.
+    pub limit: usize,
+    pub scheduler: SchedulerState,
+    /// The runs of the task that are in flight.
+    pub flight: &'a HashSet<RunId>,
+}
+
+/// Each run time of `task` in the window with what became of it, each run that was asked for, and
+/// where to go on when that was not all. Of a task that is gone only what is on record is known.
+pub(super) fn account(
+    task: Option<&StoredTask>,
+    found: Found,
+    question: &Question<'_>,
+) -> Result<(Vec<RunTime>, Option<DateTime<Utc>>), SearchError> {
+    let mut to = question.to;
+    let mut next = None;
+    let mut cut = |to: &mut DateTime<Utc>, at: DateTime<Utc>| {
+        // Something always comes of the first instant, or there would be no end of asking.
+        let at = at.max(question.from + TimeDelta::nanoseconds(1));
+        if at <= *to {
+            *to = at - TimeDelta::nanoseconds(1);
+            next = Some(at);
+        }
+    };
+    if let Some(rest) = found.rest {
+        cut(&mut to, rest);
+    }
+    let fires = match task {
+        Some(task) => plan::between(task, question.from, to, question.limit + 1)?,
+        None => Vec::new(),
+    };
+    if fires.len() > question.limit
+        && let Some(last) = fires.last()
+    {
+        cut(&mut to, last.nominal);
+    }
+    let teller = Teller {
+        task,
+        question,
+        zone: task.map_or(Tz::UTC, |task| task.spec.trigger.zone(&task.spec.context(task.state.anchor))),
+        oldest: found.oldest,
+        newest: found.runs.iter().filter(|run| run.source == Source::Scheduled).map(|run| run.nominal).max(),
+        kept: found.kept.as_deref(),
+    };
+    let mut times: BTreeMap<(DateTime<Utc>, usize), RunTime> = BTreeMap::new();
+    let groups = attempts(&found.runs);
+    let mut scheduled = HashSet::new();
+    for (index, group) in groups.iter().enumerate() {
+        let Some(last) = group.last() else { continue };
+        let own = last.source == Source::Scheduled;
+        if question.from <= last.nominal && last.nominal <= to {
+            times.insert((last.nominal, index), teller.ran(group));
+        }
+        if own {
+            scheduled.insert(last.nominal);
+        }
+    }
+    // The first attempt says what the run stands for, the last one what came of it.
+    let spans: Vec<(Span, &RunRecord)> = groups
+        .iter()
+        .filter_map(|group| Some((group.iter().find_map(|record| record.span)?, *group.last()?)))
+        .collect();
+    for Fire { nominal, due } in
+        fires.into_iter().filter(|fire| fire.nominal <= to && !scheduled.contains(&fire.nominal))
+    {
+        let within = |(span, _): &&(Span, &RunRecord)| span.contains(nominal);
+        let told = match spans.iter().find(within) {
+            Some((_, record)) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
+            _ => teller.unrecorded(nominal, due),
+        };
+        times.insert((nominal, groups.len()), told);
+    }
+    if times.len() > question.limit
+        && let Some(((at, _), _)) = times.iter().nth(question.limit)
+    {
+        cut(&mut to, *at);
+        times.retain(|(nominal, _), _| *nominal <= to);
+    }
+    Ok((times.into_values().collect(), next))
+}
+
+/// The records of one run time, attempt by attempt; runs that were asked for stand alone.
+fn attempts(records: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
+    let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
+    let mut latest: BTreeMap<(DateTime<Utc>, &'static str), usize> = BTreeMap::new();
+    for record in records {
+        let key = (record.nominal, word(record.source));
+        let same = latest.get(&key).and_then(|index| groups.get_mut(*index));
+        match same {
+            Some(group) if group.last().is_some_and(|last| last.attempt < record.attempt) => {
+                group.push(record)
+            }
+            _ => {
+                latest.insert(key, groups.len());
+                groups.push(vec![record]);
+            }
+        }
+    }
+    groups
+}
+
+fn word(source: Source) -> &'static str {
+    match source {
+        Source::Scheduled => "",
+        Source::Manual => "run by hand: ",
+        Source::Shutdown => "run at the shutdown: ",
+        Source::Backfill => "run to fill in: ",
+    }
+}
+
+/// `1.5 s`.
+fn length(time: TimeDelta) -> String {
+    let seconds = time.num_milliseconds() as f64 / 1000.0;
+    format!("{seconds} s")
+}
+
+/// Says what became of run times.
+struct Teller<'a> {
+    task: Option<&'a StoredTask>,
+    question: &'a Question<'a>,
+    zone: Tz,
+    oldest: Option<DateTime<Utc>>,
+    /// The latest of the schedule's run times that are on record.
+    newest: Option<DateTime<Utc>>,
+    kept: Option<&'a str>,
+}
+
+impl Teller<'_> {
+    fn at(&self, time: DateTime<Utc>) -> String {
+        time.with_timezone(&self.zone).to_rfc3339_opts(SecondsFormat::AutoSi, true)
+    }
+
+    /// A run time that has records of its own.
+    fn ran(&self, group: &[&RunRecord]) -> RunTime {
+        let (last, before) = match group.split_last() {
+            Some((last, before)) => (*last, before),
+            None => return self.told(DateTime::UNIX_EPOCH, Fate::Unknown, String::new()),
+        };
+        let (fate, reason) = self.fate(last);
+        let mut reason = format!("{}{reason}", word(last.source));
+        if last.attempt > 1 {
+            reason = format!("{reason} (attempt {})", last.attempt);
+        }
+        RunTime {
+            run: Some(last.clone()),
+            attempts: before.iter().map(|record| (*record).clone()).collect(),
+            ..self.told(last.nominal, fate, reason)
+        }
+    }
+
+    /// What a record says of its own run time.
+    fn fate(&self, record: &RunRecord) -> (Fate, String) {
+        let Some(end) = &record.end else {
+            let since = self.at(record.submitted_at);
+            let reason = if self.question.flight.contains(&record.id) {
+                format!("its run was submitted at {since} and is going on")
+            } else {
+                format!("its run was submitted at {since}; no end is on record yet")
+            };
+            return (Fate::Running, reason);
+        };
+        let problem = || end.outcome.problem().unwrap_or_default();
+        if let Some(again) = end.retry_at.filter(|_| !end.outcome.is_success()) {
+            let word = end.outcome.word();
+            return (
+                Fate::Retrying,
+                format!("{word}: {}; it is tried again at {}", problem(), self.at(again)),
+            );
+        }
+        let reason = match &end.outcome {
+            Outcome::Executed { .. } => match record.coalesced {
+                0 => "executed".to_owned(),
+                others => format!("executed, for {others} other run times as well"),
+            },
+            Outcome::Failed { .. } => format!("failed: {}", problem()),
+            Outcome::Panicked { .. } => format!("panicked: {}", problem()),
+            Outcome::Missed { late_ms } if self.is_backlog(record) => self.one_too_many(*late_ms),
+            Outcome::Missed { late_ms } => {
+                let late = length(TimeDelta::milliseconds(i64::try_from(*late_ms).unwrap_or(i64::MAX)));
+                format!("missed: {late} late, more than its misfire grace")
+            }
+            Outcome::Refused { .. } => format!("refused: {}", problem()),
+            Outcome::Coalesced { into } => format!("coalesced into the run of {}", self.at(*into)),
+            Outcome::Skipped { .. } => format!("skipped: {}", problem()),
+            Outcome::Interrupted { .. } => format!("interrupted: {}", problem()),
+            Outcome::TimedOut { .. } => format!("timed out: {}", problem()),
+            Outcome::Cancelled => "somebody cancelled its run".to_owned(),
+        };
+        (Fate::of(&end.outcome), reason)
+    }
+
+    /// Whether a record is that of run times that were too many, and not of a late run.
+    fn is_backlog(&self, record: &RunRecord) -> bool {
+        let all = self.task.is_none_or(|task| task.spec.coalesce == Coalesce::All);
+        all && record.span.is_some_and(|span| span.from == record.nominal)
+    }
+
+    fn one_too_many(&self, late_ms: u64) -> String {
+        let late = length(TimeDelta::milliseconds(i64::try_from(late_ms).unwrap_or(i64::MAX)));
+        format!("missed: {late} late, and more run times were due together than max_catch_up lets run")
+    }
+
+    /// A run time that the record of another one stands for.
+    fn stood_for(&self, nominal: DateTime<Utc>, record: &RunRecord) -> RunTime {
+        let (fate, reason) = match record.end.as_ref().map(|end| (&end.outcome, end.ended_at)) {
+            Some((Outcome::Missed { .. }, at)) if self.is_backlog(record) => {
+                let late = (at - nominal).num_milliseconds().max(0);
+                (Fate::Missed, self.one_too_many(late.unsigned_abs()))
+            }
+            Some((outcome @ Outcome::Skipped { .. }, _)) => {
+                (Fate::Skipped, format!("skipped: {}", outcome.problem().unwrap_or_default()))
+            }
+            _ => {
+                let (_, reason) = self.fate(record);
+                (Fate::Coalesced, format!("coalesced into the run of {}: {reason}", self.at(record.nominal)))
+            }
+        };
+        RunTime { run: Some(record.clone()), ..self.told(nominal, fate, reason) }
+    }
+
+    /// Whether the task had another trigger then, or was not there.
+    fn is_foreign(&self, nominal: DateTime<Utc>) -> bool {
+        self.task.is_some_and(|task| nominal < task.state.anchor)
+    }
+
+    /// A run time of the trigger that no record stands for.
+    fn unrecorded(&self, nominal: DateTime<Utc>, due: DateTime<Utc>) -> RunTime {
+        let Some(task) = self.task else {
+            return self.told(nominal, Fate::Unknown, "there is no record of it".to_owned());
+        };
+        let state = &task.state;
+        let (fate, reason) = if nominal < state.created_at {
+            (Fate::Outside, format!("before the task was added, at {}", self.at(state.created_at)))
+        } else if nominal < state.anchor {
+            let since = self.at(state.anchor);
+            (Fate::Outside, format!("before the task was given its present trigger, at {since}"))
+        } else if let Some(begins) = state.begins.filter(|begins| nominal < *begins) {
+            (Fate::Outside, format!("before the first run that was asked for, at {}", self.at(begins)))
+        } else {
+            match state.next {
+                Some(next) if nominal >= next.nominal => {
+                    self.ahead(state, if nominal == next.nominal { next.due } else { due })
+                }
+                None if self.is_over(nominal) => (Fate::Outside, "after the end of the schedule".to_owned()),
+                _ => self.forgotten(nominal),
+            }
+        };
+        self.told(nominal, fate, reason)
+    }
+
+    /// Whether the schedule, which has no next run time, had ended before this one.
+    fn is_over(&self, nominal: DateTime<Utc>) -> bool {
+        let on_record = self.oldest.is_none_or(|oldest| oldest <= nominal);
+        nominal > self.question.now || (on_record && self.newest.is_none_or(|newest| newest < nominal))
+    }
+
+    /// The next run time, or a later one.
+    fn ahead(&self, state: &TaskState, due: DateTime<Utc>) -> (Fate, String) {
+        let now = self.question.now;
+        if state.paused {
+            let when = if due <= now {
+                "it is skipped when the task is resumed, unless with catch_up"
+            } else {
+                "it runs only if the task is resumed by then"
+            };
+            return (Fate::Paused, format!("the task is paused; {when}"));
+        }
+        if due > now {
+            return (Fate::Waiting, format!("not due yet; it is due at {}", self.at(due)));
+        }
+        let late = length(now - due);
+        let reason = match self.question.scheduler {
+            SchedulerState::Running => format!("due since {late}, and about to be dealt with"),
+            SchedulerState::Paused => format!("due since {late}; the scheduler is paused"),
+            _ => format!("due since {late}; the scheduler is not running"),
+        };
+        (Fate::Due, reason)
+    }
+
+    /// A run time that was dealt with, and no record says how.
+    fn forgotten(&self, nominal: DateTime<Utc>) -> (Fate, String) {
+        let reason = match (self.oldest, self.kept) {
+            (Some(oldest), _) if oldest <= nominal => {
+                return (Fate::Unknown, "there is no record of it".to_owned());
+            }
+            (None, None) => "its store keeps no records of runs".to_owned(),
+            (_, None) => "no record of it is kept any more".to_owned(),
+            (_, Some(kept)) => format!("no record of it is kept any more (kept are {kept})"),
+        };
+        (Fate::Forgotten, reason)
+    }
+
+    fn told(&self, nominal: DateTime<Utc>, fate: Fate, reason: String) -> RunTime {
+        RunTime { nominal, fate, reason, run: None, attempts: Vec::new() }
+    }
+}
