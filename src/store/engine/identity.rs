@@ -41,5 +41,6 @@ pub(super) fn establish<D: Disk>(disk: &mut D) -> Result<Uuid, StoreError> {
     let identity = Uuid::new_v4();
     disk.apply(vec![row(identity)?])?;
     disk.sync()?;
+    disk.tidy()?;
     Ok(identity)
 }
