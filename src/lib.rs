@@ -66,6 +66,7 @@
 //! | feature | default | what for |
 //! |---|---|---|
 //! | `sled` | yes | [`SledStore`](store::SledStore), the embedded store whose tasks survive a restart |
+//! | `lock` | yes | `{pgrp}`, the process group, in the path of a [lock between processes](scheduler::Builder::lock_path) |
 //! | `file` | yes | [`FileStore`](store::FileStore): each task a JSON file, for people to read and edit |
 //! | `redb` | no | [`RedbStore`](store::RedbStore): the same on an engine that is maintained |
 //! | `process` | no | [`ProcessPool`](executor::ProcessPool): runs in processes of their own (Unix) |

@@ -33,6 +33,8 @@
 //! durability = "fsync"            # not of memory; or a length of time: acknowledged at once, on the
 //!                                 #   device that much later at most
 //! set_aside = false               # not of memory; whether damaged data makes room for an empty store
+//! history = 100                   # not of memory; how many run records of a task are kept
+//! history_age = "30d"             # not of memory; and how long at most. Default: for ever
 //! exports = { every = "1h", keep = 7, dir = "store.exports" }
 //!                                 # not of memory; taken while it runs. Default: none; of `keep` and
 //!                                 #   `dir` as shown, beside the store
@@ -163,6 +165,10 @@ pub struct Directory {
     pub durability: Durability,
     /// Whether a damaged one is set aside for a fresh one. Default: no.
     pub set_aside: bool,
+    /// How many run records of a task are kept. Default: the store's, 100.
+    pub history: Option<u32>,
+    /// How long run records are kept. Default: for ever.
+    pub history_age: Option<Duration>,
     /// Exports that are taken while the store runs; a relative directory is below the data
     /// directory. Default: none.
     pub exports: Option<Exports>,
@@ -402,18 +408,19 @@ fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
 
 fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
     let kind = section.text("type");
-    let path = section.text("path");
     #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
     let durable = store::DURABLE;
     #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
-    let durable = ["path", "durability", "set_aside"];
+    let durable = ["path", "durability", "set_aside", "history", "history_age"];
     let given: Vec<_> = durable.iter().map(|key| (*key, section.peek(key).is_some())).collect();
+    let path = section.text("path");
     // The word reads as the longest of times.
     let durability = section.duration_or("durability", "fsync");
     let set_aside = section.flag("set_aside").unwrap_or(false);
     #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
     let directory = {
         let exports = store::exports(&mut section);
+        let (history, history_age) = (section.count("history"), section.duration("history_age"));
         #[cfg(feature = "encryption")]
         let (keys, refuse_plain) = store::keys(&mut section);
         #[cfg(not(feature = "encryption"))]
@@ -421,6 +428,8 @@ fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
         move |usual: &str| Directory {
             durability: promise(durability),
             set_aside,
+            history,
+            history_age,
             exports,
             #[cfg(feature = "encryption")]
             keys,
@@ -430,7 +439,7 @@ fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
         }
     };
     #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
-    let _checked = (path, durability, set_aside);
+    let _checked = (path, durability, set_aside, section.count("history"), section.duration("history_age"));
     let store = match kind.as_deref() {
         Some("memory") => {
             for (key, _) in given.iter().filter(|(_, given)| *given) {

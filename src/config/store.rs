@@ -47,6 +47,8 @@ impl Directory {
             path: path.into(),
             durability: Durability::Fsync,
             set_aside: false,
+            history: None,
+            history_age: None,
             exports: None,
             #[cfg(feature = "encryption")]
             keys: None,
@@ -57,8 +59,18 @@ impl Directory {
 }
 
 /// The keys of a durable store that a memory store has not.
-pub(super) const DURABLE: &[&str] =
-    &["path", "durability", "set_aside", "exports", "key", "key_file", "key_env", "refuse_plain"];
+pub(super) const DURABLE: &[&str] = &[
+    "path",
+    "durability",
+    "set_aside",
+    "history",
+    "history_age",
+    "exports",
+    "key",
+    "key_file",
+    "key_env",
+    "refuse_plain",
+];
 
 /// Reads what is said of exports.
 pub(super) fn exports(section: &mut Section<'_>) -> Option<Exports> {
@@ -130,6 +142,12 @@ macro_rules! configured {
         let mut store = $store::open($data.join(&$directory.path))?
             .durability($directory.durability)
             .set_aside($directory.set_aside);
+        if let Some(runs) = $directory.history {
+            store = store.history(runs as usize);
+        }
+        if let Some(age) = $directory.history_age {
+            store = store.history_age(age);
+        }
         if let Some(exports) = &$directory.exports {
             store = store.exports(exports.clone().below($data));
         }

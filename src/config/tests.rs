@@ -24,6 +24,8 @@ fn everything_can_be_said() {
         timezone = "Europe/Lisbon"
         grace = "1m"
         store_retry = "2s"
+        lock_path = "{store}.lock"
+        startup_delay = "3s"
         [defaults]
         max_instances = "3"
         coalesce = "false"
@@ -61,6 +63,8 @@ fn everything_can_be_said() {
     let settings = Settings::from_toml(text, "test").unwrap();
     assert_eq!(settings.timezone, chrono_tz::Europe::Lisbon);
     assert_eq!(settings.defaults.max_instances, 3);
+    let delay = Duration::from_secs(3);
+    assert_eq!((settings.lock_path.as_deref(), settings.startup_delay), (Some("{store}.lock"), Some(delay)));
     assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
     assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
     let TaskDefaults { overlap, timeout, retry, recover, .. } = settings.defaults;
@@ -154,7 +158,10 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'sled'\nexports = { every = '1h', keep = 0 }", "at least 1"),
         ("[store.x]\ntype = 'sled'\ndurability = 'often'", "store.x.durability"),
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
-        ("[store.x]\ntype = 'sled'\ncache = 5", "valid here are type, path, durability, set_aside, exports"),
+        (
+            "[store.x]\ntype = 'sled'\ncache = 5",
+            "valid here are type, path, durability, set_aside, history, history_age, exports",
+        ),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         (
             "[executor.x]\ntype = 'async'\nworkers = 2",
@@ -208,6 +215,10 @@ fn durable_stores_have_a_place_and_a_promise() {
         read(text),
         StoreSettings::Sled(Directory { exports: Some(exports), ..Directory::new("store") })
     );
+    let text = "[store.default]\ntype = 'file'\nhistory = 1000\nhistory_age = '30d'";
+    let age = Some(Duration::from_secs(30 * 86_400));
+    let kept = Directory { history: Some(1000), history_age: age, ..Directory::new("store-file") };
+    assert_eq!(read(text), StoreSettings::File(kept));
     let text = "[store.default]\ntype = 'redb'\npath = 'here'\ndurability = '200ms'";
     assert_eq!(read(text), redb("here", often));
     let directory = std::path::Path::new("/nowhere");

@@ -51,10 +51,13 @@ impl AsyncExecutor {
         Self { arbiters: Some(1), limit: None }
     }
 
-    /// That many arbiters of its own, each with a thread; 0 counts as 1. Runs are dealt out to
-    /// them in turn.
+    /// The most arbiters there are.
+    pub const MAX_ARBITERS: usize = 256;
+
+    /// That many arbiters of its own, each with a thread; 0 counts as 1, more than
+    /// [`MAX_ARBITERS`](Self::MAX_ARBITERS) as that many. Runs are dealt out to them in turn.
     pub fn arbiters(mut self, arbiters: usize) -> Self {
-        self.arbiters = Some(arbiters.max(1));
+        self.arbiters = Some(arbiters.clamp(1, Self::MAX_ARBITERS));
         self
     }
 

@@ -153,11 +153,11 @@ impl Started {
         TaskContext::new(self.0.run.clone(), self.0.desk.clock.clone(), std::mem::take(&mut self.0.busy))
     }
 
-    /// Takes over the job's hold on a virtual clock, for code elsewhere that says by itself when
-    /// it waits for the clock.
+    /// The job's hold on a virtual clock, for code elsewhere that says by itself when it waits
+    /// for the clock.
     #[cfg(all(unix, feature = "process"))]
-    pub(super) fn take_busy(&mut self) -> Busy {
-        std::mem::take(&mut self.0.busy)
+    pub(super) fn busy(&mut self) -> &mut Busy {
+        &mut self.0.busy
     }
 
     /// Reports how the run ended: for runners that run the code elsewhere. Others let

@@ -229,7 +229,8 @@ impl Builder {
                     settings: settings.clone(),
                     estate: inherited.try_recv().unwrap_or_default(),
                     bus: bus.clone(),
-                    wanted: EventMask::empty(),
+                    // Until the bus says what is: a successor has news from its first moment.
+                    wanted: EventMask::ALL,
                     wake: Wake::default(),
                     held_back: None,
                     committing: false,

@@ -96,19 +96,29 @@ impl Handler<ChildNotice<ExecutorAddr>> for Scheduler {
 }
 
 impl Handler<AddExecutor> for Scheduler {
-    type Result = Result<(), Error>;
+    type Result = ResponseActFuture<Self, Result<(), Error>>;
 
     fn handle(&mut self, request: AddExecutor, ctx: &mut Self::Context) -> Self::Result {
         let AddExecutor { alias, source, policy } = request;
         if self.estate.executors.contains_key(&alias) {
-            return Err(Error::AliasTaken { kind: "executor", alias });
+            return Box::pin(ready(Err(Error::AliasTaken { kind: "executor", alias })));
         }
         self.estate.executors.insert(alias.clone(), ExecutorSlot::new(source, policy));
-        if self.is_open() {
-            self.raise_executor(&alias, ctx);
+        self.tell(Event::ExecutorAdded { executor: alias.clone() });
+        if !self.is_open() {
+            return Box::pin(ready(Ok(())));
         }
-        self.tell(Event::ExecutorAdded { executor: alias });
-        Ok(())
+        self.raise_executor(&alias, ctx);
+        // Whoever hears that it was added may use it.
+        let raised = self.estate.executors.get(&alias).map(|slot| slot.keeper.raised());
+        let heard = self.hear_out(ctx);
+        Box::pin(wrap_future(async move {
+            if let Some(raised) = raised {
+                raised.await;
+            }
+            heard.await;
+            Ok(())
+        }))
     }
 }
 

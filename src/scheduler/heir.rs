@@ -35,8 +35,7 @@ impl Scheduler {
             let store = run.store.clone();
             self.doubt(&store, vec![(run, None)], ctx);
         }
-        // The bus has not said yet what is wanted.
-        self.publish(vec![Event::SchedulerRestarted { cause: "its actor died".to_owned() }]);
+        self.tell(Event::SchedulerRestarted { cause: "its actor died".to_owned() });
         if self.state() == SchedulerState::ShuttingDown {
             // Nobody knows how much of the grace was left.
             let shutdown = self.shut_down(Duration::ZERO, ctx);

@@ -5,7 +5,7 @@ use actix::prelude::*;
 use crate::clock::Clock;
 use crate::executor::{ExecutorAddr, ExecutorSource};
 use crate::store::{StoreAddr, StoreSource};
-use crate::supervision::{ChildNotice, Dismiss, Guardian, Keep, RestartPolicy, Restore};
+use crate::supervision::{ChildNotice, Dismiss, Guardian, GuardianStatus, Keep, RestartPolicy, Restore};
 use crate::task::Alias;
 
 /// What can start an actor, again if need be.
@@ -83,6 +83,16 @@ impl<S: Source> Keeper<S> {
                 None
             }
             Self::Moving => None,
+        }
+    }
+
+    /// Ends when the actor was started, or could not be.
+    pub(super) fn raised(&self) -> impl Future<Output = ()> + use<S> {
+        let guardian = self.guardian();
+        async move {
+            if let Some(guardian) = guardian {
+                guardian.send(GuardianStatus).await.ok();
+            }
         }
     }
 

@@ -61,7 +61,7 @@ fn supervised_actor() {
         "limit",
         "6 letters delivered",
     ];
-    in_order(&out, &[&round[..], &["2 restarts", "somebody asked"], &round[..], &["4 restarts"]].concat());
+    in_order(&out, &[&round[..], &["2 restarts", "somebody asks"], &round[..], &["4 restarts"]].concat());
 }
 
 #[test]
@@ -169,6 +169,14 @@ fn periodic() {
             "there is no `account` with the key 8",
         ],
     );
+}
+
+#[test]
+fn soak() {
+    let output = Command::new(built("soak")).args(["4", "42", "virtual"]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    in_order(&out, &["seed 42, 4 s", "every run time has one outcome, and nothing is left"]);
 }
 
 #[test]

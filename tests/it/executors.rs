@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::System;
 use callboard::clock::Clock;
 use callboard::executor::contract::{Limits, Stage, suite, task};
-use callboard::executor::message::Drained;
+use callboard::executor::message::{Drain, Drained};
 use callboard::executor::{
     AsyncExecutor, CustomExecutor, DebugExecutor, ExecutorSource, Job, Runner, ThreadPool,
 };
@@ -220,4 +220,145 @@ fn a_task_that_ends_its_arbiter_loses_its_own_runs_only() {
             assert!(end.outcome.is_success(), "{end:?}");
         }
     });
+}
+
+#[test]
+fn code_is_dropped_when_its_time_is_over() {
+    struct Signal(mpsc::Sender<bool>, TaskContext);
+    impl Drop for Signal {
+        fn drop(&mut self) {
+            self.0.send(self.1.is_cancelled()).unwrap();
+        }
+    }
+    fn check<S: ExecutorSource>(mut source: S) {
+        on_stage(async {
+            let time = VirtualClock::starting_at("2026-01-01T00:00:00Z");
+            let mut stage = Stage::new(&mut source, time.clock()).await;
+            let (dropped, signal) = mpsc::channel();
+            let code = Code::from_async(move |context: TaskContext, ()| {
+                let held = Signal(dropped.clone(), context.clone());
+                async move {
+                    context.sleep(Duration::from_secs(60)).await;
+                    drop(held);
+                }
+            });
+            let run = stage.run(&task("slow", |task| task.timeout(Duration::from_secs(3))), &code);
+            stage.submit([run]).await;
+            time.advance(Duration::from_millis(2999)).await;
+            assert!(signal.try_recv().is_err(), "too early");
+            time.advance(Duration::from_millis(1)).await;
+            assert_eq!(stage.end().await.1.outcome, Outcome::TimedOut { after_ms: 3000 });
+            assert_eq!(signal.try_recv(), Ok(true), "what it started can see that it is to stop");
+        });
+    }
+    check(AsyncExecutor::new());
+    check(ThreadPool::new(1));
+    check(DebugExecutor::new());
+    check(CustomExecutor::new(|| ThreadEach));
+}
+
+/// The run waits for the drain, and the drain for the run: the grace ends it.
+#[test]
+fn a_run_may_drain_its_own_executor() {
+    fn check<S: ExecutorSource>(mut source: S) {
+        on_stage(async {
+            let time = VirtualClock::starting_at("2026-01-01T00:00:00Z");
+            let mut stage = Stage::new(&mut source, time.clock()).await;
+            let executor = stage.executor.clone();
+            let code = Code::from_async(move |context: TaskContext, ()| {
+                let drained = executor.drain(Drain { grace: Duration::from_secs(5) });
+                async move {
+                    let long = context.sleep(Duration::from_secs(60));
+                    futures::future::select(std::pin::pin!(drained), std::pin::pin!(long)).await;
+                }
+            });
+            let run = stage.run(&task("curtain", |task| task), &code);
+            let curtain = run.id;
+            stage.submit([run]).await;
+            loop {
+                let probe = stage.run(&task("probe", |task| task), &ok());
+                stage.submit([probe]).await;
+                if matches!(stage.end().await.1.outcome, Outcome::Refused { .. }) {
+                    break;
+                }
+            }
+            time.advance(Duration::from_secs(5)).await;
+            let (run, end) = stage.end().await;
+            assert_eq!(run.id, curtain);
+            assert!(matches!(end.outcome, Outcome::Interrupted { .. }), "{end:?}");
+            assert_eq!(stage.drain(Duration::ZERO).await, Drained { interrupted: 1 });
+            stage.is_empty().await;
+        });
+    }
+    check(AsyncExecutor::new());
+    check(ThreadPool::new(2));
+    check(DebugExecutor::new());
+}
+
+#[test]
+fn absurd_limits_are_limits() {
+    fn check<S: ExecutorSource>(source: S, runs: usize, refused: usize) {
+        on_stage(async {
+            let mut stage = stage(source).await;
+            let gate = Arc::new(Semaphore::new(0));
+            let task = task("t", |task| task.max_instances(u32::MAX));
+            let all: Vec<_> = (0..runs).map(|_| stage.run(&task, &waiting(&gate))).collect();
+            stage.submit(all).await;
+            for _ in 0..refused {
+                let outcome = stage.end().await.1.outcome;
+                assert!(matches!(outcome, Outcome::Refused { reason: Refusal::QueueFull { .. } }));
+            }
+            gate.add_permits(runs);
+            for _ in refused..runs {
+                assert!(stage.end().await.1.outcome.is_success());
+            }
+            stage.is_empty().await;
+        });
+    }
+    check(ThreadPool::new(0).queue(0), 3, 2);
+    check(ThreadPool::new(0).queue(usize::MAX), 50, 0);
+    check(ThreadPool::new(usize::MAX).queue(0), 50, 0);
+    check(ThreadPool::new(usize::MAX).queue(usize::MAX), 50, 0);
+    check(AsyncExecutor::new().arbiters(0).limit(0), 50, 0);
+    check(AsyncExecutor::new().arbiters(usize::MAX).limit(2), 50, 0);
+    check(AsyncExecutor::new().limit(usize::MAX), 50, 0);
+}
+
+/// The hook of the program is called as before, and the message says where.
+#[test]
+fn a_panic_is_told_with_its_place_and_to_the_hook_of_the_program() {
+    let (told, hook) = mpsc::channel();
+    std::panic::set_hook(Box::new(move |info| {
+        let _ = told.send(info.to_string());
+    }));
+    on_stage(async {
+        let mut stage = stage(ThreadPool::new(1)).await;
+        let line = line!() + 1;
+        let code = Code::from_blocking(|_: TaskContext, ()| assert!(std::thread::panicking(), "no ink"));
+        // The code's own business.
+        let caught = Code::from_blocking(|_: TaskContext, ()| {
+            let _ = std::panic::catch_unwind(|| panic!("caught"));
+            if true {
+                std::panic::resume_unwind(Box::new("from elsewhere"));
+            }
+        });
+        let task = task("t", |task| task);
+        let run = stage.run(&task, &code);
+        stage.submit([run]).await;
+        let (_, end) = stage.end().await;
+        let Outcome::Panicked { message } = end.outcome else { panic!("it panicked") };
+        assert_eq!(message.split_once(":").unwrap().0, format!("no ink (at {}", file!()));
+        assert!(message.contains(&format!(":{line}:")), "{message}");
+        let asked = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"]
+            .iter()
+            .any(|name| std::env::var(name).is_ok_and(|value| value != "0"));
+        assert_eq!(end.backtrace.is_some(), asked);
+        let run = stage.run(&task, &caught);
+        stage.submit([run]).await;
+        // No hook is told of this one.
+        let Outcome::Panicked { message } = stage.end().await.1.outcome else { panic!("it panicked") };
+        assert!(message.starts_with("from elsewhere"), "{message}");
+    });
+    let told: Vec<_> = hook.try_iter().filter(|text| text.contains("no ink")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
 }

@@ -84,7 +84,7 @@ impl Text {
     fn into_line(self) -> String {
         let mut line = self.message + &self.fields;
         if line.len() > LINE {
-            let cut = line.floor_char_boundary(LINE);
+            let cut = (0..=LINE).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
             let dropped = line.len() - cut;
             line.truncate(cut);
             let _ = write!(line, " [{dropped} bytes left out]");

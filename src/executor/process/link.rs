@@ -153,6 +153,11 @@ impl Worker {
         })
     }
 
+    /// How it was lost, if it was.
+    pub(super) fn fate(&self) -> Option<&Fate> {
+        self.fate.as_ref()
+    }
+
     /// Whether its process lives, as far as anybody knows.
     pub(super) fn lives(&self) -> bool {
         let lives = self.fate.is_none() && self.group.0.lives();

@@ -14,12 +14,12 @@ use tokio::task::JoinHandle;
 use super::ProcessPool;
 use super::keeper::Group;
 use super::link::{News, StartError, Worker};
-use super::run::carry_out;
+use super::run::{Carried, carry_out};
 use super::worker;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::executor::{Job, Runner};
-use crate::task::{Alias, Handler, Refusal, RunId};
+use crate::executor::{Job, Runner, Started};
+use crate::task::{Alias, Handler, Outcome, Refusal, RunId};
 use crate::timer;
 
 /// How long no worker is started after one could not be.
@@ -181,9 +181,20 @@ impl Place {
                 None => shared.with_worker(job).await,
             };
             let Some(mut ready) = ready else { continue };
-            let fit = match job.and_then(Job::begin) {
-                Some(started) => carry_out(started, &mut ready, shared.settings.grace).await,
-                None => true,
+            let Some(started) = job.and_then(Job::begin) else {
+                worker = Some(ready);
+                continue;
+            };
+            let fit = match carry_out(started, &mut ready, shared.settings.grace).await {
+                Carried::Out => true,
+                Carried::OutAndLost => false,
+                Carried::Not(started, _) => match shared.once_more(started).await {
+                    Some(another) => {
+                        ready = another;
+                        true
+                    }
+                    None => false,
+                },
             };
             let spent = shared.settings.recycle_after.is_some_and(|runs| ready.runs >= runs);
             match (fit, spent) {
@@ -223,43 +234,63 @@ impl Shared {
             self.leave(job, reason, left).await;
             return (None, None);
         }
-        let mut job = Some(job);
-        let executor = job.as_ref().map_or_else(Alias::default_alias, |job| job.executor().clone());
-        let starting =
-            Worker::start(self.settings.launch.clone(), executor.clone(), self.settings.start_limit);
-        let started = {
-            let run = job.as_ref().map(|job| job.run().clone());
-            let cancelled = async {
-                match &run {
-                    Some(run) => run.cancelled().await,
-                    None => std::future::pending().await,
-                }
-            };
-            match select(pin!(starting), pin!(cancelled)).await {
-                Either::Left((started, _)) => started,
-                Either::Right(((), starting)) => {
-                    if let Some(job) = job.take() {
-                        job.cancel();
-                    }
-                    starting.await
-                }
+        let run = job.run().clone();
+        let starting = pin!(self.start_worker(job.executor().clone()));
+        let (started, job) = match select(starting, pin!(run.cancelled())).await {
+            Either::Left((started, _)) => (started, Some(job)),
+            Either::Right(((), starting)) => {
+                job.cancel();
+                (starting.await, None)
             }
         };
         match started {
+            Ok(worker) => (job, Some(worker)),
+            Err((error, delay)) => {
+                if let Some(job) = job {
+                    self.leave(job, format!("no worker process could be started: {error}"), delay).await;
+                }
+                (None, None)
+            }
+        }
+    }
+
+    /// Gives a run to a fresh worker: the one it was given to had died before it heard of it. The
+    /// worker, if it can be given another run.
+    async fn once_more(&self, started: Started) -> Option<Worker> {
+        let executor = started.executor().clone();
+        match self.start_worker(executor.clone()).await {
+            Ok(mut worker) => match carry_out(started, &mut worker, self.settings.grace).await {
+                Carried::Out => Some(worker),
+                Carried::OutAndLost => None,
+                Carried::Not(started, fate) => {
+                    started.end(Outcome::Failed { error: format!("its worker process {fate}") });
+                    None
+                }
+            },
+            Err((error, _)) => {
+                let reason = format!("no worker process could be started: {error}");
+                let executor = executor.to_string();
+                started.end(Outcome::Refused { reason: Refusal::ExecutorUnavailable { executor, reason } });
+                None
+            }
+        }
+    }
+
+    /// Starts a worker; otherwise it says why it could not, and when to try again.
+    async fn start_worker(&self, executor: Alias) -> Result<Worker, (StartError, Duration)> {
+        let ProcessPool { launch, start_limit, .. } = &self.settings;
+        match Worker::start(launch.clone(), executor.clone(), *start_limit).await {
             Ok(worker) => {
                 self.trouble.replace(None);
                 let mut groups = self.groups.borrow_mut();
                 groups.retain(|group| group.strong_count() > 0);
                 groups.push(Arc::downgrade(worker.group()));
-                (job, Some(worker))
+                Ok(worker)
             }
             Err(error) => {
-                let delay = self.note_trouble(&error);
                 tracing::error!(%executor, %error, "no worker process could be started");
-                if let Some(job) = job {
-                    self.leave(job, format!("no worker process could be started: {error}"), delay).await;
-                }
-                (None, None)
+                let delay = self.note_trouble(&error);
+                Err((error, delay))
             }
         }
     }

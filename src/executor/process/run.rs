@@ -1,7 +1,7 @@
 //! One run in a worker, as the pool sees it: asked for, watched, ended.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,20 +15,32 @@ use super::output;
 use super::wire::{FromWorker, Order, Time, ToWorker};
 use crate::clock::{Alarm, Busy, Clock};
 use crate::executor::Started;
+use crate::executor::panics::Panic;
 use crate::task::{Outcome, Run};
 use crate::timer;
 
-/// Carries out a run in `worker`. Whether the worker can be given another one.
-pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: Duration) -> bool {
+/// What became of a run, and of the worker it was given to.
+pub(super) enum Carried {
+    /// It has ended, and the worker can be given another one.
+    Out,
+    /// It has ended, and the worker is of no more use.
+    OutAndLost,
+    /// The worker was lost before it had begun the run.
+    Not(Started, Fate),
+}
+
+/// Carries out a run in `worker`.
+pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: Duration) -> Carried {
     let run = started.run().clone();
     worker.runs += 1;
     worker.assign(Some(run.clone()));
     let mut flight = Flight {
-        hold: Some(started.take_busy()),
+        hold: Some(std::mem::take(started.busy())),
         calls: 0,
         alarms: FuturesUnordered::new(),
         clock: started.clock().clone(),
         run,
+        begun: false,
         grace,
         asked: None,
         terminated: false,
@@ -37,21 +49,36 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
     };
     if let Some(limit) = flight.run.task.timeout {
         let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        flight.deadline = Some((after_ms, Box::pin(timer::sleep(&flight.clock, limit))));
+        flight.deadline = Some((after_ms, timer::sleep(&flight.clock, limit).boxed()));
     }
     let order = ToWorker::Run(Box::new(flight.order(&started)));
-    let (outcome, fit) = match worker.say(&order) {
+    let end = match worker.say(&order) {
         Ok(()) => flight.watch(worker).await,
         Err(error) => {
             let error = format!("the task cannot be sent to a worker process: {error}");
-            (Outcome::Failed { error }, true)
+            End { outcome: Outcome::Failed { error }, backtrace: None, fit: true }
         }
     };
     worker.assign(None);
-    started.end(outcome);
+    if let (false, None, Some(fate)) = (flight.begun, flight.asked, worker.fate()) {
+        *started.busy() = flight.hold.take().unwrap_or_default();
+        return Carried::Not(started, fate.clone());
+    }
+    let fit = end.fit;
+    match end.outcome {
+        Outcome::Panicked { message } => started.end_in(Panic { message, backtrace: end.backtrace }),
+        outcome => started.end(outcome),
+    }
     // Held until the end was on its way.
     drop(flight);
-    fit
+    if fit { Carried::Out } else { Carried::OutAndLost }
+}
+
+struct End {
+    outcome: Outcome,
+    backtrace: Option<Box<str>>,
+    /// Whether the worker can be given another run.
+    fit: bool,
 }
 
 /// Why a run is being stopped.
@@ -64,6 +91,8 @@ enum Asked {
 struct Flight {
     run: Arc<Run>,
     clock: Clock,
+    /// Whether the worker has got it.
+    begun: bool,
     /// Keeps a virtual clock still while the worker works.
     hold: Option<Busy>,
     /// How often the worker was called: alarms that rang, and cancellations.
@@ -75,7 +104,7 @@ struct Flight {
     terminated: bool,
     /// How long until it is stopped by other means.
     patience: Option<BoxFuture<'static, ()>>,
-    deadline: Option<(u64, Pin<Box<dyn Future<Output = Busy>>>)>,
+    deadline: Option<(u64, BoxFuture<'static, Busy>)>,
 }
 
 enum Turn {
@@ -109,13 +138,21 @@ impl Flight {
         Time { now: self.clock.now(), elapsed: self.clock.monotonic() }
     }
 
-    async fn watch(&mut self, worker: &mut Worker) -> (Outcome, bool) {
+    async fn watch(&mut self, worker: &mut Worker) -> End {
         loop {
             match poll_fn(|cx| self.poll(worker, cx)).await {
-                Turn::News(News::Message(FromWorker::Ended { run, outcome })) if run == self.run.id => {
+                Turn::News(News::Message(FromWorker::Begun { run })) if run == self.run.id => {
+                    self.begun = true
+                }
+                Turn::News(News::Message(FromWorker::Ended { run, outcome, backtrace }))
+                    if run == self.run.id =>
+                {
+                    self.begun = true;
                     return match self.asked {
-                        Some(asked @ Asked::TimedOut { .. }) => (self.stopped(asked), false),
-                        _ => (outcome, !self.terminated),
+                        Some(Asked::TimedOut { after_ms }) => {
+                            End { outcome: Outcome::TimedOut { after_ms }, backtrace: None, fit: false }
+                        }
+                        _ => End { outcome, backtrace, fit: !self.terminated },
                     };
                 }
                 Turn::News(News::Message(FromWorker::Alarm { run, alarm, at })) if run == self.run.id => {
@@ -131,7 +168,9 @@ impl Flight {
                 }
                 // Of an earlier run, or nothing of importance.
                 Turn::News(News::Message(_)) => {}
-                Turn::News(News::Lost(fate)) => return (self.lost(&fate), false),
+                Turn::News(News::Lost(fate)) => {
+                    return End { outcome: self.lost(&fate), backtrace: None, fit: false };
+                }
                 Turn::Rung(alarm, busy) => {
                     self.hold = Some(busy);
                     self.calls += 1;
@@ -150,6 +189,7 @@ impl Flight {
                 Turn::Late(after_ms, busy) => {
                     self.hold = Some(busy);
                     self.asked = Some(Asked::TimedOut { after_ms });
+                    self.run.time_out();
                     self.deadline = None;
                     self.stop(worker);
                 }
@@ -199,15 +239,9 @@ impl Flight {
 
     fn lost(&self, fate: &Fate) -> Outcome {
         match self.asked {
-            Some(asked) => self.stopped(asked),
+            Some(Asked::Cancelled) => Outcome::Cancelled,
+            Some(Asked::TimedOut { after_ms }) => Outcome::TimedOut { after_ms },
             None => Outcome::Failed { error: format!("its worker process {fate}") },
-        }
-    }
-
-    fn stopped(&self, asked: Asked) -> Outcome {
-        match asked {
-            Asked::Cancelled => Outcome::Cancelled,
-            Asked::TimedOut { after_ms } => Outcome::TimedOut { after_ms },
         }
     }
 }

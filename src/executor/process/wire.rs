@@ -78,8 +78,10 @@ pub(super) enum FromWorker {
     Alarm { run: RunId, alarm: u64, at: DateTime<Utc> },
     /// The run does nothing but wait for a virtual clock, and has heard so many calls.
     Idle { run: RunId, heard: u64 },
+    /// It has got the run, and goes on to do it.
+    Begun { run: RunId },
     /// The run is over.
-    Ended { run: RunId, outcome: Outcome },
+    Ended { run: RunId, outcome: Outcome, backtrace: Option<Box<str>> },
 }
 
 /// One event.

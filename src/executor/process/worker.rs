@@ -18,7 +18,7 @@ use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job, Report};
 use crate::executor::slot::Instances;
 use crate::executor::{Started, panics};
-use crate::task::{Alias, Outcome, Refusal, Registry, Run, RunId};
+use crate::task::{Alias, Outcome, Registry, Run, RunId};
 
 /// The status of a worker that cannot go on.
 const CANNOT: i32 = 70;
@@ -145,32 +145,37 @@ struct Work {
 async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
     while let Some(work) = work.recv().await {
         let run = work.run.id;
-        let (outcome, busy) = carry_out(work).await;
+        let Done { outcome, backtrace, busy } = carry_out(work).await;
         // What it has printed comes before its end.
         let _ = std::io::stdout().flush();
-        if let Err(error) = outlet.try_say(&FromWorker::Ended { run, outcome }) {
+        if let Err(error) = outlet.try_say(&FromWorker::Ended { run, outcome, backtrace }) {
             let error = format!("the value it returned cannot leave the worker process: {error}");
-            outlet.say(&FromWorker::Ended { run, outcome: Outcome::Failed { error } });
+            let outcome = Outcome::Failed { error };
+            outlet.say(&FromWorker::Ended { run, outcome, backtrace: None });
         }
         drop(busy);
     }
 }
 
-async fn carry_out(Work { run, executor, clock }: Work) -> (Outcome, Busy) {
+/// How a run ended.
+struct Done {
+    outcome: Outcome,
+    backtrace: Option<Box<str>>,
+    busy: Busy,
+}
+
+async fn carry_out(Work { run, executor, clock }: Work) -> Done {
     let (ends, mut reports) = mpsc::unbounded_channel();
-    let Some(key) = Instances::default().admit(&run) else {
-        let reason = Refusal::MaxInstances { max: run.task.max_instances };
-        return (Outcome::Refused { reason }, clock.busy());
-    };
-    let desk = Desk { alias: executor, clock: clock.clone(), ends, keeper: Keeper::default() };
-    let desk = Arc::new(desk);
-    // Whether it is too late to begin was judged by the pool.
-    Started(Job::new(run, desk, key, clock.busy())).drive().await;
+    let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends, keeper: Keeper::default() });
+    if let Some(key) = Instances::default().admit(&run) {
+        // Whether it is too late to begin was judged by the pool.
+        Started(Job::new(run, desk, key, clock.busy())).drive().await;
+    }
     match reports.try_recv() {
-        Ok(Report { end, busy, .. }) => (end.outcome, busy),
+        Ok(Report { end, busy, .. }) => Done { outcome: end.outcome, backtrace: end.backtrace, busy },
         Err(_) => {
             let error = "the run ended without an outcome".to_owned();
-            (Outcome::Failed { error }, clock.busy())
+            Done { outcome: Outcome::Failed { error }, backtrace: None, busy: clock.busy() }
         }
     }
 }
@@ -240,7 +245,7 @@ impl Reader {
             Err(error) => {
                 let error = format!("the registry of the worker process lacks its handler: {error}");
                 let outcome = Outcome::Failed { error };
-                return self.outlet.say(&FromWorker::Ended { run: order.id, outcome });
+                return self.outlet.say(&FromWorker::Ended { run: order.id, outcome, backtrace: None });
             }
         };
         let mut run = Run::new(order.id, order.task, order.store, order.nominal, code);
@@ -253,6 +258,7 @@ impl Reader {
         let remote = order.time.map(|time| Arc::new(RemoteClock::new(order.id, time, self.outlet.clone())));
         let clock = remote.clone().map_or_else(Clock::system, |remote| Clock::from_source(remote));
         self.current = Some((run.clone(), remote));
+        self.outlet.say(&FromWorker::Begun { run: order.id });
         if let Some(orders) = &self.orders {
             let _ = orders.send(Work { run, executor: order.executor, clock });
         }

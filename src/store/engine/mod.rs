@@ -24,6 +24,8 @@ mod identity;
 mod import;
 mod keys;
 mod load;
+#[cfg(test)]
+pub(super) mod lost_writes;
 #[cfg(any(feature = "sled", feature = "redb"))]
 mod seal;
 mod settings;

@@ -72,9 +72,17 @@ embedded_store!(FileStore);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::lost_writes::{Torn, survives};
 
     #[test]
     fn nothing_acknowledged_is_lost_whatever_fails() {
         crate::store::engine::faults::suite(|path: &Path| FilePlace { path: path.to_owned() });
+    }
+
+    #[test]
+    fn a_power_cut_takes_nothing_that_was_acknowledged() {
+        for seed in [1, 2] {
+            survives(|path| FilePlace { path: path.to_owned() }, Torn::Tail("journal.jsonl"), seed);
+        }
     }
 }

@@ -61,6 +61,7 @@ cache_setting!(SledStore);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::lost_writes::{Torn, survives};
 
     #[test]
     fn nothing_acknowledged_is_lost_whatever_fails() {
@@ -68,5 +69,12 @@ mod tests {
             path: path.to_owned(),
             cache: 1 << 20,
         });
+    }
+
+    #[test]
+    fn a_power_cut_takes_nothing_that_was_acknowledged() {
+        for seed in [1, 2] {
+            survives(|path| SledPlace { path: path.to_owned(), cache: 16 << 20 }, Torn::Blocks, seed);
+        }
     }
 }

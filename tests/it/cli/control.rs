@@ -235,6 +235,36 @@ fn whatever_is_written_to_the_socket_it_goes_on() {
 }
 
 #[test]
+fn why_says_what_became_of_each_run_time() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    said(&place, &["add", "--id", "a", "--cron", "0 3 1 1 *", "--shell", "exit 3"]);
+    let line = said(&place, &["why", "a"]);
+    assert!(line.contains("-01-01 03:00:00 +00:00  waiting  not due yet; it is due at "), "{line}");
+    said(&place, &["run", "a"]);
+    let answer = place.until(&["why", "a"], |answer| answer["times"][0]["fate"] == "failed");
+    assert_eq!(answer["times"][0]["run"]["source"], "manual");
+    let lines = said(&place, &["why", "a"]);
+    assert!(lines.contains("failed   run by hand: failed: "), "{lines}");
+    let past = ["why", "a", "--from", "2020-01-01", "--to", "2021-12-31T00:00"];
+    let lines = said(&place, &past);
+    assert_eq!(lines.matches("outside  before the task was added, at ").count(), 2, "{lines}");
+    let page = said(&place, &[&past[..], &["--limit", "1"]].concat());
+    assert!(page.ends_with("there are more; go on with --from 2021-01-01T03:00:00Z\n"), "{page}");
+    said(&place, &["remove", "a"]);
+    assert!(said(&place, &["why", "a"]).contains("run by hand"), "its records stay");
+    for (args, code, words) in [
+        (&["why", "nobody"][..], 7, "nobody"),
+        (&["why", "a", "--from", "tomorrow"], 3, "--from"),
+        (&["why", "a", "--from", "2021-01-01", "--to", "2020-01-01"], 3, "--from is later than --to"),
+    ] {
+        let said = place.run(args);
+        assert!(said.code == code && said.err.contains(words), "{args:?}: {said:?}");
+    }
+    service.stop();
+}
+
+#[test]
 fn a_run_is_cancelled_and_a_past_window_is_filled() {
     let place = Place::new();
     let service = place.serve(&[]);

@@ -77,11 +77,12 @@ fn what_is_refused_leaves_no_records() {
 }
 
 #[test]
-fn ten_thousand_at_once_are_all_there() {
+fn thousands_at_once_are_all_there() {
     each(async |kind, path| {
-        const MANY: usize = 10_000;
+        // Files take much longer than rows.
+        let many = if kind == Kind::File { 200 } else { 10_000 };
         let store = open(kind, path).await;
-        let names: Vec<_> = (0..MANY).map(|index| format!("{index:05}")).collect();
+        let names: Vec<_> = (0..many).map(|index| format!("{index:05}")).collect();
         let tasks: Vec<_> = names.iter().map(|name| sample(name, start())).collect();
         let put = |task: &StoredTask| store.0.put(Put { task: task.clone(), expect: Expect::Absent });
         try_join_all(tasks.iter().map(put)).await.unwrap();
@@ -96,9 +97,9 @@ fn ten_thousand_at_once_are_all_there() {
         let (store, opened) = Running::open_with(kind.open(path)).await.unwrap();
         assert_eq!((opened.interrupted.len(), opened.unreadable.len()), (0, 0), "{kind:?}");
         assert_eq!(store.ids().await, names, "{kind:?}");
-        let found = join_all([0, 1, MANY / 2, MANY - 1].map(|index| runs(&store, &names[index]))).await;
+        let found = join_all([0, 1, many / 2, many - 1].map(|index| runs(&store, &names[index]))).await;
         assert!(found.iter().all(|runs| runs.len() == 1 && runs[0].end.is_some()), "{kind:?}");
-        assert_eq!(store.0.remove_all(RemoveAll).await.unwrap(), MANY, "{kind:?}");
+        assert_eq!(store.0.remove_all(RemoveAll).await.unwrap(), many, "{kind:?}");
         store.stop().await;
         assert_eq!(open(kind, path).await.ids().await.len(), 0, "{kind:?}");
     });

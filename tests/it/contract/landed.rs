@@ -347,7 +347,7 @@ async fn written() -> Rows {
 
 /// Rows whose content is chance, or counts.
 fn is_about_the_store(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'm' | b'i'))
+    matches!(key.first(), Some(b'm' | b'i' | b'l'))
 }
 
 #[test]

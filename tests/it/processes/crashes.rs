@@ -13,9 +13,9 @@ fn values_errors_and_panics_come_back() {
             play.error("failing", Value::Null).await,
             format!("the letter was not sent: {}", std::fmt::Error)
         );
-        let outcome = play.outcome("fright", Value::Null).await;
-        let Outcome::Panicked { message } = outcome else { panic!("{outcome:?}") };
-        assert!(message.starts_with("stage fright (at ") && message.contains("parts.rs:"), "{message}");
+        let panicked = play.outcome("fright", Value::Null).await;
+        let Outcome::Panicked { message } = panicked else { panic!("{panicked:?}") };
+        assert!(message.starts_with("stage fright (at ") && message.contains("parts.rs"), "{message}");
         let error = play.error("number", "seven").await;
         assert!(error.contains("arguments do not decode") && error.contains("seven"), "{error}");
         let error = play.error("unheard of", Value::Null).await;
@@ -180,6 +180,34 @@ fn a_worker_that_cannot_be_started_is_a_reason_and_no_hang() {
             assert!(text.starts_with("executor `default` takes no runs: no worker process"), "{text}");
             assert!(text.contains(problem), "{problem}: {text}");
         }
+    });
+}
+
+#[test]
+fn a_program_that_forgets_to_ask_is_told_so_and_starts_no_workers() {
+    on_stage(async {
+        let args = ["--exact", "processes::crashes::forget_to_ask", "--nocapture", "--ignored"];
+        let program = std::env::current_exe().unwrap();
+        let mut play = Play::new(ProcessPool::new(1).program(program).args(args)).await;
+        let text = refusal(play.outcome("ok", Value::Null).await);
+        assert!(
+            text.contains("its `main` does not call `callboard::executor::worker::run_if_asked`"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+#[ignore = "the program of `a_program_that_forgets_to_ask_is_told_so_and_starts_no_workers`"]
+fn forget_to_ask() {
+    if std::env::var_os("CALLBOARD_WORKER").is_none() {
+        return;
+    }
+    on_stage(async {
+        let mut play = Play::new(pool(1)).await;
+        let text = refusal(play.outcome("ok", Value::Null).await);
+        assert!(text.contains("was itself started as a worker"), "{text}");
+        std::future::pending::<()>().await;
     });
 }
 

@@ -100,7 +100,9 @@ fn a_panic_says_where_on_standard_error() {
     on_stage(async {
         let mut play = Play::new(pool(1).env("RUST_BACKTRACE", "1")).await;
         let run = play.submit("fright", Value::Null).await;
-        assert!(matches!(play.end().await.outcome, Outcome::Panicked { .. }));
+        let end = play.end().await;
+        assert!(matches!(end.outcome, Outcome::Panicked { .. }));
+        assert!(end.backtrace.unwrap().contains("fright"), "and with the end");
         let all = heard().lock().unwrap().clone();
         let text: String = all
             .iter()

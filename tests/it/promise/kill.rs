@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::program::{KIND, PLACE, SEED};
+use super::program::{CHANGES, KIND, PLACE, SEED};
 use super::{Deed, Dice, Known, Said, check};
 
 #[test]
@@ -98,8 +98,12 @@ impl Model {
         }
     }
 
-    /// Compares with what is there: what was acknowledged is, what was begun is wholly or not.
+    /// Compares with what is there: what was acknowledged is, what was begun is wholly or not. The
+    /// steady tasks are known from when they are seen first.
     pub(super) fn settle(&mut self, there: BTreeMap<String, Known>, context: &str) {
+        for (task, known) in there.iter().filter(|(task, _)| !task.starts_with(CHANGES)) {
+            self.tasks.entry(task.clone()).or_insert_with(|| known.clone());
+        }
         if self.tasks != there
             && let Some((task, deed)) = self.trying.clone()
         {

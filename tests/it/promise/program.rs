@@ -2,6 +2,7 @@
 //! each of which writes a line, while its tasks are changed. It is this test binary again, running
 //! only the test `serve`.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -19,10 +20,12 @@ pub(super) const KIND: &str = "CALLBOARD_KILL_STORE";
 pub(super) const SEED: &str = "CALLBOARD_KILL_SEED";
 
 /// Tasks that stay as they are, by how they are run.
-pub(super) const STEADY: [&str; 5] = ["plain", "all", "graced", "slow", "blocking"];
+const STEADY: [&str; 5] = ["plain", "all", "graced", "slow", "blocking"];
 const EACH: usize = 40;
 /// Tasks that are changed all the time.
 const CHANGING: u64 = 40;
+/// How their ids begin.
+pub(super) const CHANGES: &str = "changing ";
 
 /// The code of the tasks: each run writes one line, in one call.
 pub(super) fn registry(place: &Path) -> Registry {
@@ -90,29 +93,25 @@ async fn run(place: &Path, kind: &str, seed: u64) {
             period: interval.length().num_milliseconds() as u64,
         }
     };
+    // Those that an earlier start was killed before it had added.
+    let steady = STEADY.iter().flat_map(|kind| (0..EACH).map(move |index| steady(kind, index)));
+    let added = steady.map(|task| scheduler.add(task.replace_existing(true)));
+    futures::future::join_all(added).await.into_iter().for_each(|added| drop(added.unwrap()));
+    let mut tasks = BTreeMap::new();
     for task in scheduler.tasks(TaskQuery::new()).await.unwrap() {
-        say(&Said::There { task: task.id().to_string(), known: known(&task) });
+        let (task, known) = (task.id().to_string(), known(&task));
+        say(&Said::There { task: task.clone(), known: known.clone() });
+        tasks.insert(task, known);
     }
     say(&Said::Listed);
-    for kind in STEADY {
-        for index in 0..EACH {
-            let task = steady(kind, index);
-            let id = format!("{kind} {index}");
-            if scheduler.task(id.as_str()).await.is_err() {
-                say(&Said::Tries { task: id, deed: Deed::Add { period: 20 + index as u64 } });
-                scheduler.add(task).await.unwrap();
-                say(&Said::Did);
-            }
-        }
-    }
     let mut dice = Dice::new(seed);
     loop {
-        let id = format!("changing {}", dice.roll(CHANGING));
-        let there = scheduler.task(id.as_str()).await.ok();
+        let id = format!("{CHANGES}{}", dice.roll(CHANGING));
+        let there = tasks.remove(&id);
         let period = 15 + dice.roll(60);
-        let deed = match (there, dice.roll(12)) {
+        let deed = match (&there, dice.roll(12)) {
             (None, _) => Deed::Add { period },
-            (Some(task), 0..5) if task.state.paused => Deed::Resume,
+            (Some(known), 0..5) if known.paused => Deed::Resume,
             (Some(_), 0..5) => Deed::Pause,
             (Some(_), 5 | 6) => Deed::Rename { name: format!("name {}", dice.roll(1000)) },
             (Some(_), 7 | 8) => Deed::Reschedule { period },
@@ -120,6 +119,7 @@ async fn run(place: &Path, kind: &str, seed: u64) {
             (Some(_), _) => Deed::Delete,
         };
         say(&Said::Tries { task: id.clone(), deed: deed.clone() });
+        tasks.extend(deed.done(there).map(|known| (id.clone(), known)));
         let id = id.as_str();
         match deed {
             Deed::Add { period } => {

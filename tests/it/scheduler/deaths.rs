@@ -189,6 +189,8 @@ async fn an_executor_that_dies_with_the_scheduler_is_replaced_all_the_same() {
         holder.latest().do_send(Strike { scheduler: None, turns: 0, die: false });
         time.settle().await;
         while scheduler.status().await.unwrap().running > 0 {}
+        // The bus has its turn as well.
+        time.settle().await;
         assert!(outcomes(&heard(&mut events), "more").contains(&"executed"), "after {turns} turns");
     }
 }

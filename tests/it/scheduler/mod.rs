@@ -8,6 +8,7 @@ mod faults;
 mod late;
 mod lifecycle;
 mod model;
+mod overlap;
 mod policies;
 mod recover;
 mod retry;
