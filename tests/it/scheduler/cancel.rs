@@ -10,7 +10,7 @@ use super::*;
 #[actix::test]
 async fn a_run_that_goes_on_is_cancelled_and_not_tried_again() {
     let (scheduler, time, _) = board(|b| b).await;
-    let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+    let mut events = scheduler.events(EventMask::RUN_ENDED | EventMask::TASK_SUBMITTED).await.unwrap();
     let hang = |id: &str| Task::new("hang").id(id).trigger(Interval::seconds(1000));
     scheduler.add(hang("a").retry(Retry::times(3)).recover(true)).await.unwrap();
     scheduler.add(hang("b").first_run(at(500))).await.unwrap();
@@ -27,9 +27,12 @@ async fn a_run_that_goes_on_is_cancelled_and_not_tried_again() {
 
     let fact = scheduler.task("a").await.unwrap();
     assert_eq!(fact.state.attempts.len(), 1);
-    // The run of the schedule, by the id that its record or event has.
-    let of_a = RunId { owner: run.owner, serial: run.serial - 1 };
-    assert!(scheduler.cancel_run(of_a).await.unwrap());
+    // The run of the schedule, by the id that its event has.
+    let of_a = told.iter().find_map(|event| match event {
+        Event::TaskSubmitted(fact) if fact.0.task.id.as_str() == "a" => Some(fact.0.id),
+        _ => None,
+    });
+    assert!(scheduler.cancel_run(of_a.unwrap()).await.unwrap());
     time.advance(secs(100)).await;
     assert_eq!(ends(&heard(&mut events), "a"), [(0, 1, "cancelled", None)]);
     assert!(scheduler.task("a").await.unwrap().state.attempts.is_empty());
