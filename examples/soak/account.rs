@@ -40,9 +40,10 @@ impl Slot {
         Self { id: format!("task-{index}"), there: false, active: false, life: 0, lives: Vec::new() }
     }
 
-    pub(crate) fn added(&mut self, first: DateTime<Utc>, period: Duration) {
+    /// `known` when it was there before its first run time.
+    pub(crate) fn added(&mut self, first: DateTime<Utc>, period: Duration, known: bool) {
         (self.there, self.active) = (true, true);
-        let stretches = vec![Stretch { from: Some(first), to: None }];
+        let stretches = vec![Stretch { from: known.then_some(first), to: None }];
         self.lives.push(Life { life: self.life, first, period, stretches, deleted: false });
     }
 
@@ -83,6 +84,8 @@ struct Told {
 #[derive(Default)]
 struct Books {
     flying: Vec<RunId>,
+    /// What those are runs of.
+    submitted: HashMap<RunId, String>,
     ends: HashMap<RunId, Vec<Told>>,
     promised: Vec<RunId>,
     /// Tasks whose last run time may still be tried again.
@@ -106,7 +109,28 @@ impl Handler<Event> for Listener {
     fn handle(&mut self, event: Event, _: &mut Self::Context) {
         let mut books = self.0.books();
         match &event {
-            Event::TaskSubmitted(fact) => books.flying.push(fact.0.id),
+            Event::TaskSubmitted(fact) => {
+                let (run, task) = (&fact.0, &fact.0.task);
+                books.flying.push(run.id);
+                let about = format!(
+                    "{} life {} in {} on {}: {} {:?} for {} and {} more, attempt {}, {:?} {:?} {:?}, timeout {:?}, recover {}",
+                    task.id,
+                    task.userdata,
+                    run.store,
+                    task.executor,
+                    task.handler.name(),
+                    run.source,
+                    run.nominal,
+                    run.coalesced,
+                    run.attempt,
+                    task.overlap,
+                    task.coalesce,
+                    task.retry,
+                    task.timeout,
+                    task.recover
+                );
+                books.submitted.insert(run.id, about);
+            }
             Event::RunInterrupted { record, .. } => {
                 let problem = format!("{} was found without an end: {:?}", record.id, record.task);
                 books.problems.push(problem);
@@ -119,6 +143,7 @@ impl Handler<Event> for Listener {
                 let Some(report) = event.report() else { return };
                 let run = &report.run;
                 books.flying.retain(|flying| *flying != run.id);
+                books.submitted.remove(&run.id);
                 let told = Told {
                     task: run.task.id.to_string(),
                     life: run.task.userdata.as_u64().unwrap_or_default(),
@@ -170,6 +195,10 @@ impl Account {
                 problems.push(format!("{}: the record of {} has no end", slot.id, record.id));
                 continue;
             };
+            if end.outcome.word() == "skipped" {
+                // Those that passed while the task was paused are on no list.
+                continue;
+            }
             let told = books.ends.get(&record.id).and_then(|told| told.first());
             let same = told.is_some_and(|told| {
                 *told.end == *end && (told.nominal, told.attempt) == (record.nominal, record.attempt)
@@ -200,7 +229,7 @@ impl Account {
         let mut books = std::mem::take(&mut *self.books());
         let mut problems = std::mem::take(&mut books.problems);
         for run in &books.flying {
-            problems.push(format!("{run} was submitted and has not ended"));
+            problems.push(format!("{run} was submitted and has not ended: {:?}", books.submitted.get(run)));
         }
         for run in books.promised.iter().filter(|run| !books.ends.contains_key(run)) {
             problems.push(format!("{run}, asked for by hand, has no end"));
@@ -309,10 +338,10 @@ impl Life {
             let last = || left.range(from..next.unwrap_or(i64::MAX).max(from)).next_back().copied();
             let to = stretch.to.and_then(|to| self.index(to));
             let to = to.unwrap_or_else(|| last().map_or(from, |last| last + 1));
-            for index in from..to {
-                if !left.remove(&index) {
-                    complain(format!("{} has no outcome", self.time(index)));
-                }
+            let missing: Vec<_> = (from..to).filter(|index| !left.remove(index)).collect();
+            if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+                let (first, last) = (self.time(*first), self.time(*last));
+                complain(format!("{} run times from {first} to {last} have no outcome", missing.len()));
             }
             done = to.max(done);
         }

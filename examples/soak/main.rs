@@ -347,7 +347,10 @@ impl Soak {
             })
             .await;
         match added {
-            Ok(_) => self.slots[slot].added(first, period),
+            Ok(_) => {
+                let in_time = self.time.clock().now() < first;
+                self.slots[slot].added(first, period, in_time);
+            }
             Err(error) => self.account.complain(format!("a task is not added: {error}")),
         }
     }

@@ -327,6 +327,16 @@ fn absurd_limits_are_limits() {
 /// The hook of the program is called as before, and the message says where.
 #[test]
 fn a_panic_is_told_with_its_place_and_to_the_hook_of_the_program() {
+    // A hook is everybody's: this needs a process of its own.
+    const ALONE: &str = "CALLBOARD_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "executors::a_panic_is_told_with_its_place_and_to_the_hook_of_the_program";
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
     let (told, hook) = mpsc::channel();
     std::panic::set_hook(Box::new(move |info| {
         let _ = told.send(info.to_string());
