@@ -30,6 +30,7 @@ struct Life {
 
 /// A time during which the task is scheduled: the first run time in it, and the first one after it.
 /// Where one is not known, it follows from what ran.
+#[derive(Debug)]
 struct Stretch {
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
@@ -331,17 +332,18 @@ impl Life {
         let count = left.len();
         let mut done = 0;
         for (number, stretch) in self.stretches.iter().enumerate() {
+            let to = stretch.to.and_then(|to| self.index(to));
             let from = stretch.from.and_then(|from| self.index(from));
-            let from = from.or_else(|| left.range(done..).next().copied()).unwrap_or(done);
+            let from = from.or_else(|| left.range(done..).next().copied()).or(to).unwrap_or(done);
             let next =
                 self.stretches.get(number + 1).and_then(|next| next.from).and_then(|at| self.index(at));
             let last = || left.range(from..next.unwrap_or(i64::MAX).max(from)).next_back().copied();
-            let to = stretch.to.and_then(|to| self.index(to));
             let to = to.unwrap_or_else(|| last().map_or(from, |last| last + 1));
             let missing: Vec<_> = (from..to).filter(|index| !left.remove(index)).collect();
             if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
                 let (first, last) = (self.time(*first), self.time(*last));
-                complain(format!("{} run times from {first} to {last} have no outcome", missing.len()));
+                let missing = missing.len();
+                complain(format!("{missing} run times from {first} to {last} have no outcome, in {stretch:?}"));
             }
             done = to.max(done);
         }

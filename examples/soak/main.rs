@@ -300,7 +300,7 @@ impl Soak {
                 })
                 .await;
             if let Ok(info) = info {
-                self.slots[slot].ended(info.next_run_time());
+                self.slots[slot].ended(info.state.next.map(|next| next.nominal));
                 return "pause";
             }
         } else if self.slots[slot].there {

@@ -35,11 +35,17 @@ impl Scheduler {
     pub(super) fn settle_doubts(&mut self, store: &Alias, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
         let Some(addr) = slot.addr.clone() else { return };
+        let generation = slot.generation;
         for (run, end) in std::mem::take(&mut slot.doubtful) {
             let busy = self.settings.clock.busy();
             let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
             ctx.spawn(task.map(move |task, scheduler, ctx| {
                 let store = run.store.clone();
+                let slot = scheduler.estate.stores.get(&store);
+                if slot.is_some_and(|slot| slot.generation != generation) {
+                    // What counts is what the store says that was opened since.
+                    return scheduler.doubt(&store, vec![(run, end)], ctx);
+                }
                 scheduler.settle(run, end, task, ctx);
                 scheduler.flush_ends(&store, busy, ctx);
             }));
@@ -55,6 +61,10 @@ impl Scheduler {
         task: Result<Option<StoredTask>, StoreError>,
         ctx: &mut Context<Self>,
     ) {
+        if !self.estate.flight.is_on_board(&run) {
+            // A shutdown has written it off meanwhile.
+            return;
+        }
         match task {
             Ok(Some(task)) if !plan::is_taken(&task, &run) => {
                 self.estate.flight.leave(&run);

@@ -47,7 +47,9 @@ impl Flight {
 
     /// The run is handed to its executor now.
     pub(super) fn depart(&mut self, run: &Run) {
-        if let Some(Some(passenger)) = self.slots.get_mut(run.slot as usize) {
+        if let Some(Some(passenger)) = self.slots.get_mut(run.slot as usize)
+            && passenger.run.id == run.id
+        {
             passenger.departed = true;
         }
     }
@@ -58,6 +60,11 @@ impl Flight {
         boarded.map(|passenger| passenger.run.clone()).collect()
     }
 
+    pub(super) fn is_on_board(&self, run: &Run) -> bool {
+        let passenger = self.slots.get(run.slot as usize).and_then(Option::as_ref);
+        passenger.is_some_and(|passenger| passenger.run.id == run.id)
+    }
+
     /// Takes the run off board; `None` when it has left already.
     pub(super) fn leave(&mut self, run: &Run) -> Option<Option<oneshot::Sender<Refusal>>> {
         let slot = self.slots.get_mut(run.slot as usize)?;
@@ -66,9 +73,11 @@ impl Flight {
         Some(passenger.refused)
     }
 
-    /// The runs on an executor.
+    /// The runs that were handed to an executor. Of one that was not, it is not even known yet
+    /// whether it comes to be.
     pub(super) fn on_executor(&self, executor: &Alias) -> Vec<Arc<Run>> {
-        self.iter().filter(|run| run.task.executor == *executor).cloned().collect()
+        let departed = self.slots.iter().flatten().filter(|passenger| passenger.departed);
+        departed.map(|passenger| &passenger.run).filter(|run| run.task.executor == *executor).cloned().collect()
     }
 
     /// How many runs of a task are on board.

@@ -32,6 +32,10 @@ impl Scheduler {
             }
         }
         for run in self.estate.flight.stranded() {
+            let slot = self.estate.stores.get(&run.store);
+            if slot.is_some_and(|slot| slot.doubtful.iter().any(|(doubtful, _)| doubtful.id == run.id)) {
+                continue;
+            }
             let store = run.store.clone();
             self.doubt(&store, vec![(run, None)], ctx);
         }
