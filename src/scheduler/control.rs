@@ -1,5 +1,7 @@
 //! Control messages about single tasks.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::fut::{ready, wrap_future};
@@ -94,8 +96,18 @@ impl Scheduler {
 
     /// A task is gone from its store.
     pub(super) fn removed(&mut self, id: TaskId, store: Alias) {
+        if let Some(slot) = self.estate.stores.get_mut(&store) {
+            slot.perhaps_removed.remove(&id);
+        }
         self.retire_life(&id, &store);
         self.tell(Event::TaskRemoved { id, store });
+    }
+
+    /// A step that was not answered would have removed these tasks.
+    pub(super) fn perhaps_removed(&mut self, store: &Alias, ids: impl IntoIterator<Item = TaskId>) {
+        if let Some(slot) = self.estate.stores.get_mut(store) {
+            slot.perhaps_removed.extend(ids);
+        }
     }
 
     fn note_change(&mut self, changed: &Changed, ctx: &mut Context<Self>) {
@@ -391,8 +403,24 @@ impl Scheduler {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
-        let change = async move { session.change(&id, |_| Ok(Decision::Remove)).await };
-        Box::pin(self.carry_out(change).map(|changed, _, _| changed.map(drop)))
+        let tried = Rc::new(Cell::new(false));
+        let change = {
+            let (id, tried) = (id.clone(), tried.clone());
+            let decide = move |_: &StoredTask| {
+                tried.set(true);
+                Ok(Decision::Remove)
+            };
+            async move { session.change(&id, decide).await }
+        };
+        Box::pin(self.carry_out(change).map(move |changed, scheduler, _| {
+            if let Err(Error::Store { store, source }) = &changed
+                && tried.get()
+                && source.is_retryable()
+            {
+                scheduler.perhaps_removed(store, [id]);
+            }
+            changed.map(drop)
+        }))
     }
 }
 
@@ -475,6 +503,9 @@ impl Scheduler {
                     return fail(Error::store(&store, StoreError::Changed(request.id)));
                 }
                 Err(error) => {
+                    if removed {
+                        scheduler.perhaps_removed(&store, [request.id.clone()]);
+                    }
                     scheduler.store_failed(&store, &error);
                     scheduler.doubt(&store, vec![(run, None)], ctx);
                     scheduler.arm(ctx);

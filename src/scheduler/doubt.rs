@@ -10,7 +10,7 @@ use super::session::within;
 use crate::store::StoreError;
 use crate::store::message::Get;
 use crate::task::Alias;
-use crate::task::{Run, RunEnd, StoredTask};
+use crate::task::{Run, RunEnd, StoredTask, TaskId};
 
 impl Scheduler {
     /// Settles runs whose commit was not answered, or whose scheduler died before it submitted
@@ -31,12 +31,21 @@ impl Scheduler {
         }
     }
 
-    /// Asks the store about each doubtful run.
+    /// Asks the store about each doubtful run, and about each task that may be gone.
     pub(super) fn settle_doubts(&mut self, store: &Alias, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
         let Some(addr) = slot.addr.clone() else { return };
         let generation = slot.generation;
-        for (run, end) in std::mem::take(&mut slot.doubtful) {
+        let (removed, doubtful) = (slot.perhaps_removed.clone(), std::mem::take(&mut slot.doubtful));
+        for id in removed {
+            let (store, busy) = (store.clone(), self.settings.clock.busy());
+            let task = within(&self.settings, addr.get(Get { id: id.clone() })).into_actor(self);
+            ctx.spawn(task.map(move |task, scheduler, ctx| {
+                scheduler.settle_removal(id, store, generation, task, ctx);
+                drop(busy);
+            }));
+        }
+        for (run, end) in doubtful {
             let busy = self.settings.clock.busy();
             let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
             ctx.spawn(task.map(move |task, scheduler, ctx| {
@@ -49,6 +58,29 @@ impl Scheduler {
                 scheduler.settle(run, end, task, ctx);
                 scheduler.flush_ends(&store, busy, ctx);
             }));
+        }
+    }
+
+    /// Nobody was told of a removal that was not answered.
+    fn settle_removal(
+        &mut self,
+        id: TaskId,
+        store: Alias,
+        generation: u64,
+        task: Result<Option<StoredTask>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(&store) else { return };
+        if slot.generation != generation {
+            return;
+        }
+        match task {
+            Ok(None) if slot.perhaps_removed.contains(&id) => self.removed(id, store),
+            Ok(_) => drop(slot.perhaps_removed.remove(&id)),
+            Err(error) => {
+                self.store_failed(&store, &error);
+                self.arm(ctx);
+            }
         }
     }
 
@@ -76,18 +108,13 @@ impl Scheduler {
                 }
                 self.arm(ctx);
             }
-            Ok(task) => {
-                if task.is_none() {
-                    self.removed(run.task.id.clone(), run.store.clone());
+            Ok(_) => match end {
+                Some(end) => self.end_recorded(vec![(run, end)]),
+                None => {
+                    let reason = "it was never submitted: its store did not answer in time";
+                    self.interrupt(vec![run], reason, ctx)
                 }
-                match end {
-                    Some(end) => self.end_recorded(vec![(run, end)]),
-                    None => {
-                        let reason = "it was never submitted: its store did not answer in time";
-                        self.interrupt(vec![run], reason, ctx)
-                    }
-                }
-            }
+            },
             Err(error) => {
                 let store = run.store.clone();
                 self.store_failed(&store, &error);

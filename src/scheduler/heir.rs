@@ -37,6 +37,7 @@ impl Scheduler {
                 continue;
             }
             let store = run.store.clone();
+            self.perhaps_removed(&store, [run.task.id.clone()]);
             self.doubt(&store, vec![(run, None)], ctx);
         }
         self.tell(Event::SchedulerRestarted { cause: "its actor died".to_owned() });

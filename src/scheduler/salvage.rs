@@ -35,26 +35,33 @@ impl Scheduler {
     }
 }
 
-/// Settles the attempts in a store, just opened, that are going on for ever: they come again if
-/// their tasks ask for that, and are forgotten otherwise. The records in `opened` are told when
+/// The tasks of a store, just opened, in which attempts may be going on.
+pub(super) async fn unsettled(
+    settings: &Settings,
+    store: &StoreAddr,
+    opened: &mut Opened,
+) -> Result<Vec<StoredTask>, StoreError> {
+    let Some(ids) = opened.unsettled.take() else { return within(settings, store.list(List)).await };
+    let mut unsettled = Vec::new();
+    for id in ids {
+        unsettled.extend(within(settings, store.get(Get { id })).await?);
+    }
+    Ok(unsettled)
+}
+
+/// Settles the attempts of `unsettled` tasks that are going on for ever: they come again if their
+/// tasks ask for that, and are forgotten otherwise. `live` is what was known after the tasks were
+/// read, so that it has every attempt that began before. The records in `opened` are told when
 /// their runs come again. Answers with the tasks whose schedule has ended with that.
 pub(super) async fn salvage(
     settings: &Settings,
     store: &StoreAddr,
     opened: &mut Opened,
+    unsettled: Vec<StoredTask>,
     live: &Live,
 ) -> Result<Vec<(TaskId, bool)>, StoreError> {
     let now = settings.clock.now();
     let mut finished = Vec::new();
-    let mut unsettled = Vec::new();
-    match opened.unsettled.take() {
-        Some(ids) => {
-            for id in ids {
-                unsettled.extend(within(settings, store.get(Get { id })).await?);
-            }
-        }
-        None => unsettled = within(settings, store.list(List)).await?,
-    }
     for task in unsettled {
         let id = task.spec.id.clone();
         let lost = |attempt: &Attempt| !live.0.contains(&name(&id, attempt));

@@ -9,7 +9,7 @@ use super::SchedulerState;
 use super::actor::Scheduler;
 use super::locks::StoreLock;
 use super::message::{AddStore, RemoveStore, RestoreStore};
-use super::salvage::salvage;
+use super::salvage::{salvage, unsettled};
 use super::session::within;
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
@@ -77,14 +77,27 @@ impl Scheduler {
         let opened = open.then({
             let (alias, addr) = (alias.clone(), addr.clone());
             move |opened, scheduler, _| {
-                let (settings, live) = (scheduler.settings.clone(), scheduler.live(&alias));
-                wrap_future(async move {
-                    let mut opened = opened.map_err(|error| (error, Vec::new()))?;
-                    match salvage(&settings, &addr, &mut opened, &live).await {
-                        Ok(finished) => Ok((opened, finished)),
-                        // They are closed, and nobody is told of them again.
-                        Err(error) => Err((error, opened.interrupted)),
+                let settings = scheduler.settings.clone();
+                let read = {
+                    let (settings, addr) = (settings.clone(), addr.clone());
+                    async move {
+                        let mut opened = opened.map_err(|error| (error, Vec::new()))?;
+                        match unsettled(&settings, &addr, &mut opened).await {
+                            Ok(unsettled) => Ok((opened, unsettled)),
+                            // They are closed, and nobody is told of them again.
+                            Err(error) => Err((error, opened.interrupted)),
+                        }
                     }
+                };
+                wrap_future::<_, Self>(read).then(move |read, scheduler, _| {
+                    let live = scheduler.live(&alias);
+                    wrap_future(async move {
+                        let (mut opened, unsettled) = read?;
+                        match salvage(&settings, &addr, &mut opened, unsettled, &live).await {
+                            Ok(finished) => Ok((opened, finished)),
+                            Err(error) => Err((error, opened.interrupted)),
+                        }
+                    })
                 })
             }
         });

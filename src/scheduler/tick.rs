@@ -280,6 +280,8 @@ impl Scheduler {
                 let runs = cargo.runs.into_iter().map(|(_, run)| (run, None));
                 let ended = cargo.ended.into_iter().map(|(_, run, end)| (run, Some(end)));
                 let doubtful = runs.chain(ended).collect();
+                let removed = cargo.finished.into_iter().filter(|(.., gone)| *gone).map(|(_, id, _)| id);
+                self.perhaps_removed(&tick.store, removed);
                 let (store, current) = (tick.store.clone(), self.is_current(&tick));
                 match other {
                     Err(error) if current => self.tick_failed(tick, error, ctx),

@@ -268,6 +268,109 @@ async fn a_scheduler_that_dies_between_commit_and_submission_leaves_one_outcome(
     assert_eq!(scheduler.status().await.unwrap().running, 0);
 }
 
+/// A store that fails, one that does not, and an executor that a run of the task `bomb` kills.
+async fn board_with_bomb(faults: &Faults) -> (Handle, VirtualClock, EventStream) {
+    let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
+    let source = RecorderSource::with_bomb(&Ran::default());
+    let set = |b: Builder| b.store("default", MemoryStore::new()).store("shaky", store);
+    let (scheduler, time, _) = board(move |b| set(b).executor("default", source)).await;
+    let events = scheduler.events(EventMask::ALL).await.unwrap();
+    (scheduler, time, events)
+}
+
+/// What was told of the runs of the task `a` with this nominal time.
+fn told_of(told: &[Event], nominal: i64) -> Vec<String> {
+    let about = |event: &&Event| event.task_id().is_some_and(|id| id.as_str() == "a");
+    let word = |event: &Event| match event {
+        Event::TaskSubmitted(fact) if fact.0.nominal == at(nominal) => Some("submitted".to_owned()),
+        event => {
+            let report = event.report().filter(|report| report.run.nominal == at(nominal))?;
+            Some(report.end.outcome.word().to_owned())
+        }
+    };
+    told.iter().filter(about).filter_map(word).collect()
+}
+
+#[actix::test]
+async fn a_run_whose_executor_dies_before_it_is_written_down_has_one_end_after_its_submission() {
+    let faults = Faults::new();
+    let (scheduler, time, mut events) = board_with_bomb(&faults).await;
+    scheduler.add(every(10).id("a").store("shaky")).await.unwrap();
+    scheduler.add(every(1000).id("bomb").first_run(at(9000))).await.unwrap();
+    time.advance(secs(5)).await;
+    let committed = faults.hold(Op::Commit);
+    let turning = time.clone();
+    let turn = async move { turning.advance_to(at(10)).await };
+    let die = async {
+        while faults.left() > 0 {
+            tokio::task::yield_now().await;
+        }
+        scheduler.run_task("bomb").await.ok();
+        while scheduler.status().await.unwrap().executors[0].problem.is_none() {
+            tokio::task::yield_now().await;
+        }
+        drop(committed);
+    };
+    futures::join!(turn, die);
+    time.advance(secs(12)).await;
+    let told = heard(&mut events);
+    assert_eq!(told_of(&told, 10), ["submitted", "interrupted"], "{told:#?}");
+    assert_eq!(told_of(&told, 20), ["submitted", "executed"], "{told:#?}");
+    assert_eq!(scheduler.status().await.unwrap().running, 0);
+}
+
+#[actix::test]
+async fn a_run_in_doubt_whose_executor_dies_has_one_outcome() {
+    let faults = Faults::new();
+    let (scheduler, time, mut events) = board_with_bomb(&faults).await;
+    scheduler.add(every(10).id("a").store("shaky")).await.unwrap();
+    scheduler.add(every(1000).id("bomb").first_run(at(9000))).await.unwrap();
+    time.advance(secs(5)).await;
+    faults.fail(Op::Commit, StoreError::unavailable("the disk is full"));
+    time.advance(secs(5)).await;
+    assert_eq!(faults.left(), 0);
+    scheduler.run_task("bomb").await.ok();
+    time.advance(secs(12)).await;
+    let told = heard(&mut events);
+    assert_eq!(told_of(&told, 10), ["submitted", "executed"], "{told:#?}");
+}
+
+#[actix::test]
+async fn a_run_by_hand_does_not_stand_for_a_run_in_doubt() {
+    let faults = Faults::new();
+    let (scheduler, time, mut events) = board_with_bomb(&faults).await;
+    scheduler.add(every(10).id("a").store("shaky")).await.unwrap();
+    time.advance(secs(5)).await;
+    faults.fail(Op::Commit, StoreError::unavailable("the disk is full"));
+    time.advance(Duration::from_millis(5100)).await;
+    assert_eq!(faults.left(), 0);
+    scheduler.run_task("a").await.unwrap();
+    time.advance(secs(5)).await;
+    let told = heard(&mut events);
+    assert_eq!(told_of(&told, 10), ["submitted", "executed"], "{told:#?}");
+}
+
+#[actix::test]
+async fn a_removal_that_was_not_answered_is_told_once() {
+    let faults = Faults::new();
+    let (scheduler, time, mut events) = board_with_bomb(&faults).await;
+    scheduler.add(every(1000).id("a").store("shaky").first_run(at(9000))).await.unwrap();
+    scheduler.add(every(1000).id("b").store("shaky").first_run(at(9000))).await.unwrap();
+    faults.lose(Op::Delete, StoreError::unavailable("the connection broke"));
+    scheduler.delete_task("a").await.unwrap_err();
+    faults.fail(Op::Delete, StoreError::unavailable("the connection broke"));
+    scheduler.delete_task("b").await.unwrap_err();
+    time.advance(secs(10)).await;
+    assert!(scheduler.delete_task("a").await.unwrap_err().is_not_found());
+    let told = heard(&mut events);
+    let removed: Vec<_> = told
+        .iter()
+        .filter(|event| matches!(event, Event::TaskRemoved { .. }))
+        .filter_map(|event| Some(event.task_id()?.as_str()))
+        .collect();
+    assert_eq!(removed, ["a"], "{told:#?}");
+}
+
 #[actix::test]
 async fn a_task_added_while_a_commit_is_answered_late_is_not_overlooked() {
     let faults = Faults::new();
