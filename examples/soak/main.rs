@@ -25,6 +25,7 @@ use callboard::backoff::Backoff;
 use callboard::executor::message::Status;
 use callboard::executor::{CustomExecutor, ExecutorAddr, ExecutorSource, Job, Keep, Runner};
 use callboard::prelude::*;
+use callboard::scheduler::SchedulerStatus;
 use callboard::store::{BackendSource, Faults, MemoryBackend, Op, SledStore, StoreError};
 use callboard::task::{Coalesce, Overlap, Retry};
 use callboard::testing::VirtualClock;
@@ -133,6 +134,11 @@ impl Time {
             }
         }
     }
+}
+
+/// Whether nothing runs, and every store is there to be told of ends.
+fn is_quiet(status: &SchedulerStatus) -> bool {
+    status.running == 0 && status.stores.iter().all(|store| store.problem.is_none())
 }
 
 struct Soak {
@@ -385,12 +391,12 @@ impl Soak {
         self.bomb.store(false, Ordering::SeqCst);
         for _ in 0..3000 {
             self.time.pass(Duration::from_millis(10)).await;
-            if self.scheduler.status().await.is_ok_and(|status| status.running == 0) {
+            if self.scheduler.status().await.is_ok_and(|status| is_quiet(&status)) {
                 break;
             }
         }
         match self.scheduler.status().await {
-            Ok(status) if status.running == 0 => {}
+            Ok(status) if is_quiet(&status) => {}
             other => self.account.complain(format!("runs are left: {other:?}")),
         }
         for (name, addr) in &self.executors {
