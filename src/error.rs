@@ -1,3 +1,5 @@
+use chrono::{DateTime, Utc};
+
 use crate::store::StoreError;
 use crate::task::{Alias, Refusal, TaskError, TaskId};
 use crate::trigger::{SearchError, TriggerError};
@@ -55,6 +57,20 @@ pub enum Error {
         /// The alias.
         alias: Alias,
     },
+    /// The task is being back-filled already.
+    #[error(
+        "task `{id}` is being back-filled already: {} comes next, and it goes on until {}; wait for it, or \
+         call it off with `cancel_backfill`",
+        next.to_rfc3339(), until.to_rfc3339()
+    )]
+    BackfillUnderWay {
+        /// The task.
+        id: TaskId,
+        /// The run time that comes next.
+        next: DateTime<Utc>,
+        /// The end of its window.
+        until: DateTime<Utc>,
+    },
     /// The run was not let in.
     #[error("task `{id}` was not run: {reason}")]
     Refused {
@@ -98,7 +114,7 @@ impl Error {
 
     /// Whether something of that name exists already.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::TaskExists(_) | Self::AliasTaken { .. })
+        matches!(self, Self::TaskExists(_) | Self::AliasTaken { .. } | Self::BackfillUnderWay { .. })
     }
 
     /// Whether what was given is not valid: trying the same again cannot help.
@@ -111,9 +127,10 @@ impl Error {
         match self {
             Self::Store { source, .. } => source.is_retryable(),
             Self::Refused { reason, .. } => {
+                use Refusal::*;
                 matches!(
                     reason,
-                    Refusal::MaxInstances { .. } | Refusal::QueueFull { .. } | Refusal::MailboxFull { .. }
+                    MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. } | MailboxFull { .. }
                 )
             }
             Self::Died => true,

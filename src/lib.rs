@@ -7,7 +7,7 @@
 //!   your code ─ Handle ─┐
 //!                       ├─▶ Scheduler ──▶ EventBus ──▶ your actors, streams
 //!   your actors ────────┘    │     │
-//!                            │     └─ runs ──▶ executors: futures, threads
+//!                            │     └─ runs ──▶ executors: futures, threads, processes
 //!                            └─ due tasks, new states ──▶ stores: memory, sled, redb, file
 //! ```
 //!
@@ -34,7 +34,7 @@
 //!
 //! - [`guide::semantics`]: what is promised, and what happens in each kind of trouble.
 //! - [`guide::time`]: when a trigger fires, exactly.
-//! - [`guide::asking`]: what a task can be: a function, a message to an actor, a lifecycle.
+//! - [`guide::asking`]: what a task can be: a function, a message to an actor, a lifecycle, a periodic task.
 //! - [`guide::lifecycle`]: a run from its due time to its outcome; states and moves.
 //! - [`guide::events`]: every event, when it comes, what it carries.
 //! - [`guide::operating`]: stores, shutdown, restarts, logs, limits, actix-web, tests on virtual time.
@@ -48,7 +48,7 @@
 //! - [`event`]: WHAT HAPPENED. Events, masks to choose among them, the bus.
 //! - [`supervision`]: WHO KEEPS WHOM ALIVE. Guardians and restart policies.
 //! - [`store`]: WHAT IS REMEMBERED. The memory store, sled, redb, files, and the contract for your own.
-//! - [`executor`]: WHERE IT RUNS. Futures, threads, inline, and the contract for your own.
+//! - [`executor`]: WHERE IT RUNS. Futures, threads, processes, inline, and the contract for your own.
 //! - [`scheduler`]: THE CONDUCTOR. The scheduler, its builder, its handle, its messages.
 //! - [`declare`]: tasks declared next to their functions, listed, and added by one call.
 //! - [`messages`]: MESSAGES AS TASKS. A due task sends a typed message to an actor of yours.
@@ -68,12 +68,14 @@
 //! | `sled` | yes | [`SledStore`](store::SledStore), the embedded store whose tasks survive a restart |
 //! | `file` | yes | [`FileStore`](store::FileStore): each task a JSON file, for people to read and edit |
 //! | `redb` | no | [`RedbStore`](store::RedbStore): the same on an engine that is maintained |
+//! | `process` | no | [`ProcessPool`](executor::ProcessPool): runs in processes of their own (Unix) |
 //! | `macros` | no | the attribute [`#[callboard::task(…)]`](macro@task): tasks declared next to their functions |
 //! | `config` | no | [`config`]: schedulers described by a file |
 //! | `testing` | no | [`testing`], and the suites [`store::contract`] and [`executor::contract`]: for tests of your own tasks, stores and executors |
-//! | `cli` | no | the program `callboard`; brings `config`, `file`, `sled` and `redb` |
+//! | `encryption` | no | [`encrypt`](store::SledStore::encrypt): what the durable stores keep is sealed with keys of yours |
+//! | `cli` | no | the program `callboard`; brings `config`, `encryption`, `file`, `sled` and `redb` |
 //!
-//! Without any feature there are the memory store, all executors and all triggers.
+//! Without any feature there are the memory store, all executors but the process pool, and all triggers.
 
 pub mod backoff;
 #[cfg(feature = "cli")]
@@ -87,7 +89,6 @@ pub mod event;
 pub mod executor;
 pub mod guide;
 pub mod keyed;
-#[cfg(any(feature = "cli", feature = "file", feature = "sled", feature = "redb"))]
 mod lock;
 pub mod messages;
 pub mod scheduler;
@@ -185,10 +186,14 @@ pub use error::Error;
 /// | `name = "…"` | [`Task::name`](task::Task::name) |
 /// | `args = EXPR`, `userdata = EXPR` | [`Task::args`](task::Task::args), [`Task::userdata`](task::Task::userdata) |
 /// | `timezone = "Europe/Lisbon"` | [`Task::timezone`](task::Task::timezone) |
-/// | `first_run = EXPR` | [`Task::first_run`](task::Task::first_run) |
+/// | `first_run = EXPR`, `first_run_now` | [`Task::first_run`](task::Task::first_run), [`Task::first_run_now`](task::Task::first_run_now) |
+/// | `start_at = EXPR`, `end_at = EXPR` | [`Task::start_at`](task::Task::start_at), [`Task::end_at`](task::Task::end_at): a `DateTime<Utc>` |
+/// | `max_runs = 100`, `when_finished = "keep"` | [`Task::max_runs`](task::Task::max_runs), [`Task::when_finished`](task::Task::when_finished) |
 /// | `executor = "…"`, `store = "…"` | [`Task::executor`](task::Task::executor), [`Task::store`](task::Task::store) |
-/// | `coalesce = false`, `max_catch_up = 10`, `max_instances = 2` | [`Task::coalesce`](task::Task::coalesce), [`Task::max_catch_up`](task::Task::max_catch_up), [`Task::max_instances`](task::Task::max_instances) |
-/// | `misfire_grace = "30s"` | [`Task::misfire_grace`](task::Task::misfire_grace) |
+/// | `coalesce = "earliest"`, `max_catch_up = 10` | [`Task::coalesce`](task::Task::coalesce): also `"latest"`, `"all"`, or `true` and `false`; [`Task::max_catch_up`](task::Task::max_catch_up) |
+/// | `max_instances = 2`, `overlap = "queue 3"` | [`Task::max_instances`](task::Task::max_instances), [`Task::overlap`](task::Task::overlap): also `"skip"`, `"cancel_running"`, `"allow"` |
+/// | `misfire_grace = "30s"`, `timeout = "5m"` | [`Task::misfire_grace`](task::Task::misfire_grace), [`Task::timeout`](task::Task::timeout) |
+/// | `retry = 3`, `recover` | [`Task::retry`](task::Task::retry): so many further attempts, or a [`Retry`](task::Retry); [`Task::recover`](task::Task::recover) |
 /// | `paused`, `replace_existing = false` | [`Task::paused`](task::Task::paused), [`Task::replace_existing`](task::Task::replace_existing); `paused` alone is `paused = true` |
 /// | `handler = "…"` | the name in the registry; otherwise that of the function. Stored tasks carry it: give one if the function may be renamed, or if another has its name |
 /// | `crate = path` | where this crate is, if not at `::callboard` |

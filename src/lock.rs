@@ -25,11 +25,7 @@ impl FileLock {
     /// Takes the lock, or says who has it. Makes the file, for its owner alone, but not the directory
     /// it is in.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path).map_err(LockError::Io)?;
+        let mut file = open(path).map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held(pid_in(file))),
@@ -41,6 +37,11 @@ impl FileLock {
         // Somebody removed the file between the opening and the locking: what is locked is not what
         // others will find.
         if lock.is_in_place() { Ok(lock) } else { Err(LockError::Held(None)) }
+    }
+
+    /// An error when the file cannot even be opened.
+    pub(crate) fn probe(path: &Path) -> io::Result<()> {
+        open(path).map(drop)
     }
 
     /// Whether the file that is locked is still the one that others find under its path. Once somebody
@@ -68,6 +69,14 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         self.file.set_len(0).ok();
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 fn pid_in(file: File) -> Option<u32> {

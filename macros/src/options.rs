@@ -25,6 +25,14 @@ enum Kind {
     Grace,
     /// The name of a zone, or an expression.
     Zone,
+    /// A variant of an enum, by its word, or an expression.
+    Word(&'static [(&'static str, &'static str)]),
+    /// `"skip"`, `"queue 3"`, …, or an expression.
+    Overlap,
+    /// How many further attempts, or an expression.
+    Retry,
+    /// A method without arguments.
+    Mark,
     /// An expression.
     Any,
     /// One of the four ways to say when.
@@ -33,7 +41,7 @@ enum Kind {
     Outer,
 }
 
-const OPTIONS: [(&str, Kind); 20] = [
+const OPTIONS: [(&str, Kind); 29] = [
     ("cron", Kind::When),
     ("every", Kind::When),
     ("at", Kind::When),
@@ -43,18 +51,29 @@ const OPTIONS: [(&str, Kind); 20] = [
     ("args", Kind::Any),
     ("timezone", Kind::Zone),
     ("first_run", Kind::Any),
+    ("first_run_now", Kind::Mark),
+    ("start_at", Kind::Any),
+    ("end_at", Kind::Any),
+    ("max_runs", Kind::Count),
+    ("when_finished", Kind::Word(&[("remove", "Remove"), ("keep", "Keep")])),
     ("executor", Kind::Name),
     ("store", Kind::Name),
-    ("coalesce", Kind::Flag),
+    ("coalesce", Kind::Word(&[("latest", "Latest"), ("earliest", "Earliest"), ("all", "All")])),
     ("max_catch_up", Kind::Count),
     ("max_instances", Kind::Count),
+    ("overlap", Kind::Overlap),
     ("misfire_grace", Kind::Grace),
+    ("timeout", Kind::Grace),
+    ("retry", Kind::Retry),
+    ("recover", Kind::Flag),
     ("userdata", Kind::Any),
     ("paused", Kind::Flag),
     ("replace_existing", Kind::Flag),
     ("handler", Kind::Name),
     ("crate", Kind::Outer),
 ];
+
+const OVERLAP: &str = "is one of \"skip\", \"queue 3\", \"cancel_running\", \"allow\"";
 
 /// `key = value`, or a flag alone.
 struct Item {
@@ -75,6 +94,8 @@ enum Value {
     Tokens(TokenStream),
     /// A variant of `Tz`.
     Zone(Ident),
+    /// What stands in the module `task` of the library.
+    Task(TokenStream),
 }
 
 /// One attribute.
@@ -140,6 +161,10 @@ impl Options {
     fn take(&mut self, option: &'static str, kind: Kind, item: Item) -> syn::Result<()> {
         let key = item.key.span();
         let Some(value) = item.value else {
+            if kind == Kind::Mark {
+                self.calls.push((option, Value::Tokens(TokenStream::new())));
+                return Ok(());
+            }
             if kind == Kind::Flag {
                 self.calls.push((option, Value::Tokens(quote!(true))));
                 return Ok(());
@@ -171,6 +196,47 @@ impl Options {
                 return wrong(&format!("is text: `{option} = \"…\"`"));
             }
             (Kind::Flag, Some(Lit::Bool(_))) => {}
+            (Kind::Mark, Some(Lit::Bool(given))) => {
+                if given.value {
+                    self.calls.push((option, Value::Tokens(TokenStream::new())));
+                }
+                return Ok(());
+            }
+            (Kind::Mark, _) => return wrong("is `true` or `false`"),
+            // `true` and `false` have their words, too.
+            (Kind::Word(_), Some(Lit::Bool(_))) if option == "coalesce" => {}
+            (Kind::Word(words), Some(literal)) => {
+                let word = match literal {
+                    Lit::Str(text) => words.iter().find(|(word, _)| *word == text.value()),
+                    _ => None,
+                };
+                let Some((_, variant)) = word else {
+                    let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+                    return wrong(&format!("is one of {}", words.join(", ")));
+                };
+                let kind = if option == "coalesce" { "Coalesce" } else { "WhenFinished" };
+                let (kind, variant) = (Ident::new(kind, value.span()), Ident::new(variant, value.span()));
+                given = Value::Task(quote!(#kind::#variant));
+            }
+            (Kind::Overlap, Some(Lit::Str(text))) => {
+                let words = text.value();
+                let queue = words.strip_prefix("queue ").and_then(|number| number.trim().parse::<u32>().ok());
+                given = Value::Task(match (words.as_str(), queue) {
+                    ("skip", _) => quote!(Overlap::Skip),
+                    ("cancel_running", _) => quote!(Overlap::CancelRunning),
+                    ("allow", _) => quote!(Overlap::Allow),
+                    (_, Some(length @ 1..)) => quote!(Overlap::Queue(#length)),
+                    _ => return wrong(OVERLAP),
+                });
+            }
+            (Kind::Overlap, Some(_)) => return wrong(OVERLAP),
+            (Kind::Retry, Some(Lit::Int(times))) => match times.base10_parse::<u32>() {
+                Ok(times) => given = Value::Task(quote!(Retry::times(#times))),
+                Err(_) => return wrong("is a whole number of 32 bits"),
+            },
+            (Kind::Retry, Some(_)) => {
+                return wrong("is how many further attempts there are: `retry = 3`, or a `Retry`");
+            }
             (Kind::Flag, Some(_)) => return wrong("is `true` or `false`"),
             (Kind::Count, Some(Lit::Int(count))) => match count.base10_parse::<u32>() {
                 Ok(1..) => {}
@@ -227,7 +293,16 @@ impl Options {
                 return wrong("is text: `handler = \"…\"`");
             }
             (Kind::When | Kind::Any | Kind::Name | Kind::Text, _) => {}
-            (Kind::Flag | Kind::Count | Kind::Grace | Kind::Zone, None) => {}
+            (
+                Kind::Flag
+                | Kind::Count
+                | Kind::Grace
+                | Kind::Zone
+                | Kind::Word(_)
+                | Kind::Overlap
+                | Kind::Retry,
+                None,
+            ) => {}
         }
         match option {
             "handler" | "crate" => return Ok(()),
@@ -248,6 +323,7 @@ impl Options {
             match value {
                 Value::Tokens(tokens) => quote!(.#method(#tokens)),
                 Value::Zone(variant) => quote!(.#method(#krate::declare::Tz::#variant)),
+                Value::Task(value) => quote!(.#method(#krate::task::#value)),
             }
         });
         quote!(#(#calls)* #replaces)

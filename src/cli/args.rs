@@ -27,6 +27,9 @@ pub(super) enum Command {
     Serve(Serve),
     /// Print when a trigger fires next. Needs no service.
     Next(Next),
+    /// Look after a store: check it, export it, fill it, move it, change its keys.
+    #[command(subcommand)]
+    Store(Store),
     /// Kills what a dead service left running; started by `serve`.
     #[command(hide = true)]
     Reap,
@@ -53,8 +56,112 @@ pub(super) enum Control {
     Remove(One),
     /// Run a task now.
     Run(One),
+    /// Stop one run.
+    Cancel(Cancel),
+    /// Run a task for the run times of a past window, one after the other.
+    Backfill(Backfill),
     /// Add a task.
     Add(Box<Add>),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Store {
+    /// Read everything, and list what cannot be read. The exit code is 6 when there is something.
+    Check(StoreCheck),
+    /// Write all tasks and run records to a file. What is encrypted stays so, unless --plain is given.
+    Export(StoreExport),
+    /// Fill a store from an export. The service must not run.
+    Import(StoreImport),
+    /// Fill a store from another one, which stays as it is. The service must not run.
+    Migrate(StoreMigrate),
+    /// Write everything with the first key of the store's key file. Older keys are needed until then.
+    Rekey(StoreRekey),
+}
+
+/// Where stores are, and how to print.
+#[derive(Debug, ClapArgs)]
+pub(super) struct StorePlace {
+    /// The configuration of the service, which says what stores there are. Default: one called
+    /// `default`, of the type sled.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The data directory of the service.
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT)]
+    pub(super) data: PathBuf,
+    /// The keys of stores for which the configuration has none: a file with one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StoreCheck {
+    /// The store: its alias, or its type and directory as in sled:data/store.
+    #[arg(long, value_name = "STORE", default_value = "default")]
+    pub(super) store: String,
+    #[command(flatten)]
+    pub(super) place: StorePlace,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StoreExport {
+    /// The file to write. One that is there is replaced when the export is complete.
+    pub(super) file: PathBuf,
+    /// The store: its alias, or its type and directory as in sled:data/store.
+    #[arg(long, value_name = "STORE", default_value = "default")]
+    pub(super) store: String,
+    /// Write what is encrypted so that anybody can read it.
+    #[arg(long)]
+    pub(super) plain: bool,
+    #[command(flatten)]
+    pub(super) place: StorePlace,
+}
+
+/// What becomes of what is there already.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Filling {
+    /// Remove what the store holds first.
+    #[arg(long, conflicts_with = "merge")]
+    pub(super) replace: bool,
+    /// Keep what the store holds; where both have a task, that of the store stays.
+    #[arg(long)]
+    pub(super) merge: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StoreImport {
+    /// The export.
+    pub(super) file: PathBuf,
+    /// The store: its alias, or its type and directory as in sled:data/store.
+    #[arg(long, value_name = "STORE", default_value = "default")]
+    pub(super) store: String,
+    #[command(flatten)]
+    pub(super) filling: Filling,
+    #[command(flatten)]
+    pub(super) place: StorePlace,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StoreMigrate {
+    /// The store to read: its alias, or its type and directory as in sled:data/store.
+    pub(super) from: String,
+    /// The store to fill, named in the same way.
+    pub(super) to: String,
+    #[command(flatten)]
+    pub(super) filling: Filling,
+    #[command(flatten)]
+    pub(super) place: StorePlace,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StoreRekey {
+    /// The store: its alias, or its type and directory as in sled:data/store.
+    #[arg(long, value_name = "STORE", default_value = "default")]
+    pub(super) store: String,
+    #[command(flatten)]
+    pub(super) place: StorePlace,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -111,6 +218,38 @@ pub(super) struct Common {
 pub(super) struct One {
     /// The task's id.
     pub(super) id: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Cancel {
+    /// The run, as `run`, `inspect` and the service show it.
+    pub(super) run: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("which").required(true).args(["from", "cancel"]))]
+pub(super) struct Backfill {
+    /// The task's id.
+    pub(super) id: String,
+    /// The beginning of the window: a time, with or without an offset.
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub(super) from: Option<String>,
+    /// The end of the window; a run time at this very instant is outside.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub(super) to: Option<String>,
+    /// The time between two of the runs, at least.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(super) every: Duration,
+    /// The zone of times without an offset.
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = super::time::zone)]
+    pub(super) timezone: Tz,
+    /// Call off the one under way.
+    #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
+    pub(super) cancel: bool,
     #[command(flatten)]
     pub(super) common: Common,
 }

@@ -14,8 +14,20 @@ use super::protocol::{Envelope, MAX_REQUEST, Reply, Request, VERSION};
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same for what goes through everything a store holds.
+const MUCH_PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Asks the service on `dir`.
 pub(super) fn ask(dir: &Path, request: Request) -> Result<Value, Failure> {
+    ask_within(dir, request, PATIENCE)
+}
+
+/// Asks the service on `dir` for something that may take long.
+pub(super) fn ask_patiently(dir: &Path, request: Request) -> Result<Value, Failure> {
+    ask_within(dir, request, MUCH_PATIENCE)
+}
+
+fn ask_within(dir: &Path, request: Request, patience: Duration) -> Result<Value, Failure> {
     let socket = data::socket(dir)?;
     let mut stream = UnixStream::connect(&socket).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
@@ -35,14 +47,14 @@ pub(super) fn ask(dir: &Path, request: Request) -> Result<Value, Failure> {
     let failed = |error: std::io::Error| {
         let message = match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                format!("the service did not answer within {} s", PATIENCE.as_secs())
+                format!("the service did not answer within {} s", patience.as_secs())
             }
             _ => format!("the connection to the service broke: {error}"),
         };
         Failure::new(Exit::Failed, message)
     };
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
+    stream.set_write_timeout(Some(patience)).map_err(failed)?;
 
     let mut line = serde_json::to_vec(&Envelope { v: VERSION, request }).map_err(|error| {
         Failure::new(Exit::Failed, format!("the request cannot be written as JSON: {error}"))

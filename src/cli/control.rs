@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::scheduler::Handle;
 use crate::scheduler::message::Why;
-use crate::task::{Account, RunRecord, TaskId, TaskInfo, TaskQuery};
+use crate::task::{Account, RunId, RunRecord, TaskId, TaskInfo, TaskQuery};
 use crate::timer;
 
 /// How long a connection may be silent.
@@ -177,6 +177,31 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let id = checked(&id)?;
             let run = handle.run_task(&id).await?;
             Ok(json!({ "id": id, "run": run }))
+        }
+        Request::Cancel { run } => {
+            let run: RunId = run.parse().map_err(|error| Failure::new(Exit::Invalid, error))?;
+            match handle.cancel_run(run).await? {
+                true => Ok(json!({ "run": run })),
+                false => {
+                    let message = format!("run {run} is not going on; look for it with `inspect`");
+                    Err(Failure::new(Exit::NotFound, message))
+                }
+            }
+        }
+        Request::Backfill { id, from, to, every } => {
+            let id = checked(&id)?;
+            let task = handle.backfill(&id, from, to, Duration::from_millis(every)).await?;
+            Ok(json!({ "task": task }))
+        }
+        Request::CancelBackfill { id } => {
+            let id = checked(&id)?;
+            match handle.cancel_backfill(&id).await? {
+                true => Ok(json!({ "id": id })),
+                false => Err(Failure::new(Exit::Conflict, format!("task `{id}` is not being back-filled"))),
+            }
+        }
+        request @ (Request::CheckStore { .. } | Request::ExportStore { .. } | Request::RekeyStore { .. }) => {
+            super::store::answer(handle, request).await
         }
         Request::Add { task } => {
             let settings =

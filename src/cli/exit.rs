@@ -22,9 +22,9 @@ pub enum Exit {
     InUse = 5,
     /// What is stored cannot be read. Nothing was deleted.
     Damaged = 6,
-    /// There is no such task.
+    /// There is no such task, or no such store.
     NotFound = 7,
-    /// The task exists already, or its state does not allow it.
+    /// The task exists already, or its state does not allow it, or a store to be filled is not empty.
     Conflict = 8,
     /// The service ended before its runs did: the grace was over, or a second signal came.
     CutOff = 9,
@@ -41,8 +41,8 @@ Exit codes:
   4  no service runs on the data directory
   5  another service has the data directory
   6  what is stored cannot be read (nothing was deleted)
-  7  there is no such task
-  8  the task exists already, or its state does not allow it
+  7  there is no such task, or no such store
+  8  the task exists already, or its state does not allow it, or a store to be filled is not empty
   9  the service ended before its runs did: the grace was over, or a second signal came";
 
     fn of_store(error: &StoreError) -> Self {
@@ -51,7 +51,11 @@ Exit codes:
             StoreError::Exists(_) | StoreError::Changed(_) => Self::Conflict,
             StoreError::InUse { .. } => Self::InUse,
             StoreError::Damaged { .. } => Self::Damaged,
-            StoreError::TooLarge { .. } | StoreError::Unstorable { .. } => Self::Invalid,
+            StoreError::TooLarge { .. } | StoreError::Unstorable { .. } | StoreError::Keys(_) => {
+                Self::Invalid
+            }
+            StoreError::Occupied { .. } => Self::Conflict,
+            StoreError::Unsupported { .. } => Self::Invalid,
             _ => Self::Failed,
         }
     }

@@ -13,6 +13,7 @@ mod protocol;
 mod render;
 mod serve;
 mod show;
+mod store;
 mod task;
 mod time;
 
@@ -26,6 +27,8 @@ use args::{Args, Command};
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
+    // A worker starts a companion of its own: what its commands have started ends with it.
+    crate::executor::worker::run_if_asked(|| handlers::registry(handlers::reaper::Reaper::start()));
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -38,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve::run(serve),
         Command::Next(next) => next::run(next),
         Command::Reap => handlers::reaper::run(),
+        Command::Store(command) => store::run(command),
         Command::Control(command) => task::run(command),
     };
     match result {

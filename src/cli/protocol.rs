@@ -9,6 +9,9 @@
 //! ← {"v":1,"error":{"kind":"not_found","message":"there is no task `nosuch`"}}
 //! ```
 
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -58,6 +61,31 @@ pub(super) enum Request {
     },
     Run {
         id: String,
+    },
+    Cancel {
+        run: String,
+    },
+    Backfill {
+        id: String,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        /// In milliseconds.
+        every: u64,
+    },
+    CancelBackfill {
+        id: String,
+    },
+    CheckStore {
+        store: String,
+    },
+    ExportStore {
+        store: String,
+        path: PathBuf,
+        #[serde(default)]
+        plain: bool,
+    },
+    RekeyStore {
+        store: String,
     },
     Add {
         /// The keys of a `[task.ID]` table, with `id` and `replace`.

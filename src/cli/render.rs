@@ -125,12 +125,43 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     row("max instances", text(&task["max_instances"]));
     row("coalesce", text(&task["coalesce"]));
     row("max catch-up", text(&task["max_catch_up"]));
+    row("overlap", text(&task["overlap"]));
+    if let Some(timeout) = task["timeout"].as_i64() {
+        row("timeout", length(TimeDelta::milliseconds(timeout)));
+    }
+    if let Some(times) = task["retry"]["times"].as_u64() {
+        row("retry", format!("{times} times"));
+    }
+    row("recover", text(&task["recover"]));
+    for (name, key) in [("start at", "start_at"), ("end at", "end_at")] {
+        if !task[key].is_null() {
+            row(name, moment(&task[key], task, now));
+        }
+    }
+    if !task["max_runs"].is_null() {
+        row("max runs", format!("{}, {} so far", text(&task["max_runs"]), text(&task["fired"])));
+    }
+    if task["when_finished"] == "keep" {
+        row("when finished", "keep".to_owned());
+    }
     let grace = task["misfire_grace"].as_i64().map(TimeDelta::milliseconds);
     row("misfire grace", grace.map_or_else(|| "unlimited".to_owned(), length));
     if !task["userdata"].is_null() {
         row("userdata", text(&task["userdata"]));
     }
     row("runs", text(&task["runs"]));
+    for attempt in task["attempts"].as_array().into_iter().flatten() {
+        let of =
+            format!("attempt {} of {}", text(&attempt["number"]), moment(&attempt["nominal"], task, now));
+        match &attempt["at"] {
+            Value::Null => row("going on", of),
+            at => row("tried again", format!("{}: {of}", moment(at, task, now))),
+        }
+    }
+    if let Some(next) = task["backfill"].get("next") {
+        let until = moment(&task["backfill"]["until"], task, now);
+        row("back-fill", format!("next {}, until {until}", moment(next, task, now)));
+    }
     row("last run", moment(&task["last_run"], task, now));
     row("created", moment(&task["created_at"], task, now));
     row("modified", moment(&task["modified_at"], task, now));
@@ -174,7 +205,13 @@ fn record(run: &Value, task: &Value) -> Vec<String> {
     let outcome = end["outcome"].as_str().unwrap_or("running").to_owned();
     let duration = end["duration"].as_i64().map(TimeDelta::nanoseconds);
     let note = Outcome::deserialize(end).ok().and_then(|outcome| outcome.problem());
+    let again = instant(&end["retry_at"]).map(|at| format!("again at {}", shown(at, zone(task))));
     let note = note.or_else(|| result(&end["value"]));
+    let note = match (note, again) {
+        (None, None) if end.is_null() => Some(format!("run {}", text(&run["id"]))),
+        (Some(note), Some(again)) => Some(format!("{again}: {note}")),
+        (note, again) => note.or(again),
+    };
     vec![
         format!("  {}", nominal.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task)))),
         outcome,
@@ -193,6 +230,25 @@ pub(super) fn result(value: &Value) -> Option<String> {
         }
         _ => Some(value.to_string()),
     }
+}
+
+/// What was found in a store.
+pub(super) fn checked(answer: &Value) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} tasks and {} run records can be read",
+        text(&answer["tasks"]),
+        text(&answer["runs"])
+    )];
+    let bad = answer["quarantine"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !bad.is_empty() {
+        let mut rows = vec![["TASK", "RECORD", "SINCE", "WHY IT CANNOT BE READ"].map(str::to_owned).to_vec()];
+        rows.extend(bad.iter().map(|it| {
+            let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Tz::UTC));
+            vec![text(&it["id"]), text(&it["record"]), since, text(&it["reason"])]
+        }));
+        lines.extend(table(&rows));
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ fn run_line(report: &RunReport, zone: Tz) -> String {
         Outcome::Executed { value } => render::result(value),
         _ => None,
     });
+    let again = end.retry_at.map(|at| at.with_timezone(&zone).format("again at %H:%M:%S").to_string());
+    let note = [again, note].into_iter().flatten().collect::<Vec<_>>().join(": ");
     // A run that was refused or missed took no time, and was not late but not at all.
     let shown = |span| if end.started_at.is_some() { time::length(span) } else { "-".to_owned() };
     let line = format!(
@@ -69,7 +71,7 @@ fn run_line(report: &RunReport, zone: Tz) -> String {
         end.outcome.word(),
         shown(TimeDelta::from_std(end.duration).unwrap_or_default()),
         shown(report.lateness()),
-        render::brief(&note.unwrap_or_default(), 120)
+        render::brief(&note, 120)
     );
     line.trim_end().to_owned()
 }
@@ -78,15 +80,24 @@ fn run_line(report: &RunReport, zone: Tz) -> String {
 fn event_line(event: &Event) -> Option<String> {
     Some(match event {
         Event::TaskStalled { id, cause, .. } => format!("task {id} was paused: {cause}"),
+        Event::TaskFinished { id, .. } => format!("the schedule of task {id} has ended"),
         Event::StoreUnavailable { store, cause } => {
             format!("store {store} does not work: {cause}; trying again")
         }
+        Event::LockTaken { store } => format!("the runs of store {store} begin here"),
+        Event::LockAwaited { store, cause } => {
+            format!("the runs of store {store} do not begin here: its lock is waited for; {cause}")
+        }
+        Event::LockLost { store, cause } => format!("the lock of store {store} was lost: {cause}"),
         Event::StoreSetAside { store, place, cause } => {
             format!("store {store} began anew, empty; its damaged data is in {place}: {cause}")
         }
         Event::StoreRecovered { store } => format!("store {store} works again"),
         Event::RecordUnreadable { store, id, cause } => {
             format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")
+        }
+        Event::RecordReadable { store, id } => {
+            format!("store {store}: the record of task {id} can be read again")
         }
         Event::ExecutorRestarted { executor, cause } => {
             format!("executor {executor} was started again: {cause}")

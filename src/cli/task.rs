@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::{Add, Control, List, One, Sort, State, Why};
+use super::args::{Add, Backfill, Control, List, One, Sort, State, Why};
 use super::client::ask;
 use super::exit::{Exit, Failure};
 use super::protocol::Request;
-use super::{handlers, out, render};
+use super::{handlers, out, render, time};
 use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::task::{ScheduleState, SortKey, TaskId};
@@ -32,6 +32,12 @@ pub(super) fn run(command: Control) -> Result<(), Failure> {
             });
             Ok(())
         }
+        Control::Cancel(cancel) => {
+            let answer = ask(&cancel.common.data, Request::Cancel { run: cancel.run.clone() })?;
+            print(cancel.common.json, &answer, || vec![format!("run {} was asked to stop", cancel.run)]);
+            Ok(())
+        }
+        Control::Backfill(backfill) => self::backfill(backfill),
         Control::Add(add) => self::add(*add),
     }
 }
@@ -64,6 +70,28 @@ fn change(one: One, request: impl FnOnce(String) -> Request, done: &str) -> Resu
     let id = checked(&one)?;
     let answer = ask(&one.common.data, request(id.clone()))?;
     print(one.common.json, &answer, || vec![render::changed(&id, done, &answer, Clock::system().now())]);
+    Ok(())
+}
+
+fn backfill(backfill: Backfill) -> Result<(), Failure> {
+    let Backfill { id, from, to, every, timezone, common, .. } = backfill;
+    TaskId::new(&id).map_err(invalid)?;
+    let (Some(from), Some(to)) = (from, to) else {
+        let answer = ask(&common.data, Request::CancelBackfill { id: id.clone() })?;
+        print(common.json, &answer, || vec![format!("the back-fill of {id} was called off")]);
+        return Ok(());
+    };
+    let time = |option: &str, text: &str| {
+        time::parse(text, timezone).map_err(|error| invalid(format!("{option}: {error}")))
+    };
+    let (from, to) = (time("--from", &from)?, time("--to", &to)?);
+    let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+    let answer = ask(&common.data, Request::Backfill { id: id.clone(), from, to, every })?;
+    print(common.json, &answer, || {
+        let next = answer["task"]["backfill"]["next"].as_str().and_then(|next| next.parse().ok());
+        let next = next.map_or_else(|| "?".to_owned(), |next| time::shown(next, timezone));
+        vec![format!("{id} is being back-filled, beginning with the run of {next}")]
+    });
     Ok(())
 }
 

@@ -6,14 +6,25 @@
 //! timezone = "Europe/Lisbon"      # for tasks that name none. Default: UTC
 //! grace = "30s"                   # how long a shutdown waits for runs. Default: 10s
 //! store_retry = "5s"              # how soon a failed store is tried again
+//! lock_path = "{store}.lock"      # of several processes only the holder of a store's lock begins its
+//!                                 #   runs; relative to the data directory. Default: no locks
+//! startup_delay = "1s"            # before the first run. Default: 0s, with a lock_path 1s
 //!
 //! [defaults]                      # for tasks that leave an option out
 //! max_instances = 1               # runs of one task at once
-//! coalesce = true                 # run times that are due together become one run
-//! max_catch_up = 100              # without coalescing: how many of them run
+//! coalesce = "latest"             # of run times that are due together the latest runs; or
+//!                                 #   "earliest", or "all" (`true` is the latest, `false` all)
+//! max_catch_up = 100              # of "all": how many of them run
+//! overlap = "skip"                # a run that is due while max_instances go on: "skip", "queue 3",
+//!                                 #   "cancel_running", "allow"
 //! misfire_grace = "unlimited"     # how late a run may start
+//! timeout = "unlimited"           # how long a run may take
+//! retry = 0                       # how often a run that failed is tried again; or
+//!                                 #   { times = 3, first = "1s", factor = 2, cap = "5m", jitter = 0.2 }
+//! recover = false                 # whether a run that was interrupted is begun again
 //! executor = "default"
 //! store = "default"
+//! schedule = "* * * * *"          # of periodic tasks that a program adds without one
 //!
 //! [store.default]                 # default: sled, in the data directory
 //! type = "sled"                   # or "redb" (where that is built in), "file", "memory"
@@ -32,11 +43,17 @@
 //! refuse_plain = false            # with keys: whether records that are plain are left alone
 //!
 //! [executor.default]              # default: async
-//! type = "async"                  # or "threadpool", "debug"
+//! type = "async"                  # or "threadpool", "processpool" (where that is built in), "debug"
 //!
 //! [executor.pool]
 //! type = "threadpool"
-//! workers = 4
+//! workers = 4                     # of the pools only: runs at once. Default: 4
+//!
+//! [executor.apart]
+//! type = "processpool"
+//! workers = 2
+//! recycle_after = 100             # of a processpool only: a worker ends after so many runs.
+//!                                 #   Default: never
 //!
 //! [task.backup]                   # the key is the task's id; quote it when it has spaces or dots
 //! cron = "0 3 * * *"              # or every = "5m", or at = "2027-01-01T00:00:00+01:00",
@@ -49,6 +66,11 @@
 //! timezone = "Europe/Berlin"
 //! paused = false                  # how it is added the first time
 //! misfire_grace = "1h"            # and every other key of [defaults]
+//! start_at = "2027-01-01T00:00:00"  # run times before it are none, nor are those
+//! end_at = "2028-01-01T00:00:00"  #   after this one; without an offset: in the task's zone
+//! max_runs = 100                  # the schedule ends after so many scheduled runs
+//! when_finished = "remove"        # or "keep": what becomes of the task then
+//! first_run_now = false           # whether it runs once at the moment it is added
 //! userdata = { team = "ops" }
 //! ```
 //!
@@ -57,6 +79,7 @@
 //! of time are text with a unit ([`parse_duration`]).
 
 mod duration;
+mod policy;
 mod resolve;
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod store;
@@ -79,7 +102,8 @@ pub use task::TaskSettings;
 
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 use crate::store::{Durability, Exports};
-use crate::task::{Alias, MisfireGrace, TaskDefaults};
+use crate::task::{Alias, TaskDefaults};
+use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
 /// How long a shutdown waits for runs unless told otherwise.
@@ -96,6 +120,12 @@ pub struct Settings {
     pub grace: Duration,
     /// How soon a failed store is tried again, if not as the scheduler thinks best.
     pub store_retry: Option<Duration>,
+    /// Where the locks between processes are, as
+    /// [`Builder::lock_path`](crate::scheduler::Builder::lock_path) has it; relative to the data
+    /// directory. Default: there are none.
+    pub lock_path: Option<String>,
+    /// How long after its start the scheduler begins the first run, if not as it thinks best.
+    pub startup_delay: Option<Duration>,
     /// Options of tasks that leave them out.
     pub defaults: TaskDefaults,
     /// The stores by alias.
@@ -161,6 +191,14 @@ pub enum ExecutorSettings {
         /// How many.
         workers: u32,
     },
+    /// Processes of their own for runs that may crash or have to be killed.
+    #[cfg(all(unix, feature = "process"))]
+    ProcessPool {
+        /// How many.
+        workers: u32,
+        /// After how many runs each is replaced; `None` for never.
+        recycle_after: Option<u32>,
+    },
     /// Inline, one run after the other.
     Debug,
 }
@@ -213,6 +251,8 @@ impl Default for Settings {
             timezone: Tz::UTC,
             grace: DEFAULT_GRACE,
             store_retry: None,
+            lock_path: None,
+            startup_delay: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
             executors: BTreeMap::from([(Alias::default_alias(), ExecutorSettings::Async)]),
@@ -322,17 +362,19 @@ impl Settings {
         set(&mut self.timezone, section.parsed("timezone", ZONE));
         set(&mut self.grace, section.duration("grace"));
         self.store_retry = section.duration("store_retry");
+        self.lock_path = section.text("lock_path");
+        self.startup_delay = section.duration("startup_delay");
         section.finish();
     }
 
     fn defaults(&mut self, mut section: Section<'_>) {
         let defaults = &mut self.defaults;
-        set(&mut defaults.max_instances, section.count("max_instances"));
-        set(&mut defaults.coalesce, section.flag("coalesce").map(Into::into));
-        set(&mut defaults.max_catch_up, section.count("max_catch_up"));
-        set(&mut defaults.misfire_grace, misfire_grace(&mut section));
+        Policies::read(&mut section).set_defaults(defaults);
         set(&mut defaults.executor, section.parsed("executor", ALIAS));
         set(&mut defaults.store, section.parsed("store", ALIAS));
+        if let Some(schedule) = section.parsed("schedule", SCHEDULE) {
+            defaults.schedule = Some(schedule);
+        }
         section.finish();
     }
 
@@ -351,6 +393,7 @@ const REDB_PATH: &str = "store-redb";
 #[cfg(feature = "file")]
 const FILE_PATH: &str = "store-file";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
+const SCHEDULE: &str = "a trigger as text, such as \"*/5 * * * *\" or \"every 30s\"";
 const ALIAS: &str = "the name of one, in quotes";
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -361,11 +404,6 @@ fn set<T>(field: &mut T, value: Option<T>) {
 
 fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
     Alias::new(name).map_err(|error| section.problem(None, "", error.to_string())).ok()
-}
-
-fn misfire_grace(section: &mut Section<'_>) -> Option<MisfireGrace> {
-    let grace = section.duration_or("misfire_grace", "unlimited")?;
-    Some(if grace == Duration::MAX { MisfireGrace::Unlimited } else { MisfireGrace::Within(grace) })
 }
 
 fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
@@ -457,21 +495,49 @@ fn promise(given: Option<Duration>) -> Durability {
 fn executor(mut section: Section<'_>) -> Option<ExecutorSettings> {
     let kind = section.text("type");
     let workers = section.count("workers");
-    let executor = match (kind.as_deref(), workers) {
-        (Some("async"), None) => Some(ExecutorSettings::Async),
-        (Some("debug"), None) => Some(ExecutorSettings::Debug),
-        (Some("threadpool"), workers) => Some(ExecutorSettings::ThreadPool { workers: workers.unwrap_or(4) }),
-        (Some("async" | "debug"), Some(_)) => {
-            section.problem(None, "workers", "only a \"threadpool\" has workers; leave it out");
-            None
+    let recycle_after = section.count("recycle_after");
+    let alien = |key: &str, given: bool, of: &str| {
+        if given {
+            section.problem(None, key, format!("only {of} has {key}; leave it out"));
         }
-        (other, _) => {
-            section.problem(None, "type", choice(other, "\"async\", \"threadpool\" or \"debug\""));
+        given
+    };
+    const POOLS: &str = "a \"threadpool\" or a \"processpool\"";
+    const PROCESSES: &str = "a \"processpool\"";
+    let executor = match kind.as_deref() {
+        Some(kind @ ("async" | "debug")) => {
+            let alien = alien("workers", workers.is_some(), POOLS)
+                | alien("recycle_after", recycle_after.is_some(), PROCESSES);
+            let executor = if kind == "async" { ExecutorSettings::Async } else { ExecutorSettings::Debug };
+            (!alien).then_some(executor)
+        }
+        Some("threadpool") => {
+            let alien = alien("recycle_after", recycle_after.is_some(), PROCESSES);
+            (!alien).then_some(ExecutorSettings::ThreadPool { workers: workers.unwrap_or(WORKERS) })
+        }
+        #[cfg(all(unix, feature = "process"))]
+        Some("processpool") => {
+            Some(ExecutorSettings::ProcessPool { workers: workers.unwrap_or(WORKERS), recycle_after })
+        }
+        other => {
+            section.problem(None, "type", choice(other, executor_types()));
             None
         }
     };
     section.finish();
     executor
+}
+
+/// How many workers a pool has that names no number.
+const WORKERS: u32 = 4;
+
+/// The types of executors that are built in.
+fn executor_types() -> &'static str {
+    if cfg!(all(unix, feature = "process")) {
+        "\"async\", \"threadpool\", \"processpool\" or \"debug\""
+    } else {
+        "\"async\", \"threadpool\" or \"debug\" (\"processpool\" takes the cargo feature `process`, on Unix)"
+    }
 }
 
 fn choice(given: Option<&str>, valid: &str) -> String {

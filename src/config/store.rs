@@ -173,6 +173,19 @@ impl StoreSettings {
         })
     }
 
+    /// The directory of a durable store; a relative one is below `data`.
+    pub fn path(&self, data: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Memory => None,
+            #[cfg(feature = "sled")]
+            Self::Sled(directory) => Some(data.join(&directory.path)),
+            #[cfg(feature = "redb")]
+            Self::Redb(directory) => Some(data.join(&directory.path)),
+            #[cfg(feature = "file")]
+            Self::File(directory) => Some(data.join(&directory.path)),
+        }
+    }
+
     /// The store, opened for maintenance; relative paths are below `data`.
     ///
     /// # Errors

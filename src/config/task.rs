@@ -4,8 +4,9 @@ use chrono::DateTime;
 use chrono_tz::Tz;
 use serde_json::{Value as Json, json};
 
+use super::policy::{Policies, bounds};
 use super::value::{Kind, Problems, Section, Value};
-use super::{ALIAS, ConfigError, Problem, Settings, ZONE, misfire_grace};
+use super::{ALIAS, ConfigError, Problem, Settings, ZONE};
 use crate::task::{Alias, Task, TaskId};
 use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError};
 
@@ -72,7 +73,7 @@ impl TaskSettings {
             let mut section = Section::new("task", value, &problems)?;
             let id = section.text("id");
             let replace = section.flag("replace").unwrap_or(false);
-            let mut task = Self::read(id.as_deref().unwrap_or_default(), section, false)?;
+            let mut task = Self::read(id.as_deref().unwrap_or_default(), section, None, false)?;
             task.task = task.task.replace_existing(replace);
             Some(task)
         };
@@ -98,13 +99,14 @@ impl TaskSettings {
         };
         check(&mut section, "executor", &|alias| settings.executors.contains_key(alias), &executors);
         check(&mut section, "store", &|alias| settings.stores.contains_key(alias), &stores);
-        Self::read(id, section, true).map(|mut task| {
+        Self::read(id, section, Some(settings.timezone), true).map(|mut task| {
             task.task = task.task.replace_existing(true);
             task
         })
     }
 
-    fn read(id: &str, mut section: Section<'_>, from_file: bool) -> Option<Self> {
+    /// `zone` is for times without an offset, in tasks without a zone.
+    fn read(id: &str, mut section: Section<'_>, zone: Option<Tz>, from_file: bool) -> Option<Self> {
         let key = section.path().to_owned();
         let line = section.line;
         let id_ok = match TaskId::new(id) {
@@ -130,18 +132,8 @@ impl TaskSettings {
         if let Some(alias) = section.parsed::<Alias>("store", ALIAS) {
             task = task.store(&alias);
         }
-        if let Some(coalesce) = section.flag("coalesce") {
-            task = task.coalesce(coalesce);
-        }
-        if let Some(runs) = section.count("max_catch_up") {
-            task = task.max_catch_up(runs);
-        }
-        if let Some(instances) = section.count("max_instances") {
-            task = task.max_instances(instances);
-        }
-        if let Some(grace) = misfire_grace(&mut section) {
-            task = task.misfire_grace(grace);
-        }
+        task = Policies::read(&mut section).apply(task);
+        task = bounds(&mut section, task, timezone.or(zone));
         task = task.paused(section.flag("paused").unwrap_or(false));
         task = task.userdata(userdata(&mut section, from_file));
 

@@ -1,4 +1,6 @@
 use super::*;
+use crate::backoff::Backoff;
+use crate::task::{Coalesce, Overlap, Retry, WhenFinished};
 
 fn problems(text: &str) -> String {
     Settings::from_toml(text, "test.toml").map(|_| ()).unwrap_err().to_string()
@@ -25,6 +27,10 @@ fn everything_can_be_said() {
         [defaults]
         max_instances = "3"
         coalesce = "false"
+        overlap = "queue 2"
+        timeout = "10m"
+        retry = 2
+        recover = true
         misfire_grace = "90s"
         executor = "pool"
         [store.default]
@@ -42,16 +48,62 @@ fn everything_can_be_said() {
         store = "kept"
         userdata = { team = "ops" }
         misfire_grace = "unlimited"
+        timeout = "unlimited"
+        coalesce = "earliest"
+        overlap = "cancel_running"
+        retry = { times = 3, first = "2s", factor = 3, cap = "1m", jitter = 0.5 }
+        start_at = 2027-01-01T00:00:00
+        end_at = "2028-01-01T00:00:00Z"
+        max_runs = 10
+        when_finished = "keep"
+        first_run_now = true
     "#;
     let settings = Settings::from_toml(text, "test").unwrap();
     assert_eq!(settings.timezone, chrono_tz::Europe::Lisbon);
     assert_eq!(settings.defaults.max_instances, 3);
     assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
     assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
+    let TaskDefaults { overlap, timeout, retry, recover, .. } = settings.defaults;
+    assert_eq!((overlap, timeout), (Overlap::Queue(2), Some(Duration::from_secs(600))));
+    assert_eq!((retry, recover), (Some(Retry::times(2)), true));
     let task = &settings.tasks[0];
+    let spec = task.task().resolve(&settings.defaults, settings.timezone).unwrap();
+    assert_eq!((spec.overlap, spec.timeout, spec.recover), (Overlap::CancelRunning, None, true));
+    let backoff =
+        Backoff::exponential(Duration::from_secs(2), Duration::from_secs(60)).factor(3.0).jitter(0.5);
+    assert_eq!(spec.retry, Some(Retry::times(3).backoff(backoff)));
+    assert_eq!((spec.coalesce, spec.max_runs), (Coalesce::Earliest, Some(10)));
+    assert_eq!(spec.when_finished, WhenFinished::Keep);
+    let times = [spec.start_at, spec.end_at].map(|at| at.unwrap().to_rfc3339());
+    assert_eq!(times, ["2027-01-01T00:00:00+00:00", "2028-01-01T00:00:00+00:00"]);
     assert_eq!(task.id().as_str(), "a b.c");
     assert_eq!(task.handler(), "http");
     assert_eq!(task.args(), &serde_json::json!({ "method": "POST", "url": "http://localhost/" }));
+}
+
+#[test]
+fn policies_that_cannot_be_are_refused_with_their_places() {
+    let task = |line: &str| problems(&format!("[task.a]\nevery = '5s'\nshell = 'true'\n{line}\n"));
+    for (line, said) in [
+        ("coalesce = 'sometimes'", "latest, earliest or all"),
+        ("overlap = 'queue 0'", "queue N (at least 1)"),
+        ("timeout = '0s'", "shorter than a millisecond"),
+        ("retry = -1", "a whole number of 0 or more"),
+        ("retry = { first = '1s' }", "task.a.retry.times: is missing"),
+        ("retry = { times = 1, jitter = 2 }", "a number from 0 to 1"),
+        ("retry = { times = 1, last = '1s' }", "unknown key"),
+        ("start_at = 'soon'", "soon"),
+        ("start_at = '2027-01-02'\nend_at = '2027-01-01'", "task.a.end_at"),
+        ("max_runs = 0", "at least 1"),
+        ("when_finished = 'celebrate'", "remove or keep"),
+    ] {
+        let found = task(line);
+        assert!(found.contains(said) && found.contains(":4"), "{line}: {found}");
+    }
+    let json =
+        serde_json::json!({ "id": "a", "every": "5s", "shell": "true", "start_at": "2027-01-01T00:00:00" });
+    let error = TaskSettings::from_json(json).unwrap_err().to_string();
+    assert!(error.contains("names no zone"), "{error}");
 }
 
 #[test]
@@ -107,6 +159,12 @@ fn a_task_says_when_and_what_exactly_once() {
             "valid here are type, path, durability, set_aside, history, history_age, exports",
         ),
         ("[executor.x]\nworkers = 2", "type: is missing"),
+        (
+            "[executor.x]\ntype = 'async'\nworkers = 2",
+            "only a \"threadpool\" or a \"processpool\" has workers",
+        ),
+        ("[executor.x]\ntype = 'threadpool'\nrecycle_after = 2", "only a \"processpool\" has recycle_after"),
+        ("[executor.x]\ntype = 'process'", "it must be \"async\", \"threadpool\""),
         ("task = 5", "it must be a table"),
     ];
     for (text, expected) in cases {
@@ -185,4 +243,20 @@ fn keys_are_named_and_never_shown() {
     assert!(refused("key = 5").contains("must be text"));
     assert!(refused("key_env = 'A'\nkey_file = 'b'").contains("more than one place"));
     assert!(refused("refuse_plain = true").contains("needs keys"));
+}
+
+#[cfg(all(unix, feature = "process"))]
+#[test]
+fn a_process_pool_has_its_keys() {
+    let executor = |keys: &str| {
+        let text = format!("[executor.x]\ntype = 'processpool'\n{keys}");
+        Settings::from_toml(&text, "test").unwrap().executors[&Alias::new("x").unwrap()].clone()
+    };
+    assert_eq!(executor(""), ExecutorSettings::ProcessPool { workers: 4, recycle_after: None });
+    assert_eq!(
+        executor("workers = 2\nrecycle_after = '100'"),
+        ExecutorSettings::ProcessPool { workers: 2, recycle_after: Some(100) }
+    );
+    let error = problems("[executor.x]\ntype = 'processpool'\nrecycle_after = 0");
+    assert!(error.contains("executor.x.recycle_after"), "{error}");
 }

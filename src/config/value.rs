@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -279,6 +280,30 @@ impl<'p> Section<'p> {
             u32::try_from(number).ok().filter(|number| *number > 0).map(Ok)
         };
         self.read(key, read, "a whole number of at least 1")
+    }
+
+    /// A whole number, 0 or more; as text too.
+    pub(super) fn number(&mut self, key: &'static str) -> Option<u32> {
+        let read = |value: &Value| match &value.kind {
+            Kind::Integer(number) => u32::try_from(*number).ok().map(Ok),
+            Kind::Text(text) => text.parse().ok().map(Ok),
+            _ => None,
+        };
+        self.read(key, read, "a whole number of 0 or more")
+    }
+
+    /// A number within `range`.
+    pub(super) fn share(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let wanted = format!("a number from {} to {}", range.start(), range.end());
+        let read = |value: &Value| {
+            let number = match &value.kind {
+                Kind::Integer(number) => *number as f64,
+                Kind::Float(number) => *number,
+                _ => return None,
+            };
+            range.contains(&number).then_some(Ok(number))
+        };
+        self.read(key, read, &wanted)
     }
 
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {

@@ -79,6 +79,12 @@ bitflags! {
         const STORE_SET_ASIDE = 1 << 40;
         /// [`Event::LifecycleSetUp`], [`Event::LifecycleFailed`] and [`Event::LifecycleCleanedUp`]
         const LIFECYCLE = 1 << 41;
+        /// [`Event::LockTaken`]
+        const LOCK_TAKEN = 1 << 42;
+        /// [`Event::LockAwaited`]
+        const LOCK_AWAITED = 1 << 43;
+        /// [`Event::LockLost`]
+        const LOCK_LOST = 1 << 44;
         /// [`Event::RecordReadable`]
         const RECORD_READABLE = 1 << 42;
 
@@ -111,6 +117,9 @@ impl Event {
             Self::StoreRemoved { .. } => EventMask::STORE_REMOVED,
             Self::StoreUnavailable { .. } => EventMask::STORE_UNAVAILABLE,
             Self::StoreRecovered { .. } => EventMask::STORE_RECOVERED,
+            Self::LockTaken { .. } => EventMask::LOCK_TAKEN,
+            Self::LockAwaited { .. } => EventMask::LOCK_AWAITED,
+            Self::LockLost { .. } => EventMask::LOCK_LOST,
             Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
             Self::RecordReadable { .. } => EventMask::RECORD_READABLE,

@@ -95,6 +95,26 @@ pub enum Event {
         /// Its alias.
         store: Alias,
     },
+    /// This process has the lock of a store: runs of the store begin here.
+    LockTaken {
+        /// Its alias.
+        store: Alias,
+    },
+    /// Another process has the lock of a store, or it cannot be locked: runs of the store do not begin
+    /// here. It is tried again.
+    LockAwaited {
+        /// Its alias.
+        store: Alias,
+        /// Who has it, or what went wrong.
+        cause: String,
+    },
+    /// This process does not have the lock of a store any more.
+    LockLost {
+        /// Its alias.
+        store: Alias,
+        /// Why.
+        cause: String,
+    },
     /// The data of a store was damaged beyond repair and given another name, because the store was told
     /// to do that; the store began anew, empty.
     StoreSetAside {
@@ -167,7 +187,8 @@ pub enum Event {
     /// A run would have started later than its misfire grace allows, or was one of more than
     /// `max_catch_up`.
     TaskMissed(RunReport),
-    /// A run was refused because as many as allowed were running.
+    /// A run was refused because as many runs of its task as allowed were running, and as many as
+    /// its overlap policy lets wait were waiting.
     TaskMaxInstances(RunReport),
     /// A run was refused for another reason: its executor or handler is not there.
     TaskRefused(RunReport),
@@ -329,7 +350,9 @@ impl Event {
             Outcome::Missed { .. } | Outcome::Coalesced { .. } | Outcome::Skipped { .. } => {
                 Self::TaskMissed(report)
             }
-            Outcome::Refused { reason: Refusal::MaxInstances { .. } } => Self::TaskMaxInstances(report),
+            Outcome::Refused { reason: Refusal::MaxInstances { .. } | Refusal::TaskQueueFull { .. } } => {
+                Self::TaskMaxInstances(report)
+            }
             Outcome::Refused { .. } => Self::TaskRefused(report),
             Outcome::Interrupted { .. } => Self::TaskInterrupted(report),
         }

@@ -9,10 +9,12 @@ use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot};
 
 use super::custom::OwnArbiter;
+use super::deadline::Keeper;
 use super::job::{Desk, Job, Report};
 use super::message::*;
+use super::overlap::{Verdict, Waiting};
 use super::slot::Instances;
-use super::{Keep, Runner};
+use super::{Keep, Runner, panics};
 use crate::clock::Busy;
 use crate::task::{Outcome, Refusal, Run, RunEnd};
 use crate::timer;
@@ -31,6 +33,7 @@ pub struct ExecutorActor<R: Runner> {
     // Dropped in this order: the runner lets go of its jobs before the guardian hears of the end.
     runner: R,
     instances: Instances,
+    waiting: Waiting,
     reports: mpsc::UnboundedReceiver<Report>,
     ends: mpsc::UnboundedSender<Report>,
     buffer: Vec<Report>,
@@ -64,10 +67,12 @@ impl Draining {
 impl<R: Runner> ExecutorActor<R> {
     /// An executor around `runner`. It drops `keep` when it ends.
     pub fn new(runner: R, keep: Keep) -> Self {
+        panics::listen();
         let (ends, reports) = mpsc::unbounded_channel();
         Self {
             runner,
             instances: Instances::default(),
+            waiting: Waiting::default(),
             reports,
             ends,
             buffer: Vec::new(),
@@ -91,32 +96,57 @@ impl<R: Runner> ExecutorActor<R> {
             return;
         };
         let desk = desk.clone();
-        let mut refused = Vec::new();
+        let mut unstarted = Unstarted::default();
+        let mut stop = Vec::new();
         if self.drain.is_some() {
             let reason = Refusal::ExecutorUnavailable {
                 executor: desk.alias.to_string(),
                 reason: "it is shutting down".to_owned(),
             };
-            refused.extend(runs.into_iter().map(|run| (run, reason.clone())));
+            runs.into_iter().for_each(|run| unstarted.refuse(run, reason.clone()));
         } else {
             let mut jobs = Vec::with_capacity(runs.len());
             for run in runs {
-                match self.instances.admit(&run) {
-                    Ok(key) => jobs.push(Job::new(run, desk.clone(), key, busy.clone())),
-                    Err(reason) => refused.push((run, reason)),
+                let behind = self.waiting.is_behind(&run);
+                if !behind && let Some(key) = self.instances.admit(&run) {
+                    jobs.push(Job::new(run, desk.clone(), key, busy.clone()));
+                    continue;
+                }
+                match self.waiting.overlap(&run, &self.instances) {
+                    Verdict::Refuse(reason) => unstarted.refuse(run, reason),
+                    Verdict::Wait { replaced, stop: running } => {
+                        replaced.into_iter().for_each(|run| unstarted.cancel(run));
+                        stop.extend(running);
+                    }
                 }
             }
             if !jobs.is_empty() {
                 self.runner.start_all(jobs);
             }
         }
-        if !refused.is_empty() {
-            let now = desk.clock.now();
-            let end = |reason| RunEnd::unstarted(Outcome::Refused { reason }, now);
-            self.tell(refused.into_iter().map(|(run, reason)| (run, end(reason))).collect(), busy.clone());
+        self.tell_unstarted(unstarted, busy);
+        for run in stop {
+            ask_to_stop(&run);
+            self.runner.cancel(run.id);
         }
         // What an inline runner has ended already goes out in the same step.
         self.read_reports();
+    }
+
+    /// Lets in who waits for an instance of the task that `run` is of, as far as there are any.
+    fn call_next(&mut self, run: &Run, busy: &Busy, jobs: &mut Vec<Job>) {
+        let Some((desk, _)) = &self.attached else { return };
+        while let Some((next, key)) = self.waiting.next(run, |next| self.instances.admit(next)) {
+            jobs.push(Job::new(next, desk.clone(), key, busy.clone()));
+        }
+    }
+
+    fn tell_unstarted(&self, Unstarted(ends): Unstarted, busy: Busy) {
+        if let Some((desk, _)) = self.attached.as_ref().filter(|_| !ends.is_empty()) {
+            let now = desk.clock.now();
+            let end = |(run, outcome)| (run, RunEnd::unstarted(outcome, now));
+            self.tell(ends.into_iter().map(end).collect(), busy);
+        }
     }
 
     fn tell(&self, ends: Vec<(Arc<Run>, RunEnd)>, busy: Busy) {
@@ -125,35 +155,46 @@ impl<R: Runner> ExecutorActor<R> {
         }
     }
 
-    /// Settles the reports that are there.
+    /// Settles the reports that are there, and those that come of it at once.
     fn read_reports(&mut self) {
-        while let Ok(report) = self.reports.try_recv() {
-            self.buffer.push(report);
-            if self.buffer.len() == BATCH {
-                self.settle();
+        loop {
+            while self.buffer.len() < BATCH
+                && let Ok(report) = self.reports.try_recv()
+            {
+                self.buffer.push(report);
             }
+            if self.buffer.is_empty() {
+                return;
+            }
+            self.settle();
         }
-        self.settle();
     }
 
-    /// Gives the instances of the reports in the buffer back, then passes the ends on.
+    /// Gives the instances of the reports in the buffer back, then passes the ends on and lets in
+    /// who waited for them.
     fn settle(&mut self) {
-        if self.buffer.is_empty() {
-            return;
-        }
-        let mut ends = Vec::with_capacity(self.buffer.len());
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut ends = Vec::with_capacity(buffer.len());
         let mut token = Busy::default();
-        for Report { key, mut end, busy } in self.buffer.drain(..) {
-            token = busy;
+        let mut next = Vec::new();
+        for Report { key, mut end, busy } in buffer.drain(..) {
             if let Some(run) = self.instances.give_back(key) {
                 if let Some(drain) = self.drain.as_mut().filter(|drain| drain.cut) {
                     drain.note(&mut end);
                 }
+                if self.waiting.len() > 0 {
+                    self.call_next(&run, &busy, &mut next);
+                }
                 ends.push((run, end));
             }
+            token = busy;
         }
+        self.buffer = buffer;
         if !ends.is_empty() {
             self.tell(ends, token);
+        }
+        if !next.is_empty() {
+            self.runner.start_all(next);
         }
         self.give_up_the_unstoppable();
         self.answer_drain();
@@ -163,6 +204,10 @@ impl<R: Runner> ExecutorActor<R> {
         if let Some(drain) = &mut self.drain
             && self.instances.len() == 0
         {
+            if !std::mem::replace(&mut drain.cut, true) {
+                // Nothing comes any more: threads and processes need not wait for it.
+                self.runner.stop();
+            }
             for waiting in drain.waiting.drain(..) {
                 let _ = waiting.send(Drained { interrupted: drain.interrupted });
             }
@@ -174,6 +219,11 @@ impl<R: Runner> ExecutorActor<R> {
         self.read_reports();
         let Some(drain) = self.drain.as_mut().filter(|drain| !drain.cut) else { return };
         drain.cut = true;
+        let waiting = self.waiting.take_all();
+        drain.interrupted += waiting.len();
+        let mut unstarted = Unstarted::default();
+        waiting.into_iter().for_each(|run| unstarted.interrupt(run));
+        self.tell_unstarted(unstarted, self.busy());
         self.runner.stop();
         self.read_reports();
         if self.instances.len() == 0 {
@@ -205,21 +255,37 @@ impl<R: Runner> ExecutorActor<R> {
     /// Reports what is still in flight as interrupted, without it.
     fn give_up(&mut self) {
         let left = self.instances.give_all_back();
-        let (Some((desk, _)), Some(drain)) = (&self.attached, &mut self.drain) else { return };
-        drain.interrupted += left.len();
-        let (now, busy) = (desk.clock.now(), desk.clock.busy());
-        let ends: Vec<_> = left
-            .into_iter()
-            .map(|run| {
-                ask_to_stop(&run);
-                let reason = SHUT_DOWN.to_owned();
-                (run, RunEnd::unstarted(Outcome::Interrupted { reason }, now))
-            })
-            .collect();
-        if !ends.is_empty() {
-            self.tell(ends, busy);
+        if let Some(drain) = &mut self.drain {
+            drain.interrupted += left.len();
         }
+        let mut unstarted = Unstarted::default();
+        left.into_iter().for_each(|run| unstarted.interrupt(run));
+        self.tell_unstarted(unstarted, self.busy());
         self.answer_drain();
+    }
+
+    fn busy(&self) -> Busy {
+        self.attached.as_ref().map(|(desk, _)| desk.clock.busy()).unwrap_or_default()
+    }
+}
+
+/// Ends of runs that have not begun.
+#[derive(Default)]
+struct Unstarted(Vec<(Arc<Run>, Outcome)>);
+
+impl Unstarted {
+    fn refuse(&mut self, run: Arc<Run>, reason: Refusal) {
+        self.0.push((run, Outcome::Refused { reason }));
+    }
+
+    fn cancel(&mut self, run: Arc<Run>) {
+        ask_to_stop(&run);
+        self.0.push((run, Outcome::Cancelled));
+    }
+
+    fn interrupt(&mut self, run: Arc<Run>) {
+        ask_to_stop(&run);
+        self.0.push((run, Outcome::Interrupted { reason: SHUT_DOWN.to_owned() }));
     }
 }
 
@@ -253,9 +319,13 @@ impl<R: Runner> ActorFuture<ExecutorActor<R>> for Reading {
     fn poll(
         self: Pin<&mut Self>,
         executor: &mut ExecutorActor<R>,
-        _: &mut Context<ExecutorActor<R>>,
+        ctx: &mut Context<ExecutorActor<R>>,
         cx: &mut task::Context<'_>,
     ) -> task::Poll<()> {
+        if !ctx.connected() {
+            // Nobody can ask for anything any more: the actor ends, and cuts off what runs.
+            return task::Poll::Ready(());
+        }
         while executor.reports.poll_recv_many(cx, &mut executor.buffer, BATCH).is_ready() {
             executor.settle();
         }
@@ -267,7 +337,8 @@ impl<R: Runner> Handler<Attach> for ExecutorActor<R> {
     type Result = ();
 
     fn handle(&mut self, attach: Attach, _: &mut Self::Context) {
-        let desk = Desk { alias: attach.alias, clock: attach.clock, ends: self.ends.clone() };
+        let (ends, keeper) = (self.ends.clone(), Keeper::default());
+        let desk = Desk { alias: attach.alias, clock: attach.clock, ends, keeper };
         self.attached = Some((Arc::new(desk), attach.notices));
         for submit in std::mem::take(&mut self.early) {
             self.submit(submit);
@@ -289,6 +360,12 @@ impl<R: Runner> Handler<Cancel> for ExecutorActor<R> {
     fn handle(&mut self, Cancel { run }: Cancel, _: &mut Self::Context) -> bool {
         // What has ended cannot be cancelled any more.
         self.read_reports();
+        if let Some(waiting) = self.waiting.remove(run) {
+            let mut unstarted = Unstarted::default();
+            unstarted.cancel(waiting);
+            self.tell_unstarted(unstarted, self.busy());
+            return true;
+        }
         let Some(found) = self.instances.find(run) else { return false };
         ask_to_stop(found);
         self.runner.cancel(run);
@@ -331,7 +408,7 @@ impl<R: Runner> Handler<Status> for ExecutorActor<R> {
         MessageResult(ExecutorStatus {
             kind: self.runner.kind().to_owned(),
             running: self.instances.len() - queued,
-            queued,
+            queued: queued + self.waiting.len(),
             instances: self.instances.by_task(),
         })
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::deadline::Keeper;
+use super::panics::Panic;
 use super::slot::Key;
 use crate::clock::{Busy, Clock};
 use crate::task::{Alias, Outcome, Refusal, Run, RunEnd, TaskContext};
@@ -13,6 +15,7 @@ pub(super) struct Desk {
     pub(super) alias: Alias,
     pub(super) clock: Clock,
     pub(super) ends: UnboundedSender<Report>,
+    pub(super) keeper: Keeper,
 }
 
 /// The end of a job, on its way to the executor's actor.
@@ -91,7 +94,15 @@ impl Job {
         self.close(Outcome::Cancelled);
     }
 
+    pub(super) fn keeper(&self) -> &Keeper {
+        &self.desk.keeper
+    }
+
     fn close(&mut self, outcome: Outcome) {
+        self.close_with(outcome, None);
+    }
+
+    fn close_with(&mut self, outcome: Outcome, backtrace: Option<Box<str>>) {
         if !std::mem::take(&mut self.open) {
             return;
         }
@@ -101,6 +112,7 @@ impl Job {
         let end = RunEnd {
             started_at: self.started.map(|(at, _)| at),
             duration,
+            backtrace,
             ..RunEnd::unstarted(outcome, clock.now())
         };
         // The actor is gone when this fails: then its guardian's owner settles what was in flight.
@@ -149,10 +161,31 @@ impl Started {
     }
 
     /// Reports how the run ended: for runners that run the code elsewhere. Others let
-    /// [`drive`](Self::drive) do it.
+    /// [`drive`](Self::drive) do it. Code that came to its end when its task's timeout was over is
+    /// reported as timed out, whatever it returned.
     pub fn end(mut self, outcome: Outcome) {
-        self.0.close(outcome);
+        let overdue = match outcome {
+            Outcome::Executed { .. } | Outcome::Failed { .. } => self.overdue(),
+            _ => None,
+        };
+        self.0.close(overdue.unwrap_or(outcome));
     }
+
+    /// Reports that the code panicked.
+    pub(super) fn end_in(mut self, Panic { message, backtrace }: Panic) {
+        self.0.close_with(Outcome::Panicked { message }, backtrace);
+    }
+
+    /// The outcome of a run that has taken as long as it may, or longer.
+    fn overdue(&self) -> Option<Outcome> {
+        let limit = self.run().task.timeout?;
+        let (_, began) = self.0.started?;
+        (self.clock().monotonic().saturating_sub(began) >= limit).then(|| timed_out(limit))
+    }
+}
+
+pub(super) fn timed_out(limit: Duration) -> Outcome {
+    Outcome::TimedOut { after_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
 }
 
 impl std::fmt::Debug for Job {

@@ -31,7 +31,8 @@ pub struct Submit {
     pub busy: Busy,
 }
 
-/// Asks a run to stop. Answers whether it was going on or queued; its end is reported as usual.
+/// Asks a run to stop. Answers whether it was going on or queued; its end is reported as usual,
+/// and is that of its code if it came first. `false`: it has ended, or was never here.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "bool")]
 pub struct Cancel {
@@ -67,10 +68,11 @@ pub struct ExecutorStatus {
     pub kind: String,
     /// Runs going on.
     pub running: usize,
-    /// Runs waiting for a place.
+    /// Runs waiting for a place, or for an earlier run of their task to end.
     pub queued: usize,
-    /// Tasks with a running or queued run, and how many: the very counts that `max_instances` is
-    /// compared with. Empty when nothing runs.
+    /// Tasks with a run that goes on or waits for a place, and how many: the very counts that
+    /// `max_instances` is compared with. What waits for an earlier run of its task is not among
+    /// them. Empty when nothing runs.
     pub instances: Vec<(String, u32)>,
 }
 

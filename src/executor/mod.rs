@@ -8,10 +8,13 @@ mod addr;
 #[cfg(feature = "testing")]
 pub mod contract;
 mod custom;
+mod deadline;
 mod debug;
 mod futures;
 mod job;
 pub mod message;
+mod overlap;
+mod panics;
 mod pipeline;
 #[cfg(all(unix, feature = "process"))]
 mod process;

@@ -1,7 +1,6 @@
 //! From a started job to its end: the code is called, what it does is caught and given a name.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,13 +8,19 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Started;
-use crate::task::{Code, Failure, Outcome, TaskContext, TaskFuture, panic_message};
+use super::deadline::Deadline;
+use super::job::timed_out;
+use super::panics::{Panic, catch};
+use crate::task::{Code, Failure, Outcome, Run, TaskContext, TaskFuture};
 use crate::timer;
 
 impl Started {
     /// Runs the code and reports its end: a future for the thread it is made on. Dropping it cuts
     /// the run off; cancelling the run ends it at its next poll. Blocking code runs, and blocks,
     /// within the first poll.
+    ///
+    /// A run whose task has a [`timeout`](crate::task::Task::timeout) is timed out when it is over:
+    /// asynchronous code is dropped, blocking code is asked to stop.
     ///
     /// A panic of the code ends the run, never the thread.
     pub fn drive(self) -> Drive {
@@ -26,7 +31,7 @@ impl Started {
             attempt = self.run().attempt,
             executor = %self.executor(),
         );
-        Drive { started: Some(self), future: None, context: None, span }
+        Drive { started: Some(self), future: None, context: None, deadline: Deadline::None, span }
     }
 }
 
@@ -47,6 +52,7 @@ pub struct Drive {
     future: Option<TaskFuture>,
     /// Keeps a virtual clock still even when the code drops the context it was given.
     context: Option<TaskContext>,
+    deadline: Deadline,
     span: tracing::Span,
 }
 
@@ -58,28 +64,38 @@ impl Drive {
         // The code may drop the token it was given before its end is on its way.
         let _working = started.clock().busy();
         let polled = if started.run().is_cancelled() && self.future.is_some() {
-            Ok(Poll::Ready(Outcome::Cancelled))
+            Ok(Poll::Ready(stopped(started.run())))
         } else {
-            let (future, context) = (&mut self.future, &mut self.context);
-            let turn = AssertUnwindSafe(|| self.span.in_scope(|| go_on(started, future, context, cx)));
-            catch_unwind(turn)
+            let (future, context, deadline) = (&mut self.future, &mut self.context, &mut self.deadline);
+            catch(|| self.span.in_scope(|| go_on(started, future, context, deadline, cx)))
         };
-        let outcome = match polled {
+        let ended = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => Outcome::Panicked { message: panic_message(panic) },
+            Ok(Poll::Ready(outcome)) => Ok(outcome),
+            Err(panic) => Err(panic),
         };
-        let outcome = self.drop_future().map_or(outcome, |message| Outcome::Panicked { message });
-        if let Some(started) = self.started.take() {
-            started.end(outcome);
+        let ended = self.drop_future().map_or(ended, Err);
+        self.deadline = Deadline::None;
+        match (self.started.take(), ended) {
+            (Some(started), Ok(outcome)) => started.end(outcome),
+            (Some(started), Err(panic)) => started.end_in(panic),
+            (None, _) => {}
         }
         Poll::Ready(())
     }
 
-    /// Drops what belongs to the code; the message when that panics.
-    fn drop_future(&mut self) -> Option<String> {
+    /// Drops what belongs to the code; the panic when that panics.
+    fn drop_future(&mut self) -> Option<Panic> {
         let future = self.future.take()?;
-        catch_unwind(AssertUnwindSafe(|| self.span.in_scope(|| drop(future)))).err().map(panic_message)
+        catch(|| self.span.in_scope(|| drop(future))).err()
+    }
+}
+
+/// How a run ends that is cut off because it was asked to stop.
+fn stopped(run: &Run) -> Outcome {
+    match run.task.timeout {
+        Some(limit) if run.has_timed_out() => timed_out(limit),
+        _ => Outcome::Cancelled,
     }
 }
 
@@ -88,9 +104,11 @@ fn go_on(
     started: &mut Started,
     future: &mut Option<TaskFuture>,
     kept: &mut Option<TaskContext>,
+    deadline: &mut Deadline,
     cx: &mut Context<'_>,
 ) -> Poll<Outcome> {
     if future.is_none() {
+        *deadline = started.deadline();
         let context = started.context();
         if started.clock().is_virtual() {
             *kept = Some(context.clone());
@@ -101,8 +119,8 @@ fn go_on(
             Code::Blocking(code) => {
                 let result = code.call(context, &run.task.args);
                 // Code that stops because it was asked to says so by an error.
-                let stopped = run.is_cancelled() && result.is_err();
-                return Poll::Ready(if stopped { Outcome::Cancelled } else { outcome(result) });
+                let asked = run.is_cancelled() && result.is_err();
+                return Poll::Ready(if asked { stopped(run) } else { outcome(result) });
             }
         }
     }
@@ -134,11 +152,14 @@ impl Future for Drive {
         if self.poll_once(cx).is_ready() {
             return Poll::Ready(());
         }
-        let cancelled = match &self.started {
-            Some(started) => pin!(started.run().cancelled()).poll(cx).is_ready(),
-            None => false,
-        };
-        if cancelled { self.poll_once(cx) } else { Poll::Pending }
+        let Some(started) = &self.started else { return Poll::Ready(()) };
+        let run = started.run().clone();
+        // Held until the end is on its way.
+        let over = self.deadline.poll(cx);
+        if over.is_some() {
+            run.time_out();
+        }
+        if pin!(run.cancelled()).poll(cx).is_ready() { self.poll_once(cx) } else { Poll::Pending }
     }
 }
 

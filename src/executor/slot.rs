@@ -4,17 +4,28 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::task::{Alias, Refusal, Run, RunId, TaskId};
+use crate::task::{Alias, Overlap, Run, RunId, TaskId};
 
 /// The runs in flight and, with them, how many there are of each task. An instance is taken with
 /// the entry of its run and given back with it, and an entry can be removed once.
 #[derive(Default)]
 pub(super) struct Instances {
     /// Ids are unique within a store only. There are few stores, so a list will do.
-    counts: Vec<(Alias, FxHashMap<TaskId, u32>)>,
+    counts: Vec<(Alias, FxHashMap<TaskId, Tally>)>,
     entries: Vec<Entry>,
     free: Vec<u32>,
 }
+
+/// The runs of one task in flight: how many, and the ends of the chain that their entries form in
+/// the order in which they were let in.
+struct Tally {
+    count: u32,
+    oldest: u32,
+    newest: u32,
+}
+
+/// No entry.
+const NONE: u32 = u32::MAX;
 
 #[derive(Default)]
 struct Entry {
@@ -26,6 +37,9 @@ struct Entry {
 struct Flight {
     run: Arc<Run>,
     store: usize,
+    /// The runs of the same task that were let in before and after it.
+    older: u32,
+    newer: u32,
 }
 
 /// Names one entry; of no use once the entry has been removed.
@@ -36,26 +50,26 @@ pub(super) struct Key {
 }
 
 impl Instances {
-    /// Takes an instance for `run`, or says why there is none.
-    pub(super) fn admit(&mut self, run: &Arc<Run>) -> Result<Key, Refusal> {
-        let store = match self.counts.iter().position(|(alias, _)| *alias == run.store) {
+    /// Takes an instance for `run`; `None` when as many as allowed are taken.
+    pub(super) fn admit(&mut self, run: &Arc<Run>) -> Option<Key> {
+        let store = match self.store(run) {
             Some(store) => store,
             None => {
                 self.counts.push((run.store.clone(), FxHashMap::default()));
                 self.counts.len() - 1
             }
         };
-        let count = self.counts[store].1.entry(run.task.id.clone()).or_insert(0);
-        let max = run.task.max_instances;
-        if *count >= max && !run.force {
-            if *count == 0 {
+        let none = || Tally { count: 0, oldest: NONE, newest: NONE };
+        let tally = self.counts[store].1.entry(run.task.id.clone()).or_insert_with(none);
+        let limited = run.task.overlap != Overlap::Allow && !run.force;
+        if tally.count >= run.task.max_instances && limited {
+            if tally.count == 0 {
                 self.counts[store].1.remove(&run.task.id);
             }
-            return Err(Refusal::MaxInstances { max });
+            return None;
         }
-        *count += 1;
-        let flight = Some(Flight { run: run.clone(), store });
-        Ok(match self.free.pop() {
+        let flight = Some(Flight { run: run.clone(), store, older: tally.newest, newer: NONE });
+        let key = match self.free.pop() {
             Some(index) => {
                 let entry = &mut self.entries[index as usize];
                 entry.turn = entry.turn.wrapping_add(1);
@@ -67,22 +81,63 @@ impl Instances {
                 self.entries.push(Entry { turn: 0, flight });
                 Key { index, turn: 0 }
             }
-        })
+        };
+        tally.count += 1;
+        let before = std::mem::replace(&mut tally.newest, key.index);
+        match before {
+            NONE => tally.oldest = key.index,
+            before => self.link(before, |flight| flight.newer = key.index),
+        }
+        Some(key)
+    }
+
+    fn store(&self, run: &Run) -> Option<usize> {
+        self.counts.iter().position(|(alias, _)| *alias == run.store)
+    }
+
+    fn link(&mut self, index: u32, set: impl FnOnce(&mut Flight)) {
+        if let Some(flight) = &mut self.entries[index as usize].flight {
+            set(flight);
+        }
     }
 
     /// Gives the instance back; `None` when that has been done.
     pub(super) fn give_back(&mut self, key: Key) -> Option<Arc<Run>> {
         let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.turn == key.turn)?;
-        let Flight { run, store } = entry.flight.take()?;
+        let Flight { run, store, older, newer } = entry.flight.take()?;
         self.free.push(key.index);
-        let counts = &mut self.counts[store].1;
-        if let Some(count) = counts.get_mut(&run.task.id) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&run.task.id);
+        let tallies = &mut self.counts[store].1;
+        if let Some(tally) = tallies.get_mut(&run.task.id) {
+            tally.count -= 1;
+            if tally.count == 0 {
+                tallies.remove(&run.task.id);
+                return Some(run);
+            }
+            if older == NONE {
+                tally.oldest = newer;
+            }
+            if newer == NONE {
+                tally.newest = older;
             }
         }
+        if older != NONE {
+            self.link(older, |flight| flight.newer = newer);
+        }
+        if newer != NONE {
+            self.link(newer, |flight| flight.older = older);
+        }
         Some(run)
+    }
+
+    /// The runs in flight of the task that `run` is of, the one let in first at the beginning.
+    pub(super) fn of_task<'a>(&'a self, run: &Run) -> impl Iterator<Item = &'a Arc<Run>> + use<'a> {
+        let tally = self.store(run).and_then(|store| self.counts[store].1.get(&run.task.id));
+        let mut next = tally.map_or(NONE, |tally| tally.oldest);
+        std::iter::from_fn(move || {
+            let flight = self.entries.get(next as usize)?.flight.as_ref()?;
+            next = flight.newer;
+            Some(&flight.run)
+        })
     }
 
     /// How many runs are in flight.
@@ -115,8 +170,8 @@ impl Instances {
             .counts
             .iter()
             .flat_map(|(store, counts)| {
-                counts.iter().map(move |(task, count)| {
-                    (if one_store { task.to_string() } else { format!("{store}/{task}") }, *count)
+                counts.iter().map(move |(task, tally)| {
+                    (if one_store { task.to_string() } else { format!("{store}/{task}") }, tally.count)
                 })
             })
             .collect();
@@ -146,22 +201,22 @@ mod tests {
                 })
                 .collect();
             let mut instances = Instances::default();
-            let mut flying: Vec<(Key, usize)> = Vec::new();
+            let mut flying: Vec<(Key, usize, u64)> = Vec::new();
             let mut landed: Vec<Key> = Vec::new();
             for (serial, (task, come, which)) in steps.into_iter().enumerate() {
                 if come {
                     let id = RunId { owner: OwnerId(1), serial: serial as u64 };
                     let run = Run::new(id, tasks[task].clone(), Alias::default_alias(), chrono::DateTime::UNIX_EPOCH, code.clone());
-                    let there = flying.iter().filter(|(_, other)| *other == task).count();
+                    let there = flying.iter().filter(|(_, other, _)| *other == task).count();
                     match instances.admit(&Arc::new(run)) {
-                        Ok(key) => {
+                        Some(key) => {
                             prop_assert!(there <= task);
-                            flying.push((key, task));
+                            flying.push((key, task, serial as u64));
                         }
-                        Err(_) => prop_assert_eq!(there, task + 1),
+                        None => prop_assert_eq!(there, task + 1),
                     }
                 } else if !flying.is_empty() {
-                    let (key, task) = flying.swap_remove(which % flying.len());
+                    let (key, task, _) = flying.swap_remove(which % flying.len());
                     let run = instances.give_back(key);
                     prop_assert_eq!(run.map(|run| run.task.id.to_string()), Some(task.to_string()));
                     landed.push(key);
@@ -170,8 +225,15 @@ mod tests {
                     prop_assert!(instances.give_back(*key).is_none());
                 }
                 prop_assert_eq!(instances.len(), flying.len());
+                for (task, spec) in tasks.iter().enumerate() {
+                    let id = RunId { owner: OwnerId(1), serial: 0 };
+                    let like = Run::new(id, spec.clone(), Alias::default_alias(), chrono::DateTime::UNIX_EPOCH, code.clone());
+                    let mut there: Vec<_> = flying.iter().filter(|(_, other, _)| *other == task).map(|(.., serial)| *serial).collect();
+                    there.sort();
+                    prop_assert_eq!(instances.of_task(&like).map(|run| run.id.serial).collect::<Vec<_>>(), there);
+                }
                 for (task, count) in instances.by_task() {
-                    let there = flying.iter().filter(|(_, other)| other.to_string() == task).count();
+                    let there = flying.iter().filter(|(_, other, _)| other.to_string() == task).count();
                     prop_assert_eq!(there, count as usize);
                 }
             }

@@ -5,7 +5,7 @@
 //! | [`architecture`] | Which actors are there, who sends what to whom, and where is the code? |
 //! | [`semantics`] | What is promised, what happens in each kind of trouble, and what is still open? |
 //! | [`time`] | When does a trigger fire, exactly: zones, gaps and folds, jitter? |
-//! | [`asking`] | What can a task be: a function, a message to an actor, a lifecycle? |
+//! | [`asking`] | What can a task be: a function, a message to an actor, a lifecycle, a periodic task? |
 //! | [`lifecycle`] | What happens to a run, step by step? Which states do runs, tasks and schedulers have? |
 //! | [`events`] | Which events are there, when do they come, and what do they carry? |
 //! | [`operating`] | How is a scheduler set up, watched, embedded, shut down and tested? |

@@ -10,6 +10,7 @@ use futures::channel::oneshot;
 use super::SchedulerState;
 use super::flight::Flight;
 use super::lives::{Ended, LifeSlot};
+use super::locks::LockPath;
 use super::pending::PendingTasks;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
@@ -31,6 +32,10 @@ pub struct Scheduler {
     /// The kinds of events anybody listens to; others are not built.
     pub(super) wanted: EventMask,
     pub(super) wake: Wake,
+    /// The timer of the startup delay, while it lasts.
+    pub(super) held_back: Option<SpawnHandle>,
+    /// Tasks that waited for their store are being committed.
+    pub(super) committing: bool,
     pub(super) last_seen: DateTime<Utc>,
     /// The control messages under way, by task.
     pub(super) turns: Turns,
@@ -59,6 +64,8 @@ pub(super) struct Settings {
     pub store_retry: Duration,
     pub store_deadline: Duration,
     pub batch: usize,
+    pub lock_path: Option<LockPath>,
+    pub startup_delay: Duration,
 }
 
 /// What a successor inherits when the actor dies of a panic.

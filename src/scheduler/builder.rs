@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 
 use super::actor::{Estate, Scheduler, Settings};
 use super::handle::Handle;
+use super::locks::{LockPath, StoreLock};
 use super::message::Start;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
@@ -49,6 +50,8 @@ pub struct Builder {
     store_retry: Duration,
     store_deadline: Duration,
     batch: usize,
+    lock_path: Option<String>,
+    startup_delay: Option<Duration>,
     stores: Vec<(String, Box<dyn StoreSource>, Option<RestartPolicy>)>,
     executors: Vec<(String, Box<dyn ExecutorSource>, Option<RestartPolicy>)>,
     latest: Option<Latest>,
@@ -72,6 +75,8 @@ impl Builder {
             store_retry: Duration::from_secs(1),
             store_deadline: Duration::from_secs(30),
             batch: 2048,
+            lock_path: None,
+            startup_delay: None,
             stores: Vec::new(),
             executors: Vec::new(),
             latest: None,
@@ -161,6 +166,43 @@ impl Builder {
         self
     }
 
+    /// Of several processes that run the same program, lets only one begin the runs of each store: the
+    /// one that holds the store's lock, a file at this path. `{store}` in it stands for the store's
+    /// alias, `{pgrp}` for the process group (cargo feature `lock`), `{ppid}` for the parent process,
+    /// `{{` for a brace. The others serve everything else, and look again after each
+    /// [`store_retry`](Self::store_retry); when the holder dies, the system frees its lock and one of
+    /// them takes over. [`StoreStatus::lock`](super::StoreStatus::lock) and the events
+    /// [`LockTaken`](crate::event::Event::LockTaken), [`LockAwaited`](crate::event::Event::LockAwaited)
+    /// and [`LockLost`](crate::event::Event::LockLost) tell. Default: no locks.
+    ///
+    /// A store that one process can open at a time is opened by the one that comes first; in the others
+    /// it is unavailable, is tried again after each `store_retry`, and their pending tasks wait for it.
+    ///
+    /// The directory must exist, on a file system of this machine. Nobody should remove the file; if
+    /// somebody does, the holder notices within ten seconds.
+    ///
+    /// ```
+    /// use callboard::prelude::*;
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// let path = std::env::temp_dir().join("callboard-example-{store}-{ppid}.lock");
+    /// let scheduler = Scheduler::builder().lock_path(path.display().to_string()).start().await?;
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    pub fn lock_path(mut self, template: impl Into<String>) -> Self {
+        self.lock_path = Some(template.into());
+        self
+    }
+
+    /// How long after its start the scheduler begins the first run. Default: none; one second with a
+    /// [`lock_path`](Self::lock_path).
+    pub fn startup_delay(mut self, delay: Duration) -> Self {
+        self.startup_delay = Some(delay);
+        self
+    }
+
     /// Builds the scheduler, stopped: tasks that are added now wait for the start. It lives on an
     /// arbiter of its own.
     ///
@@ -189,6 +231,8 @@ impl Builder {
                     bus: bus.clone(),
                     wanted: EventMask::empty(),
                     wake: Wake::default(),
+                    held_back: None,
+                    committing: false,
                     last_seen: now,
                     turns: Turns::default(),
                     stopping: Vec::new(),
@@ -270,11 +314,16 @@ impl Builder {
         if self.executors.is_empty() {
             self.executors.push(("default".to_owned(), Box::new(AsyncExecutor::new()), None));
         }
+        let lock_path = self.lock_path.as_deref().map(LockPath::parse).transpose()?;
+        if let Some(lock_path) = lock_path.as_ref().filter(|_| self.stores.len() > 1) {
+            lock_path.check_several()?;
+        }
         let mut estate = Estate { stores: BTreeMap::new(), executors: BTreeMap::new(), ..Estate::default() };
         let policy = RestartPolicy::always();
         for (alias, source, own) in self.stores {
             let alias = Alias::new(alias)?;
-            let slot = StoreSlot::new(source, own.unwrap_or(policy));
+            let mut slot = StoreSlot::new(source, own.unwrap_or(policy));
+            slot.lock = lock_path.as_ref().map(|lock_path| StoreLock::new(lock_path.of(&alias)));
             if estate.stores.insert(alias.clone(), slot).is_some() {
                 return Err(Error::AliasTaken { kind: "store", alias });
             }
@@ -296,6 +345,11 @@ impl Builder {
             store_retry: self.store_retry,
             store_deadline: self.store_deadline,
             batch: self.batch,
+            startup_delay: self.startup_delay.unwrap_or(match lock_path {
+                Some(_) => Duration::from_secs(1),
+                None => Duration::ZERO,
+            }),
+            lock_path,
         };
         Ok((settings, estate))
     }

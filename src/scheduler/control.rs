@@ -54,7 +54,7 @@ impl Scheduler {
 
     /// Carries out a change, tells of it, and lets the answer out when no tick is under way that
     /// has seen the task as it was before: what the tick has decided is submitted first.
-    fn carry_out(
+    pub(super) fn carry_out(
         &self,
         change: impl Future<Output = Result<Changed, Error>> + 'static,
     ) -> impl ActorFuture<Self, Output = Result<Changed, Error>> + 'static {
@@ -239,6 +239,9 @@ impl Handler<AddTask> for Scheduler {
 impl Scheduler {
     pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
         let since = self.clock().now();
+        if let Err(error) = task.check_at(since) {
+            return fail(error.into());
+        }
         if self.permit() == Permit::Open {
             return self.commit_task(task, since);
         }
@@ -291,7 +294,7 @@ impl Scheduler {
         Box::pin(self.carry_out(change).map(|changed, scheduler, _| scheduler.still_there(changed?)))
     }
 
-    fn still_there(&self, changed: Changed) -> Result<TaskInfo, Error> {
+    pub(super) fn still_there(&self, changed: Changed) -> Result<TaskInfo, Error> {
         match changed.task {
             Some(task) => Ok(self.info(changed.store, task)),
             None => Err(Error::UnknownTask(changed.id)),

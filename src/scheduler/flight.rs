@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::channel::oneshot;
 
-use crate::task::{Alias, Refusal, Run, TaskId};
+use crate::task::{Alias, Refusal, Run, RunId, TaskId};
 
 /// Whoever reports the end of a run first removes it from here, so each run ends once: a late
 /// report of a run that was already written off finds nothing.
@@ -76,6 +76,12 @@ impl Flight {
         self.iter().filter(|run| run.task.id == *id).count() as u32
     }
 
+    /// The run of this id, and whether it was handed over.
+    pub(super) fn find(&self, id: RunId) -> Option<(&Arc<Run>, bool)> {
+        let found = self.slots.iter().flatten().find(|passenger| passenger.run.id == id)?;
+        Some((&found.run, found.departed))
+    }
+
     /// All runs on board.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.slots.iter().flatten().map(|passenger| &passenger.run)
@@ -87,7 +93,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::task::{Code, OwnerId, RunId, Task, TaskContext, TaskDefaults};
+    use crate::task::{Code, OwnerId, Task, TaskContext, TaskDefaults};
     use crate::trigger::Interval;
 
     #[test]

@@ -190,14 +190,14 @@ impl Handle {
         self.send(GetStatus).await
     }
 
-    /// Adds a task and says its id. Before the start the task is pending: listed, and committed at
+    /// Adds a task, or a [periodic](crate::task::Periodic) one, and says its id. Before the start the task is pending: listed, and committed at
     /// the start.
     ///
     /// # Errors
     /// When the task is not valid, its handler, store or executor does not exist, its trigger never
     /// fires, or its id is taken (and it does not replace).
-    pub async fn add(&self, task: Task) -> Result<TaskId, Error> {
-        self.send(AddTask(task)).await?
+    pub async fn add(&self, task: impl Into<Task>) -> Result<TaskId, Error> {
+        self.send(AddTask(task.into())).await?
     }
 
     /// Changes options of a task: all of them, or none when one is not valid.
@@ -252,6 +252,63 @@ impl Handle {
     /// are going on, or its executor or handler does not exist.
     pub async fn run_task(&self, id: impl IntoTaskId) -> Result<RunId, Error> {
         self.send(RunTask::new(id.into_task_id()?, false, false)).await?
+    }
+
+    /// Asks a run to stop, wherever it is: going on, or waiting in its executor. `false` when there is
+    /// no such run (any more). Its outcome is [`Cancelled`](crate::task::Outcome::Cancelled), unless it
+    /// ended by itself before it noticed; it is not tried again.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub async fn cancel_run(&self, run: RunId) -> Result<bool, Error> {
+        self.send(CancelRun { run }).await?
+    }
+
+    /// Runs the run times of a task from `from` to `to` (exclusive, and not in the future), one after
+    /// the other and at least `every` apart. See [`BackfillTask`].
+    ///
+    /// ```
+    /// # #[cfg(not(feature = "testing"))] fn main() {}
+    /// # #[cfg(feature = "testing")]
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// use std::time::Duration;
+    /// use callboard::prelude::*;
+    /// use callboard::testing::VirtualClock;
+    ///
+    /// let time = VirtualClock::starting_at("2027-01-10T12:00:00Z");
+    /// let scheduler = Scheduler::builder().clock(time.clock()).start().await?;
+    /// let report = Task::from_fn(|run: TaskContext, ()| async move { println!("{}", run.nominal()) });
+    /// scheduler.add(report.id("report").trigger("0 3 * * *")).await?;
+    ///
+    /// // The nights of the first week were forgotten.
+    /// let (from, to) = ("2027-01-01T00:00:00Z".parse().unwrap(), "2027-01-08T00:00:00Z".parse().unwrap());
+    /// scheduler.backfill("report", from, to, Duration::from_secs(1)).await?;
+    /// time.advance(Duration::from_secs(7)).await;
+    /// assert_eq!(scheduler.task("report").await?.state.runs, 7);
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such task, the window is empty, in the future or has no run time, `every` is
+    /// 0, or [`Error::BackfillUnderWay`].
+    pub async fn backfill(
+        &self,
+        id: impl IntoTaskId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        every: Duration,
+    ) -> Result<TaskInfo, Error> {
+        self.send(BackfillTask::new(id.into_task_id()?, from, to, every)).await?
+    }
+
+    /// Calls the back-fill of a task off. `false` when there was none.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn cancel_backfill(&self, id: impl IntoTaskId) -> Result<bool, Error> {
+        self.send(CancelBackfill::new(id.into_task_id()?)).await?
     }
 
     /// Removes every task of a store, or of all; says how many there were.

@@ -10,12 +10,14 @@ use futures::future::{Either, join_all, select};
 
 use super::actor::{Lifecycle, Scheduler};
 use super::handle::retire;
+use super::locks::{self, StoreLock};
 use super::message::*;
 use super::session::within;
 use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, StoreStatus};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::Event;
+use crate::store::StoreError;
 use crate::store::message::{List, RemoveAll};
 use crate::task::{Alias, Source, TaskId};
 use crate::timer;
@@ -48,9 +50,18 @@ impl Scheduler {
         }
         let stores: Vec<Alias> = self.estate.stores.keys().cloned().collect();
         let opened: Vec<_> = stores.iter().map(|alias| self.raise_store(alias, ctx)).collect();
+        let patient = self.settings.lock_path.is_some();
+        let locks =
+            self.estate.stores.values().filter_map(|slot| Some(slot.lock.as_ref()?.path().to_owned()));
+        let locks = locks::check(locks.collect());
         let opened = async move {
             let results = join_all(opened).await;
-            results.into_iter().try_for_each(|opened| opened.unwrap_or(Err(Error::Gone)))
+            locks.await?;
+            results.into_iter().try_for_each(|opened| match opened.unwrap_or(Err(Error::Gone)) {
+                // Its turn comes when the other process is gone.
+                Err(Error::Store { source: StoreError::InUse { .. }, .. }) if patient => Ok(()),
+                opened => opened,
+            })
         };
         Box::pin(
             wrap_future::<_, Self>(opened)
@@ -78,7 +89,7 @@ impl Scheduler {
 
     /// Puts the tasks that waited for the start into their stores, one after the other. One that
     /// cannot be committed stops the start, and waits on.
-    fn commit_pending(&mut self) -> Step<Result<(), Error>> {
+    pub(super) fn commit_pending(&mut self) -> Step<Result<(), Error>> {
         Box::pin(CommitPending(None))
     }
 
@@ -91,13 +102,31 @@ impl Scheduler {
         tracing::info!(scheduler = %self.settings.name, paused, "the scheduler has started");
         self.tell(Event::SchedulerStarted);
         self.begin_lives();
+        self.hold_back(ctx);
         self.arm(ctx);
+    }
+
+    /// Begins the startup delay, if there is one.
+    fn hold_back(&mut self, ctx: &mut Context<Self>) {
+        let delay = self.settings.startup_delay;
+        if delay.is_zero() {
+            return;
+        }
+        let over = timer::sleep(self.clock(), delay).into_actor(self);
+        self.held_back = Some(ctx.spawn(over.map(|busy, scheduler, ctx| {
+            scheduler.held_back = None;
+            scheduler.arm(ctx);
+            drop(busy);
+        })));
     }
 
     /// Everything that ends a scheduler, in order; see [`Shutdown`].
     pub(super) fn shut_down(&mut self, grace: Duration, ctx: &mut Context<Self>) -> Step<()> {
         self.estate.state.state = SchedulerState::ShuttingDown;
         self.wake.disarm(ctx);
+        if let Some(delay) = self.held_back.take() {
+            ctx.cancel_future(delay);
+        }
         tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");
         let clock = self.clock().clone();
         let end = clock.monotonic() + grace + SLACK;
@@ -253,7 +282,7 @@ impl ActorFuture<Scheduler> for CommitPending {
         loop {
             let (serial, commit) = match &mut self.0 {
                 Some(under_way) => under_way,
-                None => match scheduler.estate.pending.first() {
+                None => match scheduler.first_pending() {
                     Some((serial, pending)) => {
                         let commit = scheduler.commit_task(pending.task, pending.since);
                         self.0.insert((serial, commit))
@@ -381,6 +410,7 @@ impl Handler<GetStatus> for Scheduler {
                     next_due: slot.next_due,
                     problem: slot.problem.clone(),
                     unreadable: slot.unreadable.len(),
+                    lock: slot.lock.as_ref().map(StoreLock::status),
                 })
                 .collect(),
             executors: self

@@ -13,7 +13,6 @@ use futures::future::{Shared, join_all};
 use super::SchedulerState;
 use super::actor::Scheduler;
 use super::message::AddLifecycle;
-use super::usher::Usher;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
@@ -50,7 +49,7 @@ pub(super) struct LifeTold {
     id: TaskId,
     step: LifeStep,
     result: Result<(), Failure>,
-    _busy: Busy,
+    pub(super) busy: Busy,
 }
 
 impl Scheduler {
@@ -86,7 +85,7 @@ impl Scheduler {
         arbiter.spawn_fn(move || {
             let teller = clock.clone();
             let tell = Box::new(move |step, result| {
-                usher.do_send(LifeTold { id: id.clone(), step, result, _busy: teller.busy() });
+                usher.do_send(LifeTold { id: id.clone(), step, result, busy: teller.busy() });
             });
             let life =
                 lifecycle.live(LifeStage { ticks: TickQueue::new(ticks), end: ending, clock, busy, tell });
@@ -197,18 +196,10 @@ impl Scheduler {
     }
 }
 
-impl Handler<LifeTold> for Usher {
-    type Result = ();
-
-    fn handle(&mut self, notice: LifeTold, ctx: &mut Self::Context) {
-        self.pass_on(notice, ctx);
-    }
-}
-
 impl Handler<LifeTold> for Scheduler {
     type Result = ();
 
-    fn handle(&mut self, LifeTold { id, step, result, _busy }: LifeTold, _: &mut Self::Context) {
+    fn handle(&mut self, LifeTold { id, step, result, busy: _busy }: LifeTold, _: &mut Self::Context) {
         let scheduler = &self.settings.name;
         let what = match step {
             LifeStep::SetUp => "set-up",

@@ -173,6 +173,47 @@ about_task! {
     } -> "Result<RunId, Error>"
 }
 
+/// Asks a run to stop: one that goes on, or waits in its executor. Answered with whether there was
+/// such a run. It then ends as cancelled, unless it ended by itself before it noticed, and is not
+/// tried again.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<bool, Error>")]
+pub struct CancelRun {
+    /// The run.
+    pub run: RunId,
+}
+
+about_task! {
+    /// Runs the run times of a past window, oldest first and one after the other, beside the schedule.
+    ///
+    /// ```text
+    /// from 08:00, to 10:00, every 5 s          trigger: every 30 minutes
+    /// 14:00:00   the run of 08:00              a place is free
+    /// 14:00:05   the run of 08:30              put off while `max_instances` runs go on
+    /// 14:00:10   the run of 09:00
+    /// 14:00:15   the run of 09:30
+    /// ```
+    ///
+    /// Each is a run with [`Source::Backfill`](crate::task::Source::Backfill). How far it has come is
+    /// stored with the task ([`TaskState::backfill`](crate::task::TaskState::backfill)) and outlives a
+    /// restart; a paused task waits. The window and the number of runs of the task itself do not
+    /// count: they say what is scheduled. One back-fill of a task at a time.
+    BackfillTask {
+        /// The beginning of the window, inclusive.
+        from: DateTime<Utc>,
+        /// Its end, exclusive; not in the future.
+        to: DateTime<Utc>,
+        /// The time between two of the runs, at least; to the millisecond, not 0.
+        every: std::time::Duration,
+    } -> "Result<TaskInfo, Error>"
+}
+
+about_task! {
+    /// Calls the back-fill of a task off; its runs that go on are left alone. Answered with whether
+    /// there was one.
+    CancelBackfill -> "Result<bool, Error>"
+}
+
 about_task! {
     /// A snapshot of a task.
     GetTask -> "Result<TaskInfo, Error>"

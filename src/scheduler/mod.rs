@@ -15,7 +15,9 @@
 //! 10. `Finish` writes the end down, with others that have come in.
 
 mod actor;
+mod backfill;
 mod builder;
+mod cancel;
 mod control;
 mod doubt;
 mod ends;
@@ -27,6 +29,7 @@ mod inspect;
 mod keeper;
 mod lifecycle;
 mod lives;
+mod locks;
 pub mod message;
 mod pending;
 mod plan;
@@ -116,6 +119,21 @@ pub struct StoreStatus {
     /// Records in quarantine: they could not be read when it was opened last, and their tasks do not
     /// run. [`CheckStore`](message::CheckStore) lists them.
     pub unreadable: usize,
+    /// Its lock between processes; `None` without a [`lock_path`](Builder::lock_path).
+    pub lock: Option<LockStatus>,
+}
+
+/// How the lock of a store is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LockStatus {
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// Whether this scheduler holds it: only then do runs of the store begin here.
+    pub held: bool,
+    /// The id of the process that holds it instead, where it is known.
+    pub holder: Option<u32>,
+    /// Why it is not held; `None` when it is, or was not tried yet.
+    pub problem: Option<String>,
 }
 
 /// How an executor is.

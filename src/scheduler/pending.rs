@@ -35,11 +35,6 @@ impl PendingTasks {
         self.in_order.values()
     }
 
-    /// The first one that was added.
-    pub(super) fn first(&self) -> Option<(u64, Pending)> {
-        self.in_order.first_key_value().map(|(serial, pending)| (*serial, pending.clone()))
-    }
-
     /// Takes one out, wherever it stands.
     pub(super) fn take(&mut self, serial: u64) {
         if self.in_order.remove(&serial).is_some() {
@@ -63,6 +58,17 @@ impl PendingTasks {
 }
 
 impl Scheduler {
+    /// The first task that can be committed: not one of a store that is waited for.
+    pub(super) fn first_pending(&self) -> Option<(u64, Pending)> {
+        let ready = |pending: &Pending| {
+            let store = pending.task.store.as_ref().unwrap_or(&self.settings.defaults.store);
+            let slot = self.estate.stores.get(store);
+            slot.is_none_or(|slot| slot.addr.is_some() || slot.lock.is_none())
+        };
+        let mut waiting = self.estate.pending.in_order.iter();
+        waiting.find(|(_, pending)| ready(pending)).map(|(serial, pending)| (*serial, pending.clone()))
+    }
+
     /// The waiting task of this id, in the store or in any.
     fn waiting(&self, id: &TaskId, store: Option<&Alias>) -> Result<(Alias, u64), Error> {
         let found = |alias: &Alias| {

@@ -46,7 +46,16 @@ pub(super) async fn salvage(
 ) -> Result<Vec<(TaskId, bool)>, StoreError> {
     let now = settings.clock.now();
     let mut finished = Vec::new();
-    for task in within(settings, store.list(List)).await? {
+    let mut unsettled = Vec::new();
+    match opened.unsettled.take() {
+        Some(ids) => {
+            for id in ids {
+                unsettled.extend(within(settings, store.get(Get { id })).await?);
+            }
+        }
+        None => unsettled = within(settings, store.list(List)).await?,
+    }
+    for task in unsettled {
         let id = task.spec.id.clone();
         let lost = |attempt: &Attempt| !live.0.contains(&name(&id, attempt));
         // What is lost by now; what begins from now on is somebody's.

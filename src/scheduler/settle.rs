@@ -20,9 +20,6 @@ use crate::task::{Alias, Run, RunEnd, RunId, RunRecord, Source, StoredTask, Task
 /// Ends that are settled together.
 const BATCH: usize = 1000;
 
-/// How often ends are settled against a task that others keep changing.
-const TRIES: usize = 100;
-
 /// What came of some ends.
 #[derive(Default)]
 struct Settled {
@@ -30,6 +27,8 @@ struct Settled {
     ends: Vec<(Arc<Run>, RunEnd, bool)>,
     /// Tasks whose schedule has ended, and whether they were removed.
     finished: Vec<(TaskId, bool)>,
+    /// Tasks that are not there any more.
+    gone: Vec<TaskId>,
     next_due: Option<DateTime<Utc>>,
 }
 
@@ -60,7 +59,8 @@ impl Scheduler {
             }
             match settled {
                 Ok(settled) => scheduler.settled(&store, settled, busy, ctx),
-                Err(error) if current => {
+                Err((error, removed)) if current => {
+                    slot.perhaps_removed.extend(removed);
                     slot.release_finished();
                     scheduler.store_failed(&store, &error);
                     scheduler.arm(ctx);
@@ -76,6 +76,7 @@ impl Scheduler {
         let owed: HashSet<RunId> = slot.unsettled.iter().map(|(run, _)| run.id).collect();
         let done: HashSet<RunId> = settled.ends.iter().map(|(run, ..)| run.id).collect();
         slot.unsettled.retain(|(run, _)| !done.contains(&run.id));
+        let tasks: HashSet<TaskId> = settled.ends.iter().map(|(run, ..)| run.task.id.clone()).collect();
         let mut told = Vec::with_capacity(done.len());
         // Whoever takes it off the list tells of it.
         for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
@@ -87,17 +88,37 @@ impl Scheduler {
         if let Some(due) = settled.next_due {
             slot.note_due(due);
         }
+        // Nobody was told of a removal that was not answered.
+        let untold = settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id));
+        let finished = settled.finished.into_iter().chain(untold.map(|id| (id, true))).collect::<Vec<_>>();
+        slot.perhaps_removed.retain(|id| !tasks.contains(id));
         slot.release_if_finished();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
             self.log_end(&run, &end);
+            self.ran(&run);
             events.push(Event::of_end(run, Arc::new(end)));
         }
-        events.extend(settled.finished.into_iter().map(|(id, gone)| schedule_ended(id, store, gone)));
         events.retain(|event| self.wants(event.mask()));
         self.publish(events);
-        self.flush_ends(store, busy, ctx);
+        for (id, gone) in finished {
+            self.schedule_over(id, store, gone);
+        }
+        self.flush_ends(store, busy.clone(), ctx);
         self.arm(ctx);
+        // A virtual clock stands still until the alarm is set.
+        drop(busy);
+    }
+}
+
+impl Scheduler {
+    /// The schedule of a task has ended, and with that the task, unless it is kept.
+    pub(super) fn schedule_over(&mut self, id: TaskId, store: &Alias, gone: bool) {
+        if gone {
+            self.removed(id, store.clone());
+        } else {
+            self.tell(schedule_ended(id, store, gone));
+        }
     }
 }
 
@@ -107,74 +128,63 @@ pub(super) fn schedule_ended(id: TaskId, store: &Alias, gone: bool) -> Event {
     if gone { Event::TaskRemoved { id, store } } else { Event::TaskFinished { id, store } }
 }
 
-/// Decides about the ends, task by task, and writes that down in one batch; those of a task that
-/// somebody changed meanwhile are decided about anew.
+/// Decides about the ends, task by task, and writes that down in one batch. The ends of a task that
+/// somebody changed meanwhile are not among the answer: they are decided about anew.
+///
+/// An error comes with the tasks that the batch would have removed: it may have done so.
 async fn settle(
     settings: &Settings,
     store: &StoreAddr,
-    ends: Vec<(Arc<Run>, RunEnd)>,
+    ends: Ends,
     recorded: bool,
-) -> Result<Settled, StoreError> {
+) -> Result<Settled, (StoreError, Vec<TaskId>)> {
     let mut settled = Settled::default();
-    let mut left = by_task(ends);
-    for _ in 0..TRIES {
-        if left.is_empty() {
-            return Ok(settled);
+    let groups = by_task(ends);
+    let found = groups.iter().map(|(id, _)| within(settings, store.get(Get { id: id.clone() })));
+    let found = join_all(found).await;
+    let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+    for ((id, ends), task) in groups.into_iter().zip(found) {
+        let task = task.map_err(|error| (error, Vec::new()))?;
+        if task.is_none() {
+            settled.gone.push(id);
         }
-        let found = left.iter().map(|ends| {
-            let id = ends.first().map(|(run, _)| run.task.id.clone());
-            async move {
-                match id {
-                    Some(id) => within(settings, store.get(Get { id })).await,
-                    None => Ok(None),
-                }
-            }
-        });
-        let found = join_all(found).await;
-        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
-        for (ends, task) in std::mem::take(&mut left).into_iter().zip(found) {
-            let decided = decide(task?, ends, recorded);
-            settled.ends.extend(decided.known);
-            if let Some((change, finished)) = decided.change {
-                changes.push(change);
-                waiting.push((decided.ends, finished));
-            }
+        let decided = decide(task, ends, recorded);
+        settled.ends.extend(decided.known);
+        if let Some((change, finished)) = decided.change {
+            waiting.push((decided.ends, finished.then(|| (change.id.clone(), change.then == Then::Remove))));
+            changes.push(change);
         }
-        if changes.is_empty() {
-            continue;
-        }
-        let gone: Vec<_> =
-            changes.iter().map(|change| (change.id.clone(), change.then == Then::Remove)).collect();
-        let committed = within(settings, store.commit(Commit { changes })).await?;
-        settled.next_due = committed.next_due;
-        for (index, ((ends, finished), gone)) in waiting.into_iter().zip(gone).enumerate() {
-            if committed.refused.binary_search(&index).is_ok() {
-                left.push(
-                    ends.into_iter().map(|(run, end)| (run, RunEnd { retry_at: None, ..end })).collect(),
-                );
-                continue;
-            }
+    }
+    if changes.is_empty() {
+        return Ok(settled);
+    }
+    let removed = |waiting: &[(Ends, Option<(TaskId, bool)>)]| {
+        let finished = waiting.iter().filter_map(|(_, finished)| finished.clone());
+        finished.filter(|(_, gone)| *gone).map(|(id, _)| id).collect()
+    };
+    let committed = within(settings, store.commit(Commit { changes })).await;
+    let committed = committed.map_err(|error| (error, removed(&waiting)))?;
+    settled.next_due = committed.next_due;
+    for (index, (ends, finished)) in waiting.into_iter().enumerate() {
+        if committed.refused.binary_search(&index).is_err() {
             settled.ends.extend(ends.into_iter().map(|(run, end)| (run, end, true)));
-            settled.finished.extend(finished.then_some(gone));
+            settled.finished.extend(finished);
         }
     }
-    match left.first().and_then(|ends| ends.first()) {
-        Some((run, _)) => Err(StoreError::Changed(run.task.id.clone())),
-        None => Ok(settled),
-    }
+    Ok(settled)
 }
 
 type Ends = Vec<(Arc<Run>, RunEnd)>;
 
-fn by_task(ends: Ends) -> Vec<Ends> {
-    let mut groups: Vec<Ends> = Vec::new();
+fn by_task(ends: Ends) -> Vec<(TaskId, Ends)> {
+    let mut groups: Vec<(TaskId, Ends)> = Vec::new();
     let mut places = HashMap::new();
     for (run, end) in ends {
         let place = *places.entry(run.task.id.clone()).or_insert_with(|| {
-            groups.push(Vec::new());
+            groups.push((run.task.id.clone(), Vec::new()));
             groups.len() - 1
         });
-        if let Some(group) = groups.get_mut(place) {
+        if let Some((_, group)) = groups.get_mut(place) {
             group.push((run, end));
         }
     }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use futures::channel::oneshot;
 
 use super::keeper::Keeper;
+use super::locks::StoreLock;
 use crate::error::Error;
 use crate::executor::{ExecutorAddr, ExecutorSource};
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
@@ -15,6 +16,8 @@ use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
 
 pub(super) struct StoreSlot {
     pub keeper: Keeper<Box<dyn StoreSource>>,
+    /// The lock between processes; `None` when there is none.
+    pub lock: Option<StoreLock>,
     /// The actor, opened or not.
     pub child: Option<StoreAddr>,
     /// The actor, once it is open.
@@ -35,6 +38,8 @@ pub(super) struct StoreSlot {
     /// Ends of runs that may be tried again: it is not written yet whether they are.
     pub unsettled: Vec<(Arc<Run>, RunEnd)>,
     pub settling: bool,
+    /// Tasks that a step which was not answered would have removed.
+    pub perhaps_removed: BTreeSet<TaskId>,
     /// Runs whose commit was not answered: whether they were written down is looked up when the
     /// store works again. With the end of those that ended before they began.
     pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
@@ -53,6 +58,7 @@ impl StoreSlot {
     pub(super) fn new(source: Box<dyn StoreSource>, policy: RestartPolicy) -> Self {
         Self {
             keeper: Keeper::Source(source, policy),
+            lock: None,
             child: None,
             addr: None,
             generation: 0,
@@ -65,6 +71,7 @@ impl StoreSlot {
             underway: Vec::new(),
             unsettled: Vec::new(),
             settling: false,
+            perhaps_removed: BTreeSet::new(),
             doubtful: Vec::new(),
             problem: None,
             retry_at: None,
@@ -84,16 +91,22 @@ impl StoreSlot {
 
     /// Whether a tick may begin.
     pub(super) fn is_ready(&self) -> bool {
-        self.addr.is_some() && !self.ticking && self.problem.is_none()
+        self.addr.is_some() && !self.ticking && self.problem.is_none() && self.has_lock()
+    }
+
+    /// Whether no other process may begin its runs.
+    pub(super) fn has_lock(&self) -> bool {
+        self.lock.as_ref().is_none_or(StoreLock::is_held)
     }
 
     /// When the timer must ring for this store.
     pub(super) fn wants_attention(&self, running: bool) -> Option<DateTime<Utc>> {
-        match self.retry_at {
+        let work = match self.retry_at {
             Some(retry) => Some(retry),
             None if running && self.is_ready() => self.next_due,
             None => None,
-        }
+        };
+        work.into_iter().chain(self.lock.as_ref().and_then(StoreLock::look_at)).min()
     }
 
     /// Something is due at `due`; says whether that is news.
@@ -172,6 +185,9 @@ impl StoreSlot {
     /// Forgets what was under way with an actor that is gone.
     pub(super) fn reset(&mut self, generation: u64) {
         self.generation = generation;
+        if let Some(lock) = &mut self.lock {
+            lock.forget_look();
+        }
         self.addr = None;
         self.ticking = false;
         self.noted = None;

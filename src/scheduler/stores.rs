@@ -5,11 +5,12 @@ use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 
+use super::SchedulerState;
 use super::actor::Scheduler;
+use super::locks::StoreLock;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::salvage;
 use super::session::within;
-use super::settle::schedule_ended;
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
@@ -18,7 +19,7 @@ use crate::event::Event;
 use crate::store::message::{Close, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
-use crate::task::{Alias, RunRecord};
+use crate::task::{Alias, OwnerId, RunRecord};
 
 impl Scheduler {
     pub(super) fn unknown_store(&self, alias: &Alias) -> Error {
@@ -98,7 +99,7 @@ impl Scheduler {
                 Ok((opened, finished)) => {
                     scheduler.store_opened(&alias, addr, opened, busy, ctx);
                     for (id, gone) in finished {
-                        scheduler.tell(schedule_ended(id, &alias, gone));
+                        scheduler.schedule_over(id, &alias, gone);
                     }
                 }
                 Err((error, interrupted)) => {
@@ -114,6 +115,17 @@ impl Scheduler {
         }));
     }
 
+    /// Sees to it that runs sort after those of earlier lives, also when the clock was set back since.
+    /// Only before there are any: stores know runs by their owner.
+    fn sort_after(&mut self, latest: Option<OwnerId>) {
+        if let Some(latest) = latest
+            && self.state() == SchedulerState::Starting
+            && self.owner() <= latest
+        {
+            self.estate.owner = Some(latest.successor());
+        }
+    }
+
     fn store_opened(
         &mut self,
         alias: &Alias,
@@ -122,6 +134,7 @@ impl Scheduler {
         busy: Busy,
         ctx: &mut Context<Self>,
     ) {
+        self.sort_after(opened.latest_owner);
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.addr = Some(addr);
         slot.capabilities = opened.capabilities;
@@ -138,6 +151,8 @@ impl Scheduler {
         }
         self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
+        self.look_at_lock(alias, busy.clone(), ctx);
+        self.commit_late(ctx);
         self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
@@ -167,6 +182,23 @@ impl Scheduler {
         }
     }
 
+    /// Commits the tasks that waited for a store longer than until the start.
+    fn commit_late(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_open() || self.committing || self.first_pending().is_none() {
+            return;
+        }
+        self.committing = true;
+        ctx.spawn(self.commit_pending().map(|committed, scheduler, _| {
+            scheduler.committing = false;
+            if let Err(error) = committed {
+                tracing::error!(
+                    scheduler = %scheduler.settings.name, %error,
+                    "a task that waited for its store was not added; it waits on"
+                );
+            }
+        }));
+    }
+
     fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {
         for record in records {
             tracing::warn!(
@@ -184,7 +216,11 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         let news = slot.problem.is_none();
         slot.problem = Some(error.to_string());
-        let delay = Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation);
+        let delay = match error {
+            // It is free the moment its holder is gone.
+            StoreError::InUse { .. } if slot.lock.is_some() => base,
+            _ => Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation),
+        };
         slot.failures = slot.failures.saturating_add(1);
         slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));
         if news {
@@ -226,11 +262,15 @@ impl Scheduler {
             slot.reset(generation);
             slot.problem = None;
             slot.retry_at = None;
-            (slot.keeper.dismiss(), slot.child.take())
+            (slot.keeper.dismiss(), slot.child.take(), slot.lock.as_mut().and_then(StoreLock::release))
         });
         async move {
-            let Some((dismissed, addr)) = lowered else { return };
+            let Some((dismissed, addr, lock)) = lowered else { return };
             dismissed.await;
+            // Whoever opens the store next finds the lock free.
+            if lock.is_some() {
+                actix_rt::task::spawn_blocking(move || drop(lock)).await.ok();
+            }
             if let Some(addr) = addr
                 && let Err(error) = within(&settings, addr.close(Close)).await
             {
@@ -283,7 +323,16 @@ impl Handler<AddStore> for Scheduler {
         if self.estate.stores.contains_key(&alias) {
             return Box::pin(ready(Err(Error::AliasTaken { kind: "store", alias })));
         }
-        self.estate.stores.insert(alias.clone(), StoreSlot::new(source, policy));
+        let mut slot = StoreSlot::new(source, policy);
+        if let Some(lock_path) = &self.settings.lock_path {
+            if !self.estate.stores.is_empty()
+                && let Err(error) = lock_path.check_several()
+            {
+                return Box::pin(ready(Err(error)));
+            }
+            slot.lock = Some(StoreLock::new(lock_path.of(&alias)));
+        }
+        self.estate.stores.insert(alias.clone(), slot);
         if !self.is_open() {
             return Box::pin(ready(Ok(())));
         }

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::SchedulerState;
 use super::actor::Scheduler;
+use super::locks::StoreLock;
 use super::plan;
 use super::session::within;
 use super::settle::schedule_ended;
@@ -49,7 +50,8 @@ impl Scheduler {
         }
         let now = self.last_seen;
         self.retry_stores(now, &busy, ctx);
-        if self.state() == SchedulerState::Running {
+        self.look_at_locks(now, &busy, ctx);
+        if self.ticks() {
             let due: Vec<Alias> = self
                 .estate
                 .stores
@@ -66,13 +68,18 @@ impl Scheduler {
 
     /// Arms the timer for the earliest thing to do.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
-        let running = self.state() == SchedulerState::Running;
+        let running = self.ticks();
         let next = self.estate.stores.values().filter_map(|slot| slot.wants_attention(running)).min();
         if self.is_open() {
             self.wake.arm(next, &self.settings.clock, ctx);
         } else {
             self.wake.disarm(ctx);
         }
+    }
+
+    /// Whether runs begin when they are due.
+    pub(super) fn ticks(&self) -> bool {
+        self.state() == SchedulerState::Running && self.held_back.is_none()
     }
 
     fn begin_tick(&mut self, alias: &Alias, busy: Busy, ctx: &mut Context<Self>) {
@@ -105,8 +112,9 @@ impl Scheduler {
             Ok(due) => due,
             Err(error) => return self.tick_failed(tick, error, ctx),
         };
-        // A scheduler that was paused while the store answered leaves the tasks where they are.
-        if due.tasks.is_empty() || self.state() != SchedulerState::Running {
+        // A scheduler that was paused while the store answered, or lost its lock, leaves the tasks where
+        // they are.
+        if due.tasks.is_empty() || !self.may_tick(&tick.store) {
             return self.ask_next_due(tick, ctx);
         }
         let (changes, cargo) = self.decide(&tick.store, due.tasks, now);
@@ -149,11 +157,16 @@ impl Scheduler {
             finished: Vec::new(),
             stalled: Vec::new(),
         };
+        let lock = self.estate.stores.get(store).and_then(|slot| slot.lock.as_ref());
+        let others_until = lock.and_then(StoreLock::others_until);
         let mut changes = Vec::with_capacity(tasks.len());
         for (index, task) in tasks.into_iter().enumerate() {
-            let task = self.settings.resolved(task);
+            let mut task = self.settings.resolved(task);
+            if let Some(until) = others_until {
+                plan::pass_over(&mut task, until);
+            }
             let refusal = self.refusal(&task.spec);
-            let plan = plan::tick(&task, now, refusal.as_ref());
+            let plan = plan::tick(&task, now, refusal.as_ref(), || self.estate.flight.running(&task.spec.id));
             let mut records = Vec::new();
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;
@@ -347,7 +360,7 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(&tick.store) else { return };
         slot.end_tick(next_due);
         self.store_works(&tick.store);
-        if more && self.state() == SchedulerState::Running {
+        if more && self.may_tick(&tick.store) {
             self.begin_tick(&tick.store, tick.busy, ctx);
         }
         self.arm(ctx);

@@ -7,6 +7,7 @@ use actix::prelude::*;
 use futures::channel::oneshot;
 
 use super::actor::Scheduler;
+use super::lives::LifeTold;
 use crate::clock::Busy;
 use crate::executor::ExecutorAddr;
 use crate::executor::message::{RunsEnded, Submit};
@@ -20,39 +21,46 @@ use crate::task::Run;
 pub(super) struct Usher {
     link: LinkOwner<Addr<Scheduler>>,
     present: Option<Addr<Scheduler>>,
-    waiting: BTreeMap<u64, Notice>,
+    waiting: BTreeMap<u64, Delivery>,
     /// How many notices have come.
     serial: u64,
     /// Lives as long as somebody holds its address.
     _guardian: Addr<Guardian<Addr<Scheduler>>>,
 }
 
-/// Sends one notice, once there is somebody to send it to.
-type Notice = Box<dyn FnOnce(&Addr<Scheduler>, Addr<Usher>) + Send>;
-
-/// A notice that comes back to the usher when it is dropped unread.
-struct Passed<M: Message<Result = ()> + Send + 'static> {
-    serial: u64,
-    notice: Option<M>,
-    usher: Addr<Usher>,
-    again: fn(u64, M) -> Notice,
+/// What is passed on. It keeps a virtual clock still, but not while it waits: whoever it waits for
+/// waits for the clock.
+pub(super) trait Notice: Message<Result = ()> + Send + 'static {
+    fn busy(&mut self) -> &mut Busy;
 }
 
-fn later<M>(serial: u64, notice: M) -> Notice
+/// Sends one notice, once there is somebody to send it to.
+type Delivery = Box<dyn FnOnce(&Addr<Scheduler>, Addr<Usher>, Busy) + Send>;
+
+fn delivery<M: Notice>(serial: u64, mut notice: M) -> Delivery
 where
-    M: Message<Result = ()> + Send + 'static,
     Scheduler: Handler<M>,
 {
-    Box::new(move |scheduler, usher| {
-        scheduler.do_send::<Passed<M>>(Passed { serial, notice: Some(notice), usher, again: later::<M> });
+    Box::new(move |scheduler, usher, busy| {
+        *notice.busy() = busy;
+        let again = delivery::<M>;
+        scheduler.do_send::<Passed<M>>(Passed { serial, notice: Some(notice), usher, again });
     })
 }
 
-impl<M: Message<Result = ()> + Send + 'static> Message for Passed<M> {
+/// A notice that comes back to the usher when it is dropped unread.
+struct Passed<M: Notice> {
+    serial: u64,
+    notice: Option<M>,
+    usher: Addr<Usher>,
+    again: fn(u64, M) -> Delivery,
+}
+
+impl<M: Notice> Message for Passed<M> {
     type Result = ();
 }
 
-impl<M: Message<Result = ()> + Send + 'static> Handler<Passed<M>> for Scheduler
+impl<M: Notice> Handler<Passed<M>> for Scheduler
 where
     Self: Handler<M>,
 {
@@ -65,11 +73,11 @@ where
     }
 }
 
-impl<M: Message<Result = ()> + Send + 'static> Drop for Passed<M> {
+impl<M: Notice> Drop for Passed<M> {
     fn drop(&mut self) {
-        if let Some(notice) = self.notice.take() {
-            let notice = (self.again)(self.serial, notice);
-            self.usher.do_send(Returned { serial: self.serial, notice });
+        if let Some(mut notice) = self.notice.take() {
+            let (serial, busy) = (self.serial, std::mem::take(notice.busy()));
+            self.usher.do_send(Returned { serial, delivery: (self.again)(serial, notice), busy });
         }
     }
 }
@@ -79,7 +87,8 @@ impl<M: Message<Result = ()> + Send + 'static> Drop for Passed<M> {
 #[rtype(result = "()")]
 struct Returned {
     serial: u64,
-    notice: Notice,
+    delivery: Delivery,
+    busy: Busy,
 }
 
 /// Runs that an executor was sent and has not taken charge of.
@@ -101,19 +110,19 @@ impl Usher {
         });
     }
 
-    pub(super) fn pass_on<M>(&mut self, notice: M, ctx: &Context<Self>)
+    pub(super) fn pass_on<M: Notice>(&mut self, mut notice: M, ctx: &Context<Self>)
     where
-        M: Message<Result = ()> + Send + 'static,
         Scheduler: Handler<M>,
     {
         self.serial += 1;
-        self.forward(self.serial, later(self.serial, notice), ctx);
+        let busy = std::mem::take(notice.busy());
+        self.forward(self.serial, delivery(self.serial, notice), busy, ctx);
     }
 
-    fn forward(&mut self, serial: u64, notice: Notice, ctx: &Context<Self>) {
+    fn forward(&mut self, serial: u64, delivery: Delivery, busy: Busy, ctx: &Context<Self>) {
         match &self.present {
-            Some(scheduler) if scheduler.connected() => notice(scheduler, ctx.address()),
-            _ => drop(self.waiting.insert(serial, notice)),
+            Some(scheduler) if scheduler.connected() => delivery(scheduler, ctx.address(), busy),
+            _ => drop(self.waiting.insert(serial, delivery)),
         }
     }
 }
@@ -160,8 +169,8 @@ impl Handler<ChildNotice<Addr<Scheduler>>> for Usher {
                 if let Some(cause) = cause {
                     tracing::error!(%cause, "the scheduler's actor died and was started again");
                 }
-                for notice in std::mem::take(&mut self.waiting).into_values() {
-                    notice(&child, ctx.address());
+                for delivery in std::mem::take(&mut self.waiting).into_values() {
+                    delivery(&child, ctx.address(), notice.busy.clone());
                 }
                 self.present = Some(child.clone());
                 self.link.point_to(child);
@@ -177,13 +186,19 @@ impl Handler<ChildNotice<Addr<Scheduler>>> for Usher {
 impl Handler<Returned> for Usher {
     type Result = ();
 
-    fn handle(&mut self, Returned { serial, notice }: Returned, ctx: &mut Self::Context) {
-        self.forward(serial, notice, ctx);
+    fn handle(&mut self, Returned { serial, delivery, busy }: Returned, ctx: &mut Self::Context) {
+        self.forward(serial, delivery, busy, ctx);
     }
 }
 
 macro_rules! passes_on {
     ($($notice:ty),+ $(,)?) => {$(
+        impl Notice for $notice {
+            fn busy(&mut self) -> &mut Busy {
+                &mut self.busy
+            }
+        }
+
         impl Handler<$notice> for Usher {
             type Result = ();
 
@@ -194,7 +209,7 @@ macro_rules! passes_on {
     )+};
 }
 
-passes_on!(RunsEnded, NotTaken, ChildNotice<StoreAddr>, ChildNotice<ExecutorAddr>);
+passes_on!(RunsEnded, NotTaken, LifeTold, ChildNotice<StoreAddr>, ChildNotice<ExecutorAddr>);
 
 impl Scheduler {
     /// Hands runs to an executor. That goes on when this actor dies: what was decided is run. The

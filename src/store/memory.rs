@@ -202,6 +202,12 @@ impl MemoryBackend {
         self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
     }
 
+    /// The tasks with an attempt that is going on.
+    pub(in crate::store) fn unsettled(&self) -> Vec<TaskId> {
+        let going_on = |task: &&StoredTask| task.state.attempts.iter().any(|attempt| attempt.at.is_none());
+        self.tasks.iter().flatten().filter(going_on).map(|task| task.spec.id.clone()).collect()
+    }
+
     /// Makes both indices from the tasks alone: a panic may have left them half changed.
     fn reindex(&mut self) {
         self.free.clear();
@@ -274,6 +280,7 @@ impl Backend for MemoryBackend {
             capabilities: self.capabilities(),
             interrupted: interrupted.unwrap_or_default(),
             next_due: self.first_due(),
+            unsettled: Some(self.unsettled()),
             ..Opened::default()
         };
         Reply::Now(Ok(opened))

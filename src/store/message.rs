@@ -34,8 +34,14 @@ pub struct Opened {
     pub healed: Vec<String>,
     /// The earliest due time.
     pub next_due: Option<DateTime<Utc>>,
+    /// The owner that sorts last among those who began runs here: a scheduler whose clock was set back
+    /// takes one that sorts after it.
+    pub latest_owner: Option<OwnerId>,
     /// The data that was found damaged and set aside: the store began anew.
     pub set_aside: Option<SetAside>,
+    /// The tasks with an [`Attempt`](crate::task::Attempt) that is going on; `None` when the store
+    /// cannot tell without more ado, and then all tasks are listed to find them.
+    pub unsettled: Option<Vec<TaskId>>,
 }
 
 /// Damaged data that was given another name; the store was told to do that.

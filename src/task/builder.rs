@@ -36,7 +36,13 @@ pub struct TaskDefaults {
     pub executor: Alias,
     /// The store. Default: `default`.
     pub store: Alias,
+    /// The schedule of [periodic tasks](super::Periodic) that name none. Default: every minute,
+    /// `* * * * *`. Other tasks have to have a trigger of their own.
+    pub schedule: Option<Trigger>,
 }
+
+/// The schedule of periodic tasks, if nobody says otherwise.
+const EVERY_MINUTE: &str = "* * * * *";
 
 impl Default for TaskDefaults {
     fn default() -> Self {
@@ -51,6 +57,7 @@ impl Default for TaskDefaults {
             recover: false,
             executor: Alias::default_alias(),
             store: Alias::default_alias(),
+            schedule: None,
         }
     }
 }
@@ -282,6 +289,8 @@ macro_rules! option_setters {
 pub(crate) enum FirstRun {
     At(DateTime<Utc>),
     Now,
+    /// Now, or when its window begins.
+    Soonest,
 }
 
 /// Refuses a window that ends before it begins.
@@ -319,6 +328,10 @@ pub struct Task {
     pub(crate) first_run: Option<FirstRun>,
     pub(crate) paused: bool,
     pub(crate) replace_existing: bool,
+    /// Without a trigger of its own it has the schedule that the scheduler has for such tasks.
+    pub(crate) by_default: bool,
+    /// A time that must not be past when the task is added, and what it is called.
+    pub(crate) not_past: Option<(&'static str, DateTime<Utc>)>,
     options: Options,
 }
 
@@ -353,6 +366,8 @@ impl Task {
             first_run: None,
             paused: false,
             replace_existing: false,
+            by_default: false,
+            not_past: None,
             options: Options { handler: Some(handler), ..Options::default() },
         }
     }
@@ -421,16 +436,36 @@ impl Task {
     /// Whether what was set is valid, and there is a trigger.
     pub(crate) fn check(&self) -> Result<(), TaskError> {
         self.options.check()?;
-        self.options.trigger.as_ref().map(drop).ok_or(TaskError::NoTrigger)
+        if self.by_default || self.options.trigger.is_some() { Ok(()) } else { Err(TaskError::NoTrigger) }
+    }
+
+    /// Refuses a time that is past at `now`.
+    pub(crate) fn check_at(&self, now: DateTime<Utc>) -> Result<(), TaskError> {
+        match self.not_past {
+            Some((field, at)) if at < now => {
+                let reason = format!("is {}, which is past; leave it out to run at once", at.to_rfc3339());
+                Err(TaskError::Invalid { field, reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Something is wrong with it, which is reported when it is added.
+    pub(super) fn with_problem(mut self, problem: TaskError) -> Self {
+        self.options.problem.get_or_insert(problem);
+        self
     }
 
     /// Checks what can be checked without a scheduler, and decides the options left out.
     pub(crate) fn resolve(mut self, defaults: &TaskDefaults, zone: Tz) -> Result<TaskSpec, TaskError> {
         self.options.check()?;
-        let (Some(handler), Some(trigger)) = (self.options.handler.take(), self.options.trigger.take())
-        else {
-            return Err(TaskError::NoTrigger);
+        let trigger = match (self.options.trigger.take(), &defaults.schedule) {
+            (Some(trigger), _) => trigger,
+            (None, Some(schedule)) if self.by_default => schedule.clone(),
+            (None, None) if self.by_default => EVERY_MINUTE.into_trigger()?,
+            _ => return Err(TaskError::NoTrigger),
         };
+        let Some(handler) = self.options.handler.take() else { return Err(TaskError::NoTrigger) };
         let mut spec = TaskSpec {
             id: self.id.unwrap_or_else(TaskId::generate),
             name: None,

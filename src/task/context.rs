@@ -70,12 +70,13 @@ impl TaskContext {
         &self.clock
     }
 
-    /// Whether the run was asked to stop. Blocking code looks here from time to time.
+    /// Whether the run was asked to stop: somebody cancelled it, or its task's
+    /// [`timeout`](super::Task::timeout) is over. Blocking code looks here from time to time.
     pub fn is_cancelled(&self) -> bool {
         self.run.is_cancelled()
     }
 
-    /// Ends when the run is asked to stop.
+    /// Ends when the run is asked to stop, as [`is_cancelled`](Self::is_cancelled) tells it.
     pub async fn cancelled(&self) {
         self.run.cancelled().await;
     }

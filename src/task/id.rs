@@ -12,7 +12,7 @@ use super::TaskError;
 /// The longest task id or alias, in bytes of UTF-8.
 pub const MAX_NAME_LEN: usize = 255;
 
-fn checked(field: &'static str, text: &str) -> Result<Arc<str>, TaskError> {
+pub(super) fn checked(field: &'static str, text: &str) -> Result<Arc<str>, TaskError> {
     let reason = if text.is_empty() {
         "is empty; give it at least one character".to_owned()
     } else if text.len() > MAX_NAME_LEN {
@@ -153,8 +153,17 @@ pub struct OwnerId(pub u64);
 impl OwnerId {
     /// A fresh one for a scheduler started at `now`: seconds in the high half, chance in the low.
     pub fn generate(now: chrono::DateTime<chrono::Utc>) -> Self {
+        Self::with_chance(u32::try_from(now.timestamp().max(0)).unwrap_or(u32::MAX))
+    }
+
+    /// A fresh one that sorts after this one: for a scheduler whose clock was set back.
+    pub fn successor(self) -> Self {
+        Self::with_chance(((self.0 >> 32) as u32).saturating_add(1))
+    }
+
+    fn with_chance(seconds: u32) -> Self {
         let chance = uuid::Uuid::new_v4().as_u128() as u32;
-        Self(((now.timestamp() as u64) << 32) | u64::from(chance))
+        Self((u64::from(seconds) << 32) | u64::from(chance))
     }
 }
 
@@ -221,6 +230,19 @@ mod tests {
             assert!(TaskId::new(bad).is_err(), "{bad:?}");
             assert!(serde_json::from_value::<TaskId>(bad.into()).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn owners_sort_by_their_starts() {
+        let at = |text: &str| OwnerId::generate(text.parse().unwrap());
+        let mut owners: Vec<_> = ["1969-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"]
+            .into_iter()
+            .map(at)
+            .collect();
+        owners.extend([owners[2].successor(), owners[2].successor().successor()]);
+        assert!(owners.is_sorted(), "{owners:?}");
+        assert_ne!(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
+        assert_ne!(at("2200-01-01T00:00:00Z"), at("2300-01-01T00:00:00Z"));
     }
 
     #[test]

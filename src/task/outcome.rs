@@ -14,12 +14,13 @@ pub enum Outcome {
     },
     /// The code returned an error, or its arguments could not be decoded.
     Failed {
-        /// The error with its chain of sources, `outer: inner: root`.
+        /// The error with its chain of sources, `outer: inner: root`. (The standard library has no
+        /// way to ask any error for a backtrace; one that its text shows is shown.)
         error: String,
     },
     /// The code panicked.
     Panicked {
-        /// The panic message.
+        /// The panic message and, in brackets, where it panicked: `no paper (at src/print.rs:12:9)`.
         message: String,
     },
     /// The run took longer than it may.
@@ -82,6 +83,12 @@ pub enum Refusal {
     MaxInstances {
         /// The limit.
         max: u32,
+    },
+    /// As many runs of the task as its overlap policy lets wait were waiting.
+    #[error("as many runs of the task wait already as its overlap policy lets wait ({limit})")]
+    TaskQueueFull {
+        /// How many may wait.
+        limit: u32,
     },
     /// No executor has the alias the task names.
     #[error("no executor is called `{executor}`; add one under that alias or update the task")]
@@ -166,7 +173,7 @@ impl Outcome {
             Self::Failed { error } => Some(error.clone()),
             Self::Panicked { message } => Some(message.clone()),
             Self::TimedOut { after_ms } => Some(format!("took longer than {after_ms} ms")),
-            Self::Cancelled => Some("somebody cancelled it".to_owned()),
+            Self::Cancelled => Some("it was cancelled".to_owned()),
             Self::Missed { late_ms } => Some(format!("{late_ms} ms late, more than its misfire grace")),
             Self::Refused { reason } => Some(reason.to_string()),
             Self::Skipped { because } => Some(because.to_string()),

@@ -1,9 +1,11 @@
 //! What is done about runs that cannot start on time, take too long or fail.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::TaskError;
 use crate::backoff::Backoff;
 
 /// How late a run may start and still run.
@@ -91,6 +93,24 @@ impl From<bool> for Coalesce {
     }
 }
 
+impl FromStr for Coalesce {
+    type Err = TaskError;
+
+    /// `latest`, `earliest` or `all`.
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "earliest" => Ok(Self::Earliest),
+            "all" => Ok(Self::All),
+            _ => invalid("coalesce", text, "latest, earliest or all"),
+        }
+    }
+}
+
+fn invalid<T>(field: &'static str, text: &str, valid: &str) -> Result<T, TaskError> {
+    Err(TaskError::Invalid { field, reason: format!("is {text:?}; it is one of {valid}") })
+}
+
 /// What becomes of a run that is due while as many runs of its task as allowed are going on.
 ///
 /// ```text
@@ -116,11 +136,27 @@ pub enum Overlap {
     Allow,
 }
 
+impl FromStr for Overlap {
+    type Err = TaskError;
+
+    /// `skip`, `queue N`, `cancel_running` or `allow`.
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        let queue = text.strip_prefix("queue ").and_then(|number| number.trim().parse().ok());
+        match (text, queue) {
+            ("skip", _) => Ok(Self::Skip),
+            (_, Some(1..)) => Ok(Self::Queue(queue.unwrap_or(1))),
+            ("cancel_running", _) => Ok(Self::CancelRunning),
+            ("allow", _) => Ok(Self::Allow),
+            _ => invalid("overlap", text, "skip, queue N (at least 1), cancel_running or allow"),
+        }
+    }
+}
+
 /// How often, and when, a run that failed, panicked or timed out is tried again.
 ///
 /// Each attempt is a run of its own with the nominal time of the first and a higher number. The
 /// schedule goes on meanwhile. What is to be tried again is stored with the task, so that a restart
-/// does not forget it.
+/// does not forget it. At most [`MAX_WAITING`] attempts of one task wait at a time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -162,6 +198,10 @@ impl Retry {
     }
 }
 
+/// How many attempts of one task wait to be made, at most: the state of a task is written at every
+/// run and must stay small. A run that fails when so many wait is not tried again.
+pub const MAX_WAITING: usize = 256;
+
 /// How many times one run is begun again because it was cut off
 /// ([`recover`](super::TaskSpec::recover)): a run that brings the whole program down must not do so
 /// for ever.
@@ -176,6 +216,19 @@ pub enum WhenFinished {
     Remove,
     /// It stays, without a next run: it can be run by hand, or get another schedule.
     Keep,
+}
+
+impl FromStr for WhenFinished {
+    type Err = TaskError;
+
+    /// `remove` or `keep`.
+    fn from_str(text: &str) -> Result<Self, TaskError> {
+        match text {
+            "remove" => Ok(Self::Remove),
+            "keep" => Ok(Self::Keep),
+            _ => invalid("when_finished", text, "remove or keep"),
+        }
+    }
 }
 
 impl WhenFinished {

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -59,9 +59,13 @@ pub struct Run {
 
 #[derive(Default)]
 struct CancelFlag {
-    raised: AtomicBool,
+    /// Why the run was first asked to stop; 0 while it was not.
+    raised: AtomicU8,
     waiting: std::sync::Mutex<Vec<Waker>>,
 }
+
+const CANCELLED: u8 = 1;
+const TIMED_OUT: u8 = 2;
 
 impl Run {
     /// A scheduled first attempt, due at its nominal time.
@@ -86,14 +90,29 @@ impl Run {
 
     /// Asks the code to stop; see [`TaskContext::cancelled`](super::TaskContext::cancelled).
     pub fn cancel(&self) {
-        self.cancel.raised.store(true, Ordering::Release);
+        self.stop(CANCELLED);
+    }
+
+    /// Asks the code to stop because it has taken as long as it may.
+    pub(crate) fn time_out(&self) {
+        self.stop(TIMED_OUT);
+    }
+
+    /// The first reason counts.
+    fn stop(&self, reason: u8) {
+        let _ = self.cancel.raised.compare_exchange(0, reason, Ordering::AcqRel, Ordering::Acquire);
         let waiting = std::mem::take(&mut *self.cancel.waiting.lock().unwrap_or_else(|e| e.into_inner()));
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether the run was asked to stop.
+    /// Whether the run was asked to stop: by somebody, or because its time is up.
     pub fn is_cancelled(&self) -> bool {
-        self.cancel.raised.load(Ordering::Acquire)
+        self.cancel.raised.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether its time being up is why the run was asked to stop.
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.cancel.raised.load(Ordering::Acquire) == TIMED_OUT
     }
 
     /// Ends when the run is asked to stop.
@@ -150,6 +169,10 @@ pub struct RunEnd {
     /// How long the code ran, in nanoseconds of monotonic time when encoded.
     #[serde(with = "nanos")]
     pub duration: Duration,
+    /// Where the code panicked, call by call: when it did, and `RUST_BACKTRACE` (or
+    /// `RUST_LIB_BACKTRACE`) is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<Box<str>>,
     /// When it will be tried again; `None` when this end is the last word about its nominal time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<DateTime<Utc>>,
@@ -158,7 +181,14 @@ pub struct RunEnd {
 impl RunEnd {
     /// An end without a beginning: refused, missed, interrupted before the start.
     pub fn unstarted(outcome: Outcome, at: DateTime<Utc>) -> Self {
-        Self { outcome, started_at: None, ended_at: at, duration: Duration::ZERO, retry_at: None }
+        Self {
+            outcome,
+            started_at: None,
+            ended_at: at,
+            duration: Duration::ZERO,
+            backtrace: None,
+            retry_at: None,
+        }
     }
 
     /// How long after `due` the run began; zero when it did not.

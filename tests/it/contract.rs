@@ -1,6 +1,7 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod embedded;
 mod file;
 mod history;
 mod killed;
@@ -9,10 +10,12 @@ mod network;
 mod places;
 mod redb;
 mod round_trip;
+mod sealed;
 mod sled;
+mod transfer;
 
 use callboard::store::contract::{durable, random, suite};
-use callboard::store::{FileStore, Keep, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
+use callboard::store::{FileStore, Keep, Keyring, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
 use proptest::prelude::*;
 
 fn system<T>(future: impl Future<Output = T>) -> T {
@@ -59,11 +62,35 @@ impl Kind {
         self.open_with(path, false)
     }
 
+    /// Encrypted, when there are keys.
+    fn sealed(self, path: &std::path::Path, keys: Option<&Keyring>) -> AnyStore {
+        let Some(keys) = keys else { return self.open(path) };
+        AnyStore(match self {
+            Self::Sled => Box::new(SledStore::open(path).unwrap().encrypt(keys.clone())),
+            Self::Redb => Box::new(RedbStore::open(path).unwrap().encrypt(keys.clone())),
+            Self::File => Box::new(FileStore::open(path).unwrap().encrypt(keys.clone())),
+        })
+    }
+
     fn open_with(self, path: &std::path::Path, set_aside: bool) -> AnyStore {
         AnyStore(match self {
             Self::Sled => Box::new(SledStore::open(path).unwrap().set_aside(set_aside)),
             Self::Redb => Box::new(RedbStore::open(path).unwrap().set_aside(set_aside)),
             Self::File => Box::new(FileStore::open(path).unwrap().set_aside(set_aside)),
+        })
+    }
+
+    /// With so many run records of a task, and those of so many removed tasks.
+    fn keeping(self, path: &std::path::Path, runs: usize, removed: usize) -> AnyStore {
+        macro_rules! keeping {
+            ($store:ident) => {
+                Box::new($store::open(path).unwrap().history(runs).history_of_removed(removed))
+            };
+        }
+        AnyStore(match self {
+            Self::Sled => keeping!(SledStore),
+            Self::Redb => keeping!(RedbStore),
+            Self::File => keeping!(FileStore),
         })
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use callboard::Error;
 use callboard::declare::{Declaration, Declarations};
 use callboard::prelude::*;
-use callboard::task::{Code, MisfireGrace, TaskError};
+use callboard::task::{Coalesce, Code, MisfireGrace, Overlap, Retry, TaskError, WhenFinished};
 use callboard::testing::VirtualClock;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -115,12 +116,20 @@ mod written {
         max_catch_up = 7,
         max_instances = 2 + 1,
         misfire_grace = "1m 30s",
+        overlap = "queue 3",
+        timeout = "5m",
+        retry = 4,
+        recover,
+        start_at = "2027-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap(),
+        end_at = "2028-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap(),
+        max_runs = 100,
+        when_finished = "keep",
         paused,
         replace_existing = false,
     )]
     #[callboard::task(trigger = Interval::minutes(5), timezone = chrono_tz::Europe::Lisbon, misfire_grace = MisfireGrace::Unlimited)]
     #[callboard::task(id = "once", at = "2027-05-01T12:00:00", timezone = "Etc/GMT+1")]
-    #[callboard::task(id = "text", trigger = "every 5m", paused = false)]
+    #[callboard::task(id = "text", trigger = "every 5m", paused = false, coalesce = "earliest", first_run_now, overlap = Overlap::Allow)]
     pub(super) async fn by_macro(_: TaskContext, _: serde_json::Value) {}
 
     pub(super) fn by_hand() -> Declaration {
@@ -139,6 +148,14 @@ mod written {
                     .max_catch_up(7)
                     .max_instances(3)
                     .misfire_grace(Duration::from_secs(90))
+                    .overlap(Overlap::Queue(3))
+                    .timeout(Duration::from_secs(300))
+                    .retry(Retry::times(4))
+                    .recover(true)
+                    .start_at("2027-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap())
+                    .end_at("2028-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap())
+                    .max_runs(100)
+                    .when_finished(WhenFinished::Keep)
                     .paused(true)
                     .replace_existing(false)
             })
@@ -151,7 +168,15 @@ mod written {
                 let zone = chrono_tz::Etc::GMTPlus1;
                 task.id("once").trigger("once at 2027-05-01T12:00:00").timezone(zone).replace_existing(true)
             })
-            .task(|task| task.id("text").trigger("every 5m").paused(false).replace_existing(true))
+            .task(|task| {
+                task.id("text")
+                    .trigger("every 5m")
+                    .paused(false)
+                    .coalesce(Coalesce::Earliest)
+                    .first_run_now()
+                    .overlap(Overlap::Allow)
+                    .replace_existing(true)
+            })
     }
 }
 

@@ -50,6 +50,21 @@ fn hello() {
 }
 
 #[test]
+fn supervised_actor() {
+    let out = run("supervised_actor");
+    let round = [
+        "a clerk is at work",
+        "another comes in 20ms",
+        "it panicked",
+        "another comes in 40ms",
+        "no more clerks",
+        "limit",
+        "6 letters delivered",
+    ];
+    in_order(&out, &[&round[..], &["2 restarts", "somebody asked"], &round[..], &["4 restarts"]].concat());
+}
+
+#[test]
 fn actix_web() {
     in_order(&run("actix_web"), &["answer: HTTP/1.1 201 Created", "reminder: tea", "stopped"]);
 }
@@ -94,6 +109,20 @@ fn custom_store() {
 }
 
 #[test]
+fn process_pool() {
+    let out = run("process_pool");
+    for line in [
+        "square: 144",
+        "crash: failed, its worker process was killed by signal 6 (SIGABRT)",
+        "greet: null",
+        "sleep: timed_out, took longer than 500 ms",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    assert!(!out.contains("hello"), "what a worker prints is an event of tracing: {out}");
+}
+
+#[test]
 fn declared_tasks() {
     let out = run("declared_tasks");
     for line in ["greet runs ", "sweep runs ", "disk runs ", "morning: good morning"] {
@@ -125,6 +154,19 @@ fn lifecycle() {
             "tick: line 3",
             "log has run ",
             "clean-up: closed after ",
+        ],
+    );
+}
+
+#[test]
+fn periodic() {
+    in_order(
+        &run("periodic"),
+        &[
+            "greet: hello",
+            "twice: enabled, next run ",
+            "twice: disabled after 2 of 2 runs",
+            "there is no `account` with the key 8",
         ],
     );
 }

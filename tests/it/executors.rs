@@ -46,7 +46,7 @@ fn the_thread_pool_keeps_the_contract() {
 
 #[test]
 fn the_debug_executor_keeps_the_contract() {
-    on_stage(suite(DebugExecutor::new, Limits { inline: true }));
+    on_stage(suite(DebugExecutor::new, Limits { inline: true, ..Limits::default() }));
 }
 
 /// The smallest runner there can be: a thread for each run.

@@ -254,6 +254,21 @@ async fn an_actor_that_does_not_answer_holds_up_its_own_run_only() {
 }
 
 #[actix::test]
+async fn the_task_s_timeout_limits_how_long_an_answer_is_waited_for() {
+    let (_open, gate) = oneshot::channel();
+    let clerk = Clerk { gate: Some(gate), ..Clerk::default() }.start();
+    clerk.send(Hold).await.unwrap();
+    // By the machine's clock: a virtual one stands still while an answer is waited for.
+    let registry = Registry::new().recipient("order", clerk.recipient::<Order>());
+    let scheduler = Scheduler::builder().registry(registry).start().await.unwrap();
+    let mut ends = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+    let task = order("late", &Order::Write("h".into())).timeout(Duration::from_millis(20));
+    scheduler.add(task).await.unwrap();
+    assert_eq!(outcome(&scheduler, &mut ends, "late").await, Outcome::TimedOut { after_ms: 20 });
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+}
+
+#[actix::test]
 async fn a_link_finds_the_successor_of_a_supervised_actor() {
     let time = callboard::testing::VirtualClock::starting_at(crate::scheduler::START);
     let written = Written::default();

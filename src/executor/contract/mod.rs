@@ -1,6 +1,8 @@
 //! What every executor must do, as one suite, for tests: [`suite`] takes an executor through it.
 
+mod overlap;
 mod parts;
+mod timeout;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use parts::{Gate, all_endings};
 pub struct Limits {
     /// Blocking code holds up the executor itself, so nothing can be asked of it meanwhile.
     pub inline: bool,
+    /// Code that does not stop when it is asked to is stopped all the same, with its process.
+    pub kills: bool,
 }
 
 /// Takes executors made by `make` through the contract; panics where one breaks it. Call it in an
@@ -37,6 +41,9 @@ pub async fn suite<S: ExecutorSource>(make: impl Fn() -> S, limits: Limits) {
     draining_waits(make()).await;
     draining_cuts_off_after_the_grace(make()).await;
     draining_cuts_off_at_once(make(), limits).await;
+    draining_before_attach(make()).await;
+    overlap::suite(&make, limits).await;
+    timeout::suite(&make, limits).await;
 }
 
 fn time() -> VirtualClock {
@@ -46,6 +53,17 @@ fn time() -> VirtualClock {
 async fn stage<S: ExecutorSource>(mut source: S) -> (Stage, VirtualClock) {
     let time = time();
     (Stage::new(&mut source, time.clock()).await, time)
+}
+
+/// Whether a run ended as expected: where it panicked is told behind the message.
+fn check(outcome: &Outcome, expected: &Outcome) {
+    match (outcome, expected) {
+        (Outcome::Panicked { message }, Outcome::Panicked { message: expected }) => {
+            let place = message.strip_prefix(expected).expect("the message");
+            assert!(place.starts_with(" (at ") && place.contains("parts.rs:"), "{message}");
+        }
+        _ => assert_eq!(outcome, expected),
+    }
 }
 
 async fn ends_tell_what_happened(source: impl ExecutorSource) {
@@ -59,7 +77,7 @@ async fn ends_tell_what_happened(source: impl ExecutorSource) {
         let (id, nominal, now) = (run.id, run.nominal, stage.clock.now());
         stage.submit([run]).await;
         let (run, end) = stage.end().await;
-        assert_eq!(end.outcome, expected);
+        check(&end.outcome, &expected);
         assert_eq!((run.id, run.nominal, run.attempt), (id, nominal, 3));
         assert_eq!((end.started_at, end.ended_at), (Some(now), now));
         assert_eq!(end.lateness(run.due), TimeDelta::seconds(1));
@@ -124,7 +142,7 @@ async fn every_end_gives_its_instance_back(source: impl ExecutorSource) {
     for (handler, expected) in all_endings() {
         let run = stage.part(&task, handler);
         stage.submit([run]).await;
-        assert_eq!(stage.end().await.1.outcome, expected);
+        check(&stage.end().await.1.outcome, &expected);
         stage.is_empty().await;
     }
     let mut late = stage.part(&task, "ok");
@@ -270,5 +288,21 @@ async fn draining_cuts_off_at_once(source: impl ExecutorSource, limits: Limits) 
         interrupted += 1;
     }
     assert_eq!(drained, Drained { interrupted });
+    stage.is_empty().await;
+}
+
+async fn draining_before_attach(mut source: impl ExecutorSource) {
+    let time = time();
+    let executor = source.start(Box::new(()));
+    let mut stage = Stage::unattached(executor, time.clock());
+    let run = stage.part(&task("early", |task| task), "ok");
+    stage.submit([run]).await;
+    assert_eq!(stage.drain(Duration::from_secs(60)).await, Drained::default());
+    stage.attach().await;
+    let (_, end) = stage.end().await;
+    assert!(
+        matches!(end.outcome, Outcome::Refused { reason: Refusal::ExecutorUnavailable { .. } }),
+        "{end:?}"
+    );
     stage.is_empty().await;
 }

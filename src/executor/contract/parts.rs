@@ -40,6 +40,15 @@ pub fn registry() -> Registry {
             context.sleep(Duration::from_secs(seconds)).await;
         })
         .register("gated", |_: TaskContext, gate: SocketAddr| pass(gate))
+        .register_blocking("gated, blocking", |_: TaskContext, gate: SocketAddr| {
+            // Does not care whether it is asked to stop.
+            let passed = TcpStream::connect(gate).and_then(|mut gate| gate.read_exact(&mut [0]));
+            passed.map_err(|error| error.to_string())
+        })
+        .register("in time", |context: TaskContext, ms: u64| async move {
+            context.sleep(Duration::from_millis(ms)).await;
+            Ok::<_, String>(context.is_cancelled())
+        })
         .register("endless", |_: TaskContext, ()| std::future::pending::<()>())
         .register_blocking("stubborn", |context: TaskContext, ()| {
             // Blocks until it is asked to stop.
@@ -157,6 +166,13 @@ impl Gate {
         let mut state = lock(&self.state);
         state.permits += runs;
         state.let_pass();
+    }
+
+    /// Waits until a run waits here.
+    pub(super) async fn reached(&self) {
+        while lock(&self.state).waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The most runs that have waited at once.

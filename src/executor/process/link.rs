@@ -153,9 +153,14 @@ impl Worker {
         })
     }
 
-    /// Whether its process lives.
+    /// Whether its process lives, as far as anybody knows.
     pub(super) fn lives(&self) -> bool {
-        self.fate.is_none() && self.group.0.lives()
+        let lives = self.fate.is_none() && self.group.0.lives();
+        if !lives {
+            let Speaker { executor, pid, .. } = &self.speaker;
+            tracing::warn!(%executor, pid, "a worker process has died without a run; the next run gets another one");
+        }
+        lives
     }
 
     pub(super) fn group(&self) -> &Arc<keeper::Group> {

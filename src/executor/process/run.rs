@@ -23,7 +23,7 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
     let run = started.run().clone();
     worker.runs += 1;
     worker.assign(Some(run.clone()));
-    let flight = Flight {
+    let mut flight = Flight {
         hold: Some(started.take_busy()),
         calls: 0,
         alarms: FuturesUnordered::new(),
@@ -35,6 +35,10 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
         patience: None,
         deadline: None,
     };
+    if let Some(limit) = flight.run.task.timeout {
+        let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        flight.deadline = Some((after_ms, Box::pin(timer::sleep(&flight.clock, limit))));
+    }
     let order = ToWorker::Run(Box::new(flight.order(&started)));
     let (outcome, fit) = match worker.say(&order) {
         Ok(()) => flight.watch(worker).await,
@@ -45,6 +49,8 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
     };
     worker.assign(None);
     started.end(outcome);
+    // Held until the end was on its way.
+    drop(flight);
     fit
 }
 
@@ -103,7 +109,7 @@ impl Flight {
         Time { now: self.clock.now(), elapsed: self.clock.monotonic() }
     }
 
-    async fn watch(mut self, worker: &mut Worker) -> (Outcome, bool) {
+    async fn watch(&mut self, worker: &mut Worker) -> (Outcome, bool) {
         loop {
             match poll_fn(|cx| self.poll(worker, cx)).await {
                 Turn::News(News::Message(FromWorker::Ended { run, outcome })) if run == self.run.id => {

@@ -14,10 +14,11 @@ use super::keeper::{ASKED, name_of};
 use super::remote::RemoteClock;
 use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
-use crate::executor::Started;
+use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job, Report};
 use crate::executor::slot::Instances;
-use crate::task::{Alias, Outcome, Registry, Run, RunId};
+use crate::executor::{Started, panics};
+use crate::task::{Alias, Outcome, Refusal, Registry, Run, RunId};
 
 /// The status of a worker that cannot go on.
 const CANNOT: i32 = 70;
@@ -121,6 +122,7 @@ fn prepare(
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|error| failed(error.into()))?;
     let ear = outlet.socket().try_clone().map_err(failed)?;
+    panics::listen();
     forward::install(outlet.clone());
     let registry = registry();
     registry.check().map_err(|error| error.to_string())?;
@@ -156,11 +158,12 @@ async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
 
 async fn carry_out(Work { run, executor, clock }: Work) -> (Outcome, Busy) {
     let (ends, mut reports) = mpsc::unbounded_channel();
-    let key = match Instances::default().admit(&run) {
-        Ok(key) => key,
-        Err(reason) => return (Outcome::Refused { reason }, clock.busy()),
+    let Some(key) = Instances::default().admit(&run) else {
+        let reason = Refusal::MaxInstances { max: run.task.max_instances };
+        return (Outcome::Refused { reason }, clock.busy());
     };
-    let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends });
+    let desk = Desk { alias: executor, clock: clock.clone(), ends, keeper: Keeper::default() };
+    let desk = Arc::new(desk);
     // Whether it is too late to begin was judged by the pool.
     Started(Job::new(run, desk, key, clock.busy())).drive().await;
     match reports.try_recv() {
@@ -228,7 +231,9 @@ impl Reader {
         self.current.as_ref().filter(|(run, _)| run.id == id)
     }
 
-    fn begin(&mut self, order: Order) {
+    fn begin(&mut self, mut order: Order) {
+        // That is the pool's to see to: it ends what the run has started as well.
+        Arc::make_mut(&mut order.task).timeout = None;
         forward::want(&order.level);
         let code = match self.registry.find(order.task.handler.name()) {
             Ok(code) => code.clone(),

@@ -7,7 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Ending, Fire, PlannedRun, Then, settle};
 use crate::backoff::Backoff;
 use crate::task::{
-    Attempt, MAX_RECOVERIES, Outcome, Refusal, Run, RunEnd, Source, StoredTask, TaskSpec, TaskState,
+    Attempt, MAX_RECOVERIES, MAX_WAITING, Outcome, Refusal, Run, RunEnd, Source, StoredTask, TaskSpec,
+    TaskState,
 };
 use crate::trigger::hash;
 
@@ -91,7 +92,10 @@ fn again(
         Outcome::Interrupted { .. } if recovers => (Duration::ZERO, true),
         Outcome::Refused {
             reason:
-                Refusal::MaxInstances { .. } | Refusal::QueueFull { .. } | Refusal::ExecutorUnavailable { .. },
+                Refusal::MaxInstances { .. }
+                | Refusal::TaskQueueFull { .. }
+                | Refusal::QueueFull { .. }
+                | Refusal::ExecutorUnavailable { .. },
         } if attempt.number > 1 => match retry() {
             Some(delay) => (delay, false),
             None if recovers && attempt.interrupted > 0 => {
@@ -138,7 +142,11 @@ fn settle_one(
     outcome: &Outcome,
     ended_at: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    let retry_at = again(spec, state.attempts.get_mut(index)?, outcome, ended_at);
+    let waiting = state.attempts.iter().filter(|attempt| attempt.at.is_some()).count();
+    let attempt = state.attempts.get_mut(index)?;
+    // What was cut off does not pile up: no more of it begins than goes on.
+    let room = waiting < MAX_WAITING || matches!(outcome, Outcome::Interrupted { .. });
+    let retry_at = room.then(|| again(spec, attempt, outcome, ended_at)).flatten();
     if retry_at.is_none() {
         state.attempts.remove(index);
     }

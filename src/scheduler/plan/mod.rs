@@ -1,6 +1,7 @@
 //! Every decision of the scheduler, as plain functions: no actor, no clock, no store.
 
 mod attempts;
+mod backfill;
 mod backlog;
 mod times;
 
@@ -14,6 +15,7 @@ use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
 
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
+pub(crate) use backfill::{backfill, cancel_backfill};
 
 /// What is to be done about a task whose next run is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,8 +77,14 @@ pub(crate) struct Backlog {
     pub count: u64,
 }
 
-/// Decides about a task that is due at `now`. `refusal` is why none of its runs can begin.
-pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, refusal: Option<&Refusal>) -> TaskPlan {
+/// Decides about a task that is due at `now`. `refusal` is why none of its runs can begin; `running`
+/// says how many go on.
+pub(crate) fn tick(
+    task: &StoredTask,
+    now: DateTime<Utc>,
+    refusal: Option<&Refusal>,
+    running: impl FnOnce() -> u32,
+) -> TaskPlan {
     let StoredTask { spec, state } = task;
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
     let mut plan = TaskPlan {
@@ -93,6 +101,15 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, refusal: Option<&Refus
     }
     if let Some(first) = state.next.filter(|next| next.due <= now) {
         plan.advance(spec, &mut after, first, now, refusal.is_none());
+    }
+    if state.backfill.is_some() {
+        let running = running() as usize + plan.runs().count();
+        let (run, error) = backfill::step(spec, &mut after, now, running, refusal);
+        plan.earlier.extend(run);
+        plan.stalled = plan.stalled.or(error);
+        if refusal.is_none() {
+            attempts::note(spec, &mut after, run.as_slice());
+        }
     }
     (plan.then, plan.finished) = settle(spec, after);
     plan
@@ -265,6 +282,15 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
     })
 }
 
+/// Takes the run times up to `until` off a task's schedule: another process had them. When the trigger
+/// cannot say what comes after them, they stay, and the tick finds that out.
+pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>) {
+    let passed = task.state.next.is_some_and(|next| next.nominal <= until);
+    if passed && let Ok(next) = Times::of(&task.spec, task.state.anchor).after(until) {
+        task.state.next = next;
+    }
+}
+
 /// What becomes of a task that is resumed; `None` when it is not paused. Run times that passed
 /// during the pause are skipped, or kept for the next tick to deal with (`catch_up`). A schedule
 /// that has ended meanwhile is removed, or kept as finished.
@@ -287,6 +313,9 @@ pub(crate) fn resume(
     // The pause does not count as lateness of what waited through it.
     for at in after.attempts.iter_mut().filter_map(|attempt| attempt.at.as_mut()) {
         *at = now.max(*at);
+    }
+    if let Some(backfill) = &mut after.backfill {
+        backfill.at = now.max(backfill.at);
     }
     Ok(Some(settle(spec, after).0))
 }
@@ -367,11 +396,15 @@ fn first_fire(
     now: DateTime<Utc>,
 ) -> Result<Option<Fire>, PlanError> {
     let times = Times::of(spec, state.anchor);
+    let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
         let next = match first_run {
             Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
             Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),
             Some(FirstRun::Now) if times.contains(now) => Some(Fire { nominal: now, due: now }),
+            Some(FirstRun::Soonest) if times.contains(soonest) => {
+                Some(Fire { nominal: soonest, due: soonest })
+            }
             _ => match state.last_run.filter(|last| *last >= from) {
                 Some(last) => times.after(last)?,
                 None => times.from(from)?,

@@ -102,7 +102,12 @@ impl<P: Place> Engine<P> {
     fn open_now(&mut self, Open { owner, now }: Open) -> Result<(Batch, Opened), StoreError> {
         let reloaded = match &self.writer {
             Some(writer) if writer.check().is_ok() => {
-                self.rules.codec(writer.identity()).and_then(|codec| writer.load(codec))
+                // A store that works goes on with the keys it has.
+                let codec = self.rules.codec(writer.identity()).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the keys of a store were looked for and not found; it goes on with those it has");
+                    self.codec.clone()
+                });
+                writer.load(codec)
             }
             _ => {
                 // What is left of a failed one lets go of its files first.
@@ -123,7 +128,8 @@ impl<P: Place> Engine<P> {
         let bad = loaded.unreadable.into_iter().chain(loaded.unreadable_runs);
         let mut unreadable: Vec<_> = bad.map(|bad| bad.what).collect();
         unreadable.sort_by(|a, b| a.id.cmp(&b.id));
-        self.history = History::new(loaded.codec, &self.rules, loaded.gone);
+        let latest_owner = loaded.latest_owner;
+        self.history = History::new(loaded.codec, &self.rules, loaded.gone, latest_owner);
         let mut interrupted = Vec::new();
         for record in loaded.open_runs {
             let run = record.id;
@@ -131,11 +137,25 @@ impl<P: Place> Engine<P> {
             if run.owner != owner {
                 let reason = "the scheduler that started it ended before the run did".to_owned();
                 let end = RunEnd::unstarted(Outcome::Interrupted { reason }, now);
-                interrupted.extend(self.history.end(&mut batch, run, end)?);
+                let exists = is_there(&self.tasks, &self.unreadable);
+                interrupted.extend(self.history.end(&mut batch, run, end, exists)?);
             }
         }
         let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
-        Ok((batch, Opened { capabilities, interrupted, unreadable, healed, next_due, set_aside }))
+        let unsettled = Some(self.tasks.unsettled());
+        Ok((
+            batch,
+            Opened {
+                capabilities,
+                interrupted,
+                unreadable,
+                healed,
+                next_due,
+                latest_owner,
+                set_aside,
+                unsettled,
+            },
+        ))
     }
 
     /// Notes what is in quarantine from now on, and answers with the tasks whose records were and
@@ -211,6 +231,7 @@ impl<P: Place> Engine<P> {
         let row = keys::state(&id);
         let state = self.codec.encode(Kind::State, &row, &request.task.state);
         let state = state.map_err(|reason| StoreError::Unstorable { id: id.clone(), reason })?;
+        check_size(&id, &state)?;
         let there = self.tasks.get_now(&id);
         let mut batch = Batch::default();
         // Pausing a task does not write its arguments again.
@@ -235,8 +256,7 @@ impl<P: Place> Engine<P> {
     fn forget(&mut self, batch: &mut Batch, id: TaskId) {
         batch.remove(keys::spec(&id));
         batch.remove(keys::state(&id));
-        let tasks = &self.tasks;
-        self.history.leave(batch, id, |id| tasks.find(id).is_some());
+        self.history.leave(batch, id, is_there(&self.tasks, &self.unreadable));
     }
 
     fn commit_now(&mut self, mut request: Commit) -> Result<(Batch, Committed), StoreError> {
@@ -277,7 +297,8 @@ impl<P: Place> Engine<P> {
         self.writer()?;
         let mut batch = Batch::default();
         for (run, _, end) in ends {
-            self.history.end(&mut batch, run, end).inspect_err(|error| self.spoil(error))?;
+            let exists = is_there(&self.tasks, &self.unreadable);
+            self.history.end(&mut batch, run, end, exists).inspect_err(|error| self.spoil(error))?;
         }
         Ok((batch, ()))
     }
@@ -408,6 +429,11 @@ impl<P: Place> Backend for Engine<P> {
     }
 }
 
+/// Whether there is such a task; one that cannot be read is.
+fn is_there<T>(tasks: &MemoryBackend, unreadable: &FxHashMap<String, T>) -> impl Fn(&TaskId) -> bool {
+    |id| tasks.find(id).is_some() || unreadable.contains_key(id.as_str())
+}
+
 fn encoded_spec(codec: &Codec, task: &StoredTask) -> Result<Vec<u8>, StoreError> {
     let id = &task.spec.id;
     if matches!(task.spec.handler, Handler::Closure(_)) {
@@ -422,10 +448,15 @@ fn encoded_spec(codec: &Codec, task: &StoredTask) -> Result<Vec<u8>, StoreError>
     codec
         .decode::<TaskSpec>(Kind::Spec, &row, &bytes)
         .map_err(|unread| unstorable(format!("written down, it cannot be read again: {}", unread.reason)))?;
-    if bytes.len() > ROW_LIMIT {
-        return Err(StoreError::TooLarge { id: id.clone(), size: bytes.len(), limit: ROW_LIMIT });
-    }
+    check_size(id, &bytes)?;
     Ok(bytes)
+}
+
+fn check_size(id: &TaskId, row: &[u8]) -> Result<(), StoreError> {
+    match row.len() {
+        size if size > ROW_LIMIT => Err(StoreError::TooLarge { id: id.clone(), size, limit: ROW_LIMIT }),
+        _ => Ok(()),
+    }
 }
 
 impl<P: Place> fmt::Debug for Engine<P> {

@@ -91,7 +91,7 @@ pub(super) struct Automatic {
 impl Automatic {
     pub(super) fn begin<P: Place>(place: &P, rules: &Rules, loaded: &Loaded) -> Option<Self> {
         let exports = rules.exports.clone()?;
-        let path = place.path()?;
+        let path = place.path();
         let dir = exports.directory(path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let prefix = format!("callboard-{name}-");
@@ -169,6 +169,14 @@ fn prune(dir: &Path, prefix: &str, keep: usize) {
     for (_, path) in taken.drain(..excess) {
         if let Err(error) = fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "an old export could not be removed");
+        }
+    }
+    // Exports that were cut off by the end of the process.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(".jsonl.part") {
+            fs::remove_file(entry.path()).ok();
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Batch, Disk, Order, ROW_LIMIT, Rules, keys};
 use crate::store::envelope::{Codec, Kind};
 use crate::store::message::{FindRuns, Found, Pick};
 use crate::store::{MemoryBackend, StoreError};
-use crate::task::{Outcome, RunEnd, RunId, RunRecord, TaskId};
+use crate::task::{Outcome, OwnerId, Refusal, RunEnd, RunId, RunRecord, TaskId};
 
 /// The run records: written at the start of a run, completed at its end. The actor's part, which
 /// never looks at the disk.
@@ -24,6 +24,8 @@ pub(super) struct History {
     gone: VecDeque<(u64, TaskId)>,
     /// The latest number of each: a task can be removed, added again and removed again.
     latest_gone: FxHashMap<TaskId, u64>,
+    /// The owner that sorts last among those who began runs.
+    latest_owner: Option<OwnerId>,
     /// How long records are kept.
     age: Option<TimeDelta>,
     /// Whose old records are looked at next: each task has its turn, then each removed task.
@@ -44,13 +46,19 @@ pub(in crate::store) enum Chore {
 }
 
 impl History {
-    pub(super) fn new(codec: Codec, rules: &Rules, gone: Vec<(u64, TaskId)>) -> Self {
+    pub(super) fn new(
+        codec: Codec,
+        rules: &Rules,
+        gone: Vec<(u64, TaskId)>,
+        latest_owner: Option<OwnerId>,
+    ) -> Self {
         let latest_gone = gone.iter().map(|(number, task)| (task.clone(), *number)).collect();
         Self {
             codec,
             gone_limit: rules.removed,
             gone: gone.into(),
             latest_gone,
+            latest_owner,
             age: rules.age,
             ..Self::default()
         }
@@ -89,6 +97,10 @@ impl History {
         }
         let mut more = 0;
         for record in runs {
+            if self.latest_owner < Some(record.id.owner) {
+                self.latest_owner = Some(record.id.owner);
+                batch.insert(keys::LATEST_OWNER.to_vec(), record.id.owner.0.to_be_bytes().to_vec());
+            }
             batch.insert(keys::run(task, record.id), encoded(&self.codec, &record)?);
             if record.end.is_none() {
                 batch.insert(keys::open_run(record.id), task.as_str().as_bytes().to_vec());
@@ -128,11 +140,18 @@ impl History {
         batch: &mut Batch,
         run: RunId,
         end: RunEnd,
+        exists: impl Fn(&TaskId) -> bool,
     ) -> Result<Option<RunRecord>, StoreError> {
         let Some(mut record) = self.open.remove(&run) else { return Ok(None) };
         record.end = Some(end);
-        batch.insert(keys::run(&record.task, run), encoded(&self.codec, &record)?);
         batch.remove(keys::open_run(run));
+        let row = keys::run(&record.task, run);
+        if exists(&record.task) || self.latest_gone.contains_key(&record.task) {
+            batch.insert(row, encoded(&self.codec, &record)?);
+        } else {
+            // The task was forgotten while it ran. Nobody would come for this one again.
+            batch.remove(row);
+        }
         Ok(Some(record))
     }
 
@@ -313,6 +332,7 @@ fn encoded(codec: &Codec, record: &RunRecord) -> Result<Vec<u8>, StoreError> {
     let mut record = record.clone();
     if let Some(end) = &mut record.end {
         shorten(&mut end.outcome, bytes.len());
+        end.backtrace = None;
     }
     codec.encode(Kind::Run, &row, &record).map_err(failed)
 }
@@ -329,6 +349,7 @@ fn shorten(outcome: &mut Outcome, size: usize) {
         Outcome::Failed { error } => cut(error),
         Outcome::Panicked { message } => cut(message),
         Outcome::Interrupted { reason } => cut(reason),
+        Outcome::Refused { reason: Refusal::ExecutorUnavailable { reason, .. } } => cut(reason),
         _ => {}
     }
 }

@@ -48,11 +48,11 @@ pub struct Imported {
 }
 
 /// An error when an import into the store at `path` was cut off.
-pub(super) fn check_complete<D: Disk + ?Sized>(disk: &D, path: Option<&Path>) -> Result<(), StoreError> {
+pub(super) fn check_complete<D: Disk + ?Sized>(disk: &D, path: &Path) -> Result<(), StoreError> {
     match disk.get(keys::IMPORTING)? {
         None => Ok(()),
         Some(_) => Err(damaged(
-            path.unwrap_or(Path::new("the store")),
+            path,
             "an import into it was cut off",
             "import again, with `--replace` if the store was to be emptied or was empty",
         )),

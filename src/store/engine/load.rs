@@ -9,7 +9,7 @@ use super::{Disk, Order, keys};
 use crate::store::envelope::{Codec, Kind, Unread};
 use crate::store::message::{Cause, SetAside, Unreadable};
 use crate::store::{MemoryBackend, StoreError};
-use crate::task::{RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
+use crate::task::{OwnerId, RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 
 /// What a disk holds.
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(super) struct Loaded {
     pub open_runs: Vec<RunRecord>,
     /// Tasks that were removed, in that order.
     pub gone: Vec<(u64, TaskId)>,
+    /// The owner that sorts last among those who began runs.
+    pub latest_owner: Option<OwnerId>,
     /// The damaged directory that this one has taken the place of.
     pub set_aside: Option<SetAside>,
     /// The rows that were in quarantine before, and since when.
@@ -61,6 +63,8 @@ impl Loaded {
         loaded.load_open_runs(disk)?;
         loaded.load_gone(disk)?;
         loaded.noted = notes(disk)?;
+        let latest = disk.get(keys::LATEST_OWNER)?;
+        loaded.latest_owner = latest.and_then(|key| keys::number_of(&key)).map(OwnerId);
         Ok(loaded)
     }
 

@@ -77,12 +77,12 @@ struct Tapped<D> {
 impl<P: Place> Place for Tap<P> {
     type Disk = Tapped<P::Disk>;
 
-    fn path(&self) -> Option<&Path> {
+    fn path(&self) -> &Path {
         self.place.path()
     }
 
     fn open(&self) -> Result<Self::Disk, StoreError> {
-        let path = self.place.path().unwrap().to_owned();
+        let path = self.place.path().to_owned();
         let disk = self.place.open()?;
         *self.synced.lock().unwrap() = image(&path);
         Ok(Tapped { disk, path, synced: self.synced.clone() })

@@ -16,6 +16,8 @@
 mod backend;
 mod export;
 mod exports;
+#[cfg(test)]
+pub(super) mod faults;
 mod files;
 mod history;
 mod identity;
@@ -183,10 +185,8 @@ pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
     /// What is opened there.
     type Disk: Disk;
 
-    /// The directory, where there is one.
-    fn path(&self) -> Option<&Path> {
-        None
-    }
+    /// The directory.
+    fn path(&self) -> &Path;
 
     /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
     fn open(&self) -> Result<Self::Disk, StoreError>;

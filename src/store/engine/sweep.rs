@@ -52,8 +52,8 @@ struct ExportWork {
     to: PathBuf,
     plain: bool,
     writer: Option<ExportWriter>,
-    /// What was there when the export began, of rows that were changed since.
-    before: FxHashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What was there when the export began, of the rows of each task that were changed since.
+    before: FxHashMap<TaskId, FxHashMap<Vec<u8>, Option<Vec<u8>>>>,
     done: Box<dyn FnOnce(Result<Exported, StoreError>) + Send>,
 }
 
@@ -178,17 +178,9 @@ impl Sweep {
 impl ExportWork {
     /// Puts back what was changed since the export began.
     fn as_of_then(&mut self, task: &TaskId, rows: &mut Rows) {
-        if self.before.is_empty() {
-            return;
-        }
-        rows.retain(|(row, _)| !self.before.contains_key(&row.key()));
-        self.before.retain(|key, value| match Row::at(key).filter(|row| row.task() == task) {
-            Some(row) => {
-                rows.extend(value.take().map(|value| (row, value)));
-                false
-            }
-            None => true,
-        });
+        let Some(before) = self.before.remove(task) else { return };
+        rows.retain(|(row, _)| !before.contains_key(&row.key()));
+        rows.extend(before.into_iter().filter_map(|(key, value)| Some((Row::at(&key)?, value?))));
     }
 
     fn write<D: Disk>(
@@ -236,9 +228,10 @@ impl Sweeps {
         for sweep in &mut self.queue {
             let Work::Export(work) = &mut sweep.work else { continue };
             for (key, _) in changes {
-                let left = Row::at(key).is_some_and(|row| sweep.tasks.contains(row.task()));
-                if left && !work.before.contains_key(key) {
-                    work.before.insert(key.clone(), disk.get(key)?);
+                let Some(row) = Row::at(key).filter(|row| sweep.tasks.contains(row.task())) else { continue };
+                let before = work.before.entry(row.task().clone()).or_default();
+                if !before.contains_key(key) {
+                    before.insert(key.clone(), disk.get(key)?);
                 }
             }
         }

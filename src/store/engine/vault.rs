@@ -78,7 +78,7 @@ impl Vault {
         Ok(Self {
             disk: Box::new(disk),
             rules: rules.clone(),
-            path: place.path().unwrap_or(Path::new("the store")).to_owned(),
+            path: place.path().to_owned(),
             identity,
             codec,
         })
@@ -98,7 +98,7 @@ impl Vault {
     }
 
     fn check_now(&self, progress: &mut dyn FnMut(Progress)) -> Result<Checked, StoreError> {
-        import::check_complete(&*self.disk, Some(&self.path))?;
+        import::check_complete(&*self.disk, &self.path)?;
         let (tasks, since) = (self.tasks()?, notes(self.disk())?);
         let mut checked = Checked::default();
         for (task, done) in tasks.iter().zip(1..) {
@@ -141,7 +141,7 @@ impl Vault {
         plain: bool,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Exported, StoreError> {
-        import::check_complete(&*self.disk, Some(&self.path))?;
+        import::check_complete(&*self.disk, &self.path)?;
         let tasks = self.tasks()?;
         let mut writer = ExportWriter::create(path, self.identity, plain)?;
         for (number, task) in gone(self.disk())? {
@@ -184,7 +184,7 @@ impl Vault {
         mode: ImportMode,
         mut progress: impl FnMut(Progress),
     ) -> Result<Imported, StoreError> {
-        import::check_complete(&*other.disk, Some(&other.path))?;
+        import::check_complete(&*other.disk, &other.path)?;
         guarded(|| import::import(Origin::Store(other), self, mode, &mut progress))
     }
 
@@ -199,7 +199,7 @@ impl Vault {
 
     #[cfg(feature = "encryption")]
     fn rekey_now(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<Rekeyed, StoreError> {
-        import::check_complete(&*self.disk, Some(&self.path))?;
+        import::check_complete(&*self.disk, &self.path)?;
         if self.codec.cipher.is_none() {
             return Err(super::NO_KEYS);
         }

@@ -241,15 +241,15 @@ fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded
         })?;
         Ok((disk, identity, loaded))
     };
-    match (open(), place.path()) {
-        (Err(error), Some(path)) if rules.set_aside && is_beyond_repair(&error) => {
-            let aside = files::set_aside(path, Clock::system().now())?;
+    match open() {
+        Err(error) if rules.set_aside && is_beyond_repair(&error) => {
+            let aside = files::set_aside(place.path(), Clock::system().now())?;
             let (disk, identity, mut loaded) = open()?;
             let place = aside.display().to_string();
             loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
             Ok((disk, identity, loaded))
         }
-        (opened, _) => opened,
+        opened => opened,
     }
 }
 
@@ -351,7 +351,8 @@ impl<D: Disk> Desk<D> {
         if !self.sweeps.is_empty() {
             return Some(Duration::ZERO);
         }
-        let export = self.automatic.as_ref().map(Automatic::next);
+        // A store that is down takes no exports.
+        let export = self.automatic.as_ref().filter(|_| self.disk.is_some()).map(Automatic::next);
         self.unsynced.into_iter().chain(self.untidy).chain(export).min()
     }
 
@@ -394,12 +395,13 @@ impl<D: Disk> Desk<D> {
         self.shared.failure.get().cloned().map_or(Ok(()), Err)
     }
 
-    /// Reads from the disk, where everything is synced.
+    /// Reads from the disk, where everything is synced. One that cannot be read is not written to
+    /// either.
     fn ask<T>(&mut self, ask: impl FnOnce(&D) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &self.disk {
-            Some(disk) => guarded(|| ask(disk)),
-            None => Err(self.shared.failure.get().cloned().unwrap_or_else(died)),
-        }
+        let Some(disk) = &self.disk else {
+            return Err(self.shared.failure.get().cloned().unwrap_or_else(died));
+        };
+        guarded(|| ask(disk)).inspect_err(|error| self.fail(error.clone()))
     }
 
     fn write(&mut self, mut batch: Batch, done: Answer<()>) {
@@ -471,7 +473,7 @@ impl<D: Disk> Desk<D> {
     /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
     /// heard of the failure finds the store down.
     fn fail(&mut self, error: StoreError) {
-        tracing::error!(%error, "a durable store could not write; it is down until it is opened again");
+        tracing::error!(%error, "the disk of a durable store failed; the store is down until it is opened again");
         self.shared.failure.get_or_init(|| error.clone());
         // A database whose files are gone may panic when it is dropped.
         let disk = self.disk.take();

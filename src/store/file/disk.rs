@@ -38,8 +38,8 @@ pub(in crate::store) struct FilePlace {
 impl Place for FilePlace {
     type Disk = FileDisk;
 
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open(&self) -> Result<FileDisk, StoreError> {

@@ -80,4 +80,9 @@ mod tests {
             survives(|path| FilePlace { path: path.to_owned() }, Torn::Tail("journal.jsonl"), seed);
         }
     }
+
+    #[test]
+    fn nothing_acknowledged_is_lost_whatever_fails() {
+        crate::store::engine::faults::suite(|path: &Path| FilePlace { path: path.to_owned() });
+    }
 }

@@ -34,8 +34,8 @@ pub(super) struct RedbPlace {
 impl Place for RedbPlace {
     type Disk = RedbDisk;
 
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open(&self) -> Result<RedbDisk, StoreError> {
@@ -44,6 +44,9 @@ impl Place for RedbPlace {
         check_kind(path, DATA)?;
         let lock = take_directory(path)?;
         let known = self.examine()?;
+        if !fs::metadata(path.join(DATA)).is_ok_and(|data| data.len() > 0) {
+            self.make()?;
+        }
         let db = self.try_open(DATA)?;
         let batch = match mark(&db, path)? {
             Some(batch) => batch,
@@ -101,6 +104,17 @@ impl RedbPlace {
         }
     }
 
+    /// Makes an empty database aside: redb does not open one whose making was cut short.
+    fn make(&self) -> Result<(), StoreError> {
+        let aside = self.path.join(COPY);
+        // What an earlier start has left behind.
+        fs::remove_file(&aside).ok();
+        drop(self.try_open(COPY)?);
+        fs::rename(&aside, self.path.join(DATA))
+            .and_then(|()| sync_dir(&self.path))
+            .map_err(|error| io_error(&self.path, "create a database in", error))
+    }
+
     /// Whether nobody else has the file: what they write meanwhile would make a bad copy.
     fn lock(&self) -> Result<(), StoreError> {
         let path = &self.path;
@@ -136,8 +150,9 @@ impl RedbPlace {
 
 /// redb, and the transaction that waits for its commit.
 pub(super) struct RedbDisk {
-    db: Database,
+    // Dropped before the database, which waits in its drop for the end of every transaction.
     transaction: Option<WriteTransaction>,
+    db: Database,
     path: PathBuf,
     /// The latest batch.
     batch: u64,

@@ -62,4 +62,12 @@ mod tests {
             survives(|path| RedbPlace { path: path.to_owned(), cache: 16 << 20 }, Torn::Blocks, seed);
         }
     }
+
+    #[test]
+    fn nothing_acknowledged_is_lost_whatever_fails() {
+        crate::store::engine::faults::suite(|path: &Path| RedbPlace {
+            path: path.to_owned(),
+            cache: 1 << 20,
+        });
+    }
 }

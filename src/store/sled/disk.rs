@@ -36,8 +36,8 @@ pub(super) struct SledPlace {
 impl Place for SledPlace {
     type Disk = SledDisk;
 
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open(&self) -> Result<SledDisk, StoreError> {

@@ -93,6 +93,38 @@ fn what_a_command_leaves_in_the_background_ends_with_it() {
     service.stop();
 }
 
+#[test]
+fn commands_run_in_worker_processes_and_end_with_the_service() {
+    let place = Place::new();
+    place.config("[executor.default]\ntype = 'processpool'\nworkers = 1\n");
+    let service = place.serve(&[]);
+    let worker = || {
+        // The worker's own child finds the variable that its parent was started with, and is no worker.
+        let command = format!("echo $PPID; {} next '0 3 * * *' --count 1", env!("CARGO_BIN_EXE_callboard"));
+        let end = run_once(&place, &["--shell", &command]);
+        assert_eq!(end["outcome"], "executed", "{end}");
+        let out = end["value"]["stdout"].as_str().unwrap();
+        assert_eq!(out.lines().count(), 2, "{out}");
+        out.lines().next().unwrap().to_owned()
+    };
+    let pid = worker();
+    assert!(alive(&pid) && pid != service.pid().to_string());
+    assert_eq!(worker(), pid);
+    let end = run_once(&place, &["--shell", "kill -9 $PPID; sleep 600"]);
+    assert_eq!(end["error"], "its worker process was killed by signal 9 (SIGKILL)");
+    assert!(!alive(&pid));
+
+    let pids = place.path().join("pids");
+    let command = format!("sleep 600 & echo $$ $! $PPID > {0}.new; mv {0}.new {0}; wait", pids.display());
+    place.json(&["add", "--id", "long", "--cron", "0 3 1 1 *", "--shell", &command]);
+    place.json(&["run", "long"]);
+    eventually("the command has started", || pids.exists());
+    let pids = fs::read_to_string(&pids).unwrap();
+    assert!(pids.split_whitespace().all(alive), "{pids}");
+    service.kill();
+    eventually("no process outlives the service", || !pids.split_whitespace().any(alive));
+}
+
 /// A server on a port of its own that gives each request's answer.
 fn server(answer: impl Fn(&str, &str) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,6 +5,7 @@ mod control;
 mod handlers;
 mod next;
 mod serve;
+mod store;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -151,6 +152,10 @@ impl Service {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -220,7 +225,7 @@ fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 /// Whether a process is alive; a zombie is not.
-fn alive(pid: &str) -> bool {
+pub(crate) fn alive(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }

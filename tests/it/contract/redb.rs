@@ -170,3 +170,34 @@ fn what_cannot_be_read_is_reported_and_left_alone() {
         assert_eq!(table.get(broken.as_slice()).unwrap().unwrap().value(), b"R\x01j{");
     });
 }
+
+/// redb itself does not open what it has not made to its end. A process can be killed at any moment, so
+/// nothing unfinished may ever lie where the data is looked for.
+#[test]
+fn a_beginning_that_is_cut_short_is_no_damage() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let base = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let path = base.path().join(round.to_string());
+        let made = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let seen = scope.spawn(|| {
+                let mut unfinished = 0;
+                while !made.load(Ordering::Acquire) {
+                    let begin = fs::read(path.join("tasks.redb"));
+                    unfinished += usize::from(begin.is_ok_and(|bytes| !bytes.starts_with(b"redb")));
+                }
+                unfinished
+            });
+            system(async { open(&path).await.unwrap().0.stop().await });
+            made.store(true, Ordering::Release);
+            assert_eq!(seen.join().unwrap(), 0, "round {round}");
+        });
+        // What a killed process leaves behind is in nobody's way.
+        fs::remove_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("tasks.redb.check"), vec![0; 1 << 20]).unwrap();
+        system(async { open(&path).await.unwrap().0.stop().await });
+    }
+}

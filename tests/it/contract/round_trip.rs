@@ -7,6 +7,7 @@ use std::time::Duration;
 use callboard::backoff::Backoff;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
+use callboard::store::{Keyring, StoreError};
 use callboard::task::{
     Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
     RunRecord, Source, StoredTask, TaskId, TaskSpec, TaskState, WhenFinished,
@@ -187,6 +188,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Cancelled),
         any::<u64>().prop_map(|late_ms| Outcome::Missed { late_ms }),
         any::<u32>().prop_map(|max| Outcome::Refused { reason: Refusal::MaxInstances { max } }),
+        any::<u32>().prop_map(|limit| Outcome::Refused { reason: Refusal::TaskQueueFull { limit } }),
         any::<String>()
             .prop_map(|executor| Outcome::Refused { reason: Refusal::UnknownExecutor { executor } }),
         time().prop_map(|into| Outcome::Coalesced { into }),
@@ -195,12 +197,14 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn end() -> impl Strategy<Value = RunEnd> {
-    (outcome(), (prop::option::of(time()), prop::option::of(time())), time(), any::<u64>()).prop_map(
-        |(outcome, (started_at, retry_at), ended_at, nanos)| RunEnd {
+    let times = (prop::option::of(time()), prop::option::of(time()), time());
+    (outcome(), times, any::<u64>(), prop::option::of(any::<String>())).prop_map(
+        |(outcome, (started_at, retry_at, ended_at), nanos, backtrace)| RunEnd {
             outcome,
             started_at,
             ended_at,
             duration: Duration::from_nanos(nanos),
+            backtrace: backtrace.map(String::into_boxed_str),
             retry_at,
         },
     )
@@ -227,16 +231,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn of_tasks(tasks in prop::collection::vec(task(), 1..40), kind in prop::sample::select(&Kind::ALL)) {
+    fn of_tasks(
+        tasks in prop::collection::vec(task(), 1..40),
+        kind in prop::sample::select(&Kind::ALL),
+        sealed in any::<bool>(),
+    ) {
         let base = tempfile::tempdir().unwrap();
+        let keys = sealed.then(|| Keyring::generate().unwrap());
         let tasks: BTreeMap<_, _> = tasks.into_iter().map(|task| (task.spec.id.clone(), task)).collect();
         system(async {
-            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             for task in tasks.values() {
                 store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
             }
             store.stop().await;
-            let (store, opened) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, opened) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             assert_eq!(opened.unreadable, []);
             for (id, task) in &tasks {
                 assert_eq!(store.0.get(Get { id: id.clone() }).await.unwrap().as_ref(), Some(task));
@@ -247,15 +256,20 @@ proptest! {
     }
 
     #[test]
-    fn of_runs(mut records in records(), kind in prop::sample::select(&Kind::ALL)) {
+    fn of_runs(
+        mut records in records(),
+        kind in prop::sample::select(&Kind::ALL),
+        sealed in any::<bool>(),
+    ) {
         let base = tempfile::tempdir().unwrap();
+        let keys = sealed.then(|| Keyring::generate().unwrap());
         system(async {
-            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             let task = store.put("a").await;
             let runs = records.clone();
             store.0.commit(Commit { changes: vec![moved_on(&task, runs)] }).await.unwrap();
             store.stop().await;
-            let (store, _) = Running::open_with(kind.open(base.path())).await.unwrap();
+            let (store, _) = Running::open_with(kind.sealed(base.path(), keys.as_ref())).await.unwrap();
             records.reverse();
             assert_eq!(store.0.runs(Runs { id: id("a"), limit: 99 }).await.unwrap(), records);
             store.stop().await;
@@ -268,20 +282,20 @@ proptest! {
 fn what_could_not_be_read_again_is_refused() {
     let base = tempfile::tempdir().unwrap();
     system(async {
-        let (store, _) = Running::open(base.path()).await.unwrap();
+        let (store, _) = Running::open_with(Kind::Sled.open(base.path())).await.unwrap();
         let mut task = sample("a", start());
         let far = DateTime::<Utc>::MAX_UTC;
         task.spec =
             TaskSpec { trigger: Trigger::Date(Arc::new(Date::at(far))), ..(*task.spec).clone() }.into();
         let put = store.0.put(Put { task: task.clone(), expect: Expect::Absent }).await;
         store.stop().await;
-        let (store, opened) = Running::open(base.path()).await.unwrap();
+        let (store, opened) = Running::open_with(Kind::Sled.open(base.path())).await.unwrap();
         assert_eq!(opened.unreadable, []);
         let found = store.0.get(Get { id: id("a") }).await.unwrap();
         match put {
             Ok(()) => assert_eq!(found, Some(task)),
             Err(error) => {
-                assert!(matches!(error, callboard::store::StoreError::Unstorable { .. }), "{error:?}");
+                assert!(matches!(error, StoreError::Unstorable { .. }), "{error:?}");
                 assert_eq!(found, None);
             }
         }

@@ -20,10 +20,17 @@ impl Running {
         Self::open_with(SledStore::open(path)?).await
     }
 
-    pub(super) async fn open_with(mut source: impl StoreSource) -> Result<(Self, Opened), StoreError> {
+    pub(super) async fn open_with(source: impl StoreSource) -> Result<(Self, Opened), StoreError> {
+        Self::open_as(source, OwnerId(1)).await
+    }
+
+    pub(super) async fn open_as(
+        mut source: impl StoreSource,
+        owner: OwnerId,
+    ) -> Result<(Self, Opened), StoreError> {
         let (keep, ended) = oneshot::channel::<()>();
         let store = source.start(Box::new(keep));
-        match store.open(Open { owner: OwnerId(1), now: start() }).await {
+        match store.open(Open { owner, now: start() }).await {
             Ok(opened) => Ok((Self(store, ended), opened)),
             Err(error) => {
                 drop(store);

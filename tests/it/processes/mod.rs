@@ -48,8 +48,11 @@ fn registry() -> Registry {
         .register_blocking("abort", |_: TaskContext, ()| -> () { std::process::abort() })
         .register_blocking("signal", |_: TaskContext, signal: i32| {
             let signal = Signal::from_named_raw(signal).ok_or("no such signal")?;
-            kill_process(getpid(), signal).map_err(|error| error.to_string())?;
-            std::thread::sleep(PATIENCE);
+            // The first SIGSEGV goes to the handler that looks for overflows of the stack.
+            for _ in 0..100 {
+                kill_process(getpid(), signal).map_err(|error| error.to_string())?;
+                std::thread::sleep(Duration::from_millis(10));
+            }
             Err::<(), _>("still alive".to_owned())
         })
         .register_blocking("hang", |_: TaskContext, note: String| {
@@ -62,12 +65,19 @@ fn registry() -> Registry {
             write(&note, std::process::id());
             std::thread::sleep(Duration::from_secs(3600));
         })
+        .register("ignore SIGTERM, sleeping", |run: TaskContext, note: String| async move {
+            let terminate = tokio::signal::unix::SignalKind::terminate();
+            let _handled = tokio::signal::unix::signal(terminate).unwrap();
+            write(&note, std::process::id());
+            run.sleep(Duration::from_secs(3600)).await;
+        })
         .register_blocking("family", |_: TaskContext, note: String| {
-            // A child that does not mind SIGTERM, and a child of that one.
-            let script = "trap '' TERM; sleep 3600 & echo $! > \"$1\"; wait; sleep 3600";
-            let child = Command::new("sh").args(["-c", script, "sh", &note]).spawn().unwrap();
-            write(&(note + ".pids"), json!([std::process::id(), child.id()]));
+            start_a_family(&note);
             std::thread::sleep(Duration::from_secs(3600));
+        })
+        .register("sleeping family", |run: TaskContext, note: String| async move {
+            start_a_family(&note);
+            run.sleep(Duration::from_secs(3600)).await;
         })
         .register_blocking("note", |_: TaskContext, note: String| write(&note, std::process::id()))
         .register("talk", |_: TaskContext, ()| async { logs::talk() })
@@ -80,6 +90,13 @@ fn registry() -> Registry {
             std::io::stdin().read_line(&mut typed).map_err(|error| error.to_string())?;
             Ok::<_, String>(json!([std::env::var(name).ok(), typed]))
         })
+}
+
+/// Starts a child that does not mind SIGTERM, and a child of that one.
+fn start_a_family(note: &str) {
+    let script = "trap '' TERM; sleep 3600 & echo $! > \"$1\"; wait; sleep 3600";
+    let child = Command::new("sh").args(["-c", script, "sh", note]).spawn().unwrap();
+    write(&format!("{note}.pids"), json!([std::process::id(), child.id()]));
 }
 
 fn context(run: &TaskContext) -> Value {
@@ -192,17 +209,8 @@ fn noted_family(path: &Path) -> Vec<i32> {
     family
 }
 
-/// Whether there is such a process that is no zombie.
 fn lives(pid: i32) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => {
-            !matches!(stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()), Some('Z' | 'X'))
-        }
-        Err(_) => {
-            Path::new("/proc/self").exists() < false
-                || rustix::process::test_kill_process(as_pid(pid)).is_ok()
-        }
-    }
+    crate::cli::alive(&pid.to_string())
 }
 
 fn gone(pids: &[i32]) {
@@ -215,7 +223,7 @@ fn as_pid(pid: i32) -> Pid {
 
 #[test]
 fn the_process_pool_keeps_the_contract() {
-    on_stage(suite(|| pool(2), Limits::default()));
+    on_stage(suite(|| pool(2), Limits { kills: true, ..Limits::default() }));
 }
 
 #[test]

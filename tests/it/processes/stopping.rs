@@ -44,6 +44,58 @@ fn code_that_does_not_listen_is_killed_when_it_is_cancelled() {
     });
 }
 
+/// Starts a run that may take no longer than `limit`.
+async fn submit_limited(play: &mut Play, handler: &str, note: &Path, limit: Duration) {
+    let run = play.run(handler, note.to_str().unwrap());
+    let task = Arc::new(TaskSpec { timeout: Some(limit), ..TaskSpec::clone(&run.task) });
+    let run = play.stage.run(&task, &run.code);
+    play.stage.submit([run]).await;
+}
+
+#[test]
+fn a_timeout_kills_everything_that_the_run_has_started() {
+    on_stage(async {
+        let place = tempfile::tempdir().unwrap();
+        for handler in ["ignore SIGTERM, sleeping", "sleeping family"] {
+            let note = place.path().join(handler);
+            let mut play = Play::new(pool(1).grace(GRACE)).await;
+            submit_limited(&mut play, handler, &note, Duration::from_secs(60)).await;
+            let pids = match handler {
+                "sleeping family" => noted_family(&note),
+                _ => vec![noted_pid(&note)],
+            };
+            play.time.advance(Duration::from_secs(59)).await;
+            assert_eq!(play.stage.status().await.running, 1);
+            play.time.advance(Duration::from_secs(1)).await;
+            let end = play.end().await;
+            assert_eq!(end.outcome, Outcome::TimedOut { after_ms: 60_000 }, "{handler}");
+            assert_eq!(end.duration, Duration::from_secs(60));
+            assert!(pids.iter().all(|pid| !lives(*pid)), "{handler}: nobody is left when the end is told");
+            play.stage.is_empty().await;
+            assert!(!pids.contains(&play.pid().await));
+        }
+    });
+}
+
+#[test]
+fn code_that_blocks_is_killed_when_its_time_is_over() {
+    on_stage(async {
+        let place = tempfile::tempdir().unwrap();
+        let note = place.path().join("hang");
+        let time = VirtualClock::starting_at("2026-03-01T08:00:00Z");
+        let mut pool = pool(1).grace(GRACE);
+        // A run that works keeps a virtual clock still.
+        let mut play = Play { stage: Stage::new(&mut pool, callboard::clock::Clock::system()).await, time };
+        play.pid().await;
+        submit_limited(&mut play, "hang", &note, Duration::from_secs(2)).await;
+        let pid = noted_pid(&note);
+        assert_eq!(play.end().await.outcome, Outcome::TimedOut { after_ms: 2000 });
+        assert!(!lives(pid));
+        play.stage.is_empty().await;
+        assert_ne!(play.pid().await, pid);
+    });
+}
+
 #[test]
 fn a_run_is_cancelled_before_its_worker_is_ready() {
     on_stage(async {

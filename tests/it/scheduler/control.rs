@@ -24,7 +24,7 @@ async fn what_is_not_valid_is_refused_and_named() {
     assert!(
         refuse(Task::new("nobody").trigger(Interval::seconds(1)))
             .await
-            .contains("fail, hang, nap, note, panic")
+            .contains("fail, flaky, hang, nap, note, panic")
     );
     assert!(refuse(every(1).executor("gpu")).await.contains("`gpu`; there are: default"));
     assert!(refuse(every(1).store("attic")).await.contains("`attic`; there are: default"));

@@ -1,5 +1,7 @@
 //! The scheduler through its handle, on the virtual clock.
 
+mod backfill;
+mod cancel;
 mod control;
 mod deaths;
 mod faults;
@@ -9,6 +11,7 @@ mod model;
 mod policies;
 mod recover;
 mod retry;
+mod supervised;
 mod why;
 mod window;
 

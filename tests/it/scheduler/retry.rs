@@ -3,7 +3,7 @@
 use callboard::backoff::Backoff;
 use callboard::scheduler::message::{Crash, ResumeTask};
 use callboard::store::{BackendSource, Faults, MemoryBackend, Op, SledStore, StoreError};
-use callboard::task::{Retry, ScheduleState, WhenFinished};
+use callboard::task::{MAX_WAITING, Retry, ScheduleState, WhenFinished};
 use proptest::prelude::*;
 
 use super::*;
@@ -171,6 +171,40 @@ async fn an_attempt_that_is_refused_or_late_has_its_outcome() {
         ends(&told, "late"),
         [(0, 1, "failed", Some(3)), (0, 2, "failed", Some(6)), (0, 3, "missed", None)]
     );
+}
+
+#[actix::test]
+async fn what_waits_does_not_pile_up() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::TASK_ERROR).await.unwrap();
+    let retry = Retry::times(1).backoff(Backoff::fixed(secs(10_000)));
+    scheduler.add(flaky(9).id("a").trigger(Interval::seconds(1)).retry(retry)).await.unwrap();
+    time.advance(secs(MAX_WAITING as u64 + 9)).await;
+    assert_eq!(scheduler.task("a").await.unwrap().state.attempts.len(), MAX_WAITING);
+    assert_eq!(heard(&mut events).len(), 10, "the others have failed for good");
+}
+
+#[actix::test]
+async fn a_removal_whose_answer_is_lost_is_told_once() {
+    for lose in [false, true] {
+        let faults = Faults::new();
+        let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
+        let (scheduler, time, _) = board(move |b| b.store("default", store)).await;
+        let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+        let nap = Task::new("nap").args(1).id("a").trigger(Date::at(at(0))).retry(again(1));
+        scheduler.add(nap).await.unwrap();
+        time.advance(Duration::from_millis(500)).await;
+        let trouble = StoreError::unavailable("the connection broke");
+        if lose {
+            faults.lose(Op::Commit, trouble)
+        } else {
+            faults.fail(Op::Commit, trouble)
+        }
+        time.advance(secs(60)).await;
+        let told = heard(&mut events);
+        let removed = told.iter().filter(|event| matches!(event, Event::TaskRemoved { .. })).count();
+        assert_eq!((removed, ends(&told, "a")), (1, vec![(0, 1, "executed", None)]), "{told:#?}");
+    }
 }
 
 #[actix::test]
@@ -390,7 +424,7 @@ proptest! {
                 let (fails, _) = fails[(nominal / 10) as usize];
                 let last = ends.iter().rfind(|end| end.0 == nominal).unwrap();
                 match word {
-                    "executed" => assert_eq!(last.1 > fails, true, "{ends:?}"),
+                    "executed" => assert!(last.1 > fails, "{ends:?}"),
                     "failed" => assert_eq!(last.1, times + 1, "{ends:?}"),
                     "refused" => assert!(last.1 == 1 || last.1 == times + 1, "{ends:?}"),
                     other => panic!("{other}"),

@@ -1,0 +1,315 @@
+//! `store`: what is done with stores: check, export, import, migrate, rekey. By the running service
+//! where it can do it, else with the files themselves.
+
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::args::{
+    Filling, Store, StoreCheck, StoreExport, StoreImport, StoreMigrate, StorePlace, StoreRekey,
+};
+use super::client::ask_patiently;
+use super::exit::{Exit, Failure};
+use super::protocol::Request;
+use super::{data, out, render};
+use crate::config::{Directory, KeySettings, Settings, StoreSettings};
+use crate::store::{ImportMode, Progress, Vault};
+use crate::task::Alias;
+
+pub(super) fn run(command: Store) -> Result<(), Failure> {
+    match command {
+        Store::Check(args) => check(args),
+        Store::Export(args) => export(args),
+        Store::Import(args) => import(args),
+        Store::Migrate(args) => migrate(args),
+        Store::Rekey(args) => rekey(args),
+    }
+}
+
+/// A store that was named on the command line.
+struct Named {
+    settings: StoreSettings,
+    /// Its directory.
+    path: PathBuf,
+    /// The alias, of one that is in the configuration.
+    alias: Option<Alias>,
+}
+
+impl Named {
+    /// `text` is an alias, or a type and a path.
+    fn find(text: &str, place: &StorePlace, settings: &Settings) -> Result<Self, Failure> {
+        let invalid = |message: String| Failure::new(Exit::Invalid, message);
+        let alias = Alias::new(text).ok().filter(|alias| settings.stores.contains_key(alias));
+        let (mut found, alias) = match (alias, text.split_once(':')) {
+            (Some(alias), _) => (settings.stores.get(&alias).cloned(), Some(alias)),
+            (None, Some((kind, path))) => {
+                let path = std::path::absolute(path).map_err(|error| invalid(format!("{path}: {error}")))?;
+                let directory = Directory::new(path);
+                let store = match kind {
+                    "sled" => Some(StoreSettings::Sled(directory)),
+                    "redb" => Some(StoreSettings::Redb(directory)),
+                    "file" => Some(StoreSettings::File(directory)),
+                    _ => None,
+                };
+                (store, None)
+            }
+            (None, None) => (None, None),
+        };
+        if let (Some(file), Some(directory)) = (&place.key_file, found.as_mut().and_then(directory_mut))
+            && directory.keys.is_none()
+        {
+            let file =
+                std::path::absolute(file).map_err(|error| invalid(format!("{}: {error}", file.display())))?;
+            directory.keys = Some(KeySettings::File(file));
+        }
+        let known: Vec<&str> = settings.stores.keys().map(Alias::as_str).collect();
+        let settings = found.ok_or_else(|| {
+            invalid(format!(
+                "there is no store `{text}`; name one of the configuration ({}), or a type and a directory \
+                 such as sled:data/store, redb:PATH or file:PATH",
+                known.join(", ")
+            ))
+        })?;
+        let path = settings.path(&place.data).ok_or_else(|| {
+            invalid(format!("the store `{text}` is in memory: while nobody runs it there is nothing"))
+        })?;
+        Ok(Self { settings, path, alias })
+    }
+
+    /// Opens the files, which have to be there unless they are to be made.
+    fn open(&self, data: &Path, make: bool) -> Result<Vault, Failure> {
+        if !make && !self.path.is_dir() {
+            let message = format!("there is no store in {}", self.path.display());
+            return Err(Failure::new(Exit::NotFound, message));
+        }
+        Ok(self.settings.vault(data)?)
+    }
+}
+
+fn directory_mut(settings: &mut StoreSettings) -> Option<&mut Directory> {
+    match settings {
+        StoreSettings::Sled(directory) | StoreSettings::Redb(directory) | StoreSettings::File(directory) => {
+            Some(directory)
+        }
+        StoreSettings::Memory => None,
+    }
+}
+
+fn settings(place: &StorePlace) -> Result<Settings, Failure> {
+    match &place.config {
+        Some(file) => Settings::read(file).map_err(|error| Failure::new(Exit::Invalid, error)),
+        None => Ok(Settings::default()),
+    }
+}
+
+/// Asks the service for a store of its own; `None` when no service runs, or the store is nobody's.
+fn ask_service(
+    place: &StorePlace,
+    named: &Named,
+    request: impl FnOnce(String) -> Request,
+) -> Result<Option<Value>, Failure> {
+    let Some(alias) = &named.alias else { return Ok(None) };
+    match ask_patiently(&place.data, request(alias.to_string())) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(failure) if failure.exit == Exit::NotRunning => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Keeps services away from the data directory of a store that is one's.
+fn lock(place: &StorePlace, named: &Named) -> Result<Option<data::Lock>, Failure> {
+    match &named.alias {
+        Some(_) if place.data.is_dir() => data::lock(&place.data).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// A bar on standard error, where that is a terminal.
+fn bar(what: &'static str) -> impl FnMut(Progress) {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    move |Progress { done, total }| {
+        bar.set_length(total);
+        bar.set_position(done);
+        if done >= total {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn as_json(answer: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(answer).map_err(|error| Failure::new(Exit::Failed, error))
+}
+
+fn say(place: &StorePlace, answer: &Value, text: impl FnOnce() -> Vec<String>) {
+    if place.json {
+        out::json(answer);
+    } else {
+        text().iter().for_each(|line| out::line(line));
+    }
+}
+
+fn check(args: StoreCheck) -> Result<(), Failure> {
+    let place = &args.place;
+    let named = Named::find(&args.store, place, &settings(place)?)?;
+    let answer = match ask_service(place, &named, |store| Request::CheckStore { store })? {
+        Some(answer) => answer,
+        None => {
+            let _lock = lock(place, &named)?;
+            let mut vault = named.open(&place.data, false)?;
+            let checked = vault.check(bar("checking"))?;
+            vault.close()?;
+            as_json(&checked)?
+        }
+    };
+    say(place, &answer, || render::checked(&answer));
+    match answer["quarantine"].as_array().map_or(0, Vec::len) {
+        0 => Ok(()),
+        bad => Err(Failure::new(
+            Exit::Damaged,
+            format!("{bad} records cannot be read; they were left as they are"),
+        )),
+    }
+}
+
+fn export(args: StoreExport) -> Result<(), Failure> {
+    let StoreExport { file, store, plain, place } = &args;
+    let named = Named::find(store, place, &settings(place)?)?;
+    let path = std::path::absolute(file)
+        .map_err(|error| Failure::new(Exit::Invalid, format!("{}: {error}", file.display())))?;
+    let request = |store| Request::ExportStore { store, path: path.clone(), plain: *plain };
+    let answer = match ask_service(place, &named, request)? {
+        Some(answer) => answer,
+        None => {
+            let _lock = lock(place, &named)?;
+            let mut vault = named.open(&place.data, false)?;
+            let exported = vault.export(&path, *plain, bar("exporting"))?;
+            vault.close()?;
+            as_json(&exported)?
+        }
+    };
+    say(place, &answer, || {
+        vec![format!(
+            "{} tasks and {} run records are in {} (SHA-256 {})",
+            answer["tasks"],
+            answer["runs"],
+            file.display(),
+            answer["sha256"].as_str().unwrap_or("?")
+        )]
+    });
+    if let Some(bad @ 1..) = answer["unreadable"].as_u64() {
+        out::note(&format!("{bad} records in it could not be read; they are in it as they are"));
+    }
+    Ok(())
+}
+
+fn mode(filling: &Filling) -> ImportMode {
+    match (filling.replace, filling.merge) {
+        (true, _) => ImportMode::Replace,
+        (_, true) => ImportMode::Merge,
+        _ => ImportMode::IntoEmpty,
+    }
+}
+
+fn import(args: StoreImport) -> Result<(), Failure> {
+    let StoreImport { file, store, filling, place } = &args;
+    let named = Named::find(store, place, &settings(place)?)?;
+    if named.alias.is_some() {
+        data::create(&place.data)?;
+    }
+    let _lock = lock(place, &named)?;
+    let mut vault = named.open(&place.data, true)?;
+    let imported = vault.import(file, mode(filling), bar("importing"))?;
+    vault.close()?;
+    filled(place, &named, &as_json(&imported)?);
+    Ok(())
+}
+
+fn migrate(args: StoreMigrate) -> Result<(), Failure> {
+    let StoreMigrate { from, to, filling, place } = &args;
+    let settings = settings(place)?;
+    let (from, to) = (Named::find(from, place, &settings)?, Named::find(to, place, &settings)?);
+    if from.path == to.path {
+        return Err(Failure::new(Exit::Invalid, "that is the same directory twice; name two stores"));
+    }
+    if to.alias.is_some() {
+        data::create(&place.data)?;
+    }
+    let _lock = lock(place, if from.alias.is_some() { &from } else { &to })?;
+    let mut source = from.open(&place.data, false)?;
+    let mut target = to.open(&place.data, true)?;
+    let imported = target.import_from(&mut source, mode(filling), bar("migrating"))?;
+    target.close()?;
+    source.close()?;
+    filled(place, &to, &as_json(&imported)?);
+    Ok(())
+}
+
+fn filled(place: &StorePlace, named: &Named, answer: &Value) {
+    say(place, answer, || {
+        let kept = match answer["kept"].as_u64() {
+            Some(kept @ 1..) => format!("; {kept} tasks were there already and stayed"),
+            _ => String::new(),
+        };
+        vec![format!(
+            "{} tasks and {} run records were written to {} and compared{kept}",
+            answer["tasks"],
+            answer["runs"],
+            named.path.display()
+        )]
+    });
+    if let Some(bad @ 1..) = answer["unreadable"].as_u64() {
+        out::note(&format!("{bad} records cannot be read; they were written as they are"));
+    }
+    if let Some(bad @ 1..) = answer["left_out"].as_u64() {
+        out::note(&format!(
+            "{bad} records cannot be read and were left out; into an empty store they would be written as they are"
+        ));
+    }
+}
+
+fn rekey(args: StoreRekey) -> Result<(), Failure> {
+    let place = &args.place;
+    let named = Named::find(&args.store, place, &settings(place)?)?;
+    let answer = match ask_service(place, &named, |store| Request::RekeyStore { store })? {
+        Some(answer) => answer,
+        None => {
+            let _lock = lock(place, &named)?;
+            let mut vault = named.open(&place.data, false)?;
+            let rekeyed = vault.rekey(bar("rekeying"))?;
+            vault.close()?;
+            as_json(&rekeyed)?
+        }
+    };
+    say(place, &answer, || {
+        vec![format!(
+            "{} records were written with the key {}; {} had it already",
+            answer["rewritten"],
+            answer["key"].as_str().unwrap_or("?"),
+            answer["current"]
+        )]
+    });
+    match answer["unreadable"].as_u64() {
+        Some(bad @ 1..) => Err(Failure::new(
+            Exit::Damaged,
+            format!("{bad} records cannot be read and were left as they are; keep the keys that they need"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The answers of the service.
+pub(super) async fn answer(handle: &crate::scheduler::Handle, request: Request) -> Result<Value, Failure> {
+    match request {
+        Request::CheckStore { store } => Ok(json!(handle.check_store(store).await?)),
+        Request::ExportStore { store, path, plain } => {
+            Ok(json!(handle.export_store(store, path, plain).await?))
+        }
+        Request::RekeyStore { store } => Ok(json!(handle.rekey_store(store).await?)),
+        _ => Err(Failure::new(Exit::Usage, "this is no request about a store")),
+    }
+}
