@@ -92,7 +92,10 @@ fn registry(is_virtual: bool) -> Registry {
             match run.run_id().serial % 4 {
                 0 => Err("not in the mood"),
                 1 => panic!("in a mood"),
-                2 => Ok(run.sleep(Duration::from_secs(3600)).await),
+                2 => {
+                    run.sleep(Duration::from_secs(3600)).await;
+                    Ok(())
+                }
                 _ => Ok(()),
             }
         })

@@ -97,7 +97,7 @@ fn policies_that_cannot_be_are_refused_with_their_places() {
         ("retry = { times = 1, jitter = 2 }", "a number from 0 to 1"),
         ("retry = { times = 1, last = '1s' }", "unknown key"),
         ("start_at = 'soon'", "soon"),
-        ("start_at = '2027-01-02'\nend_at = '2027-01-01'", "task.a.end_at"),
+        ("end_at = '2027-01-01'\nstart_at = '2027-01-02'", "task.a.end_at"),
         ("max_runs = 0", "at least 1"),
         ("when_finished = 'celebrate'", "remove or keep"),
     ] {
@@ -160,7 +160,7 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
         (
             "[store.x]\ntype = 'sled'\ncache = 5",
-            "valid here are type, path, durability, set_aside, history, history_age, exports",
+            "valid here are type, path, durability, set_aside, exports, history, history_age",
         ),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         (

@@ -25,6 +25,8 @@ pub(super) fn passed_over(
     id: RunId,
 ) -> Option<RunRecord> {
     let state = &before.state;
+    // What was decided a moment ago holds from then on: its run times are not passed over.
+    let now = after.map_or(now, |after| after.modified_at.min(now));
     let next = state.next.filter(|next| next.nominal < now)?;
     if after.is_some_and(|after| after.next == state.next) {
         return None;

@@ -320,3 +320,34 @@ async fn ticks_in_a_durable_store_find_the_lifecycle_of_the_next_program() {
     let second = ["set up", "tick 1 of 20", "tick 2 of 30", "clean up after 2", "dropped"];
     assert_eq!(log.take(), [first, second].concat());
 }
+
+#[actix::test]
+async fn of_several_that_share_a_lock_all_set_up_and_clean_up_and_one_ticks() {
+    let folder = tempfile::tempdir().unwrap();
+    let time = VirtualClock::starting_at(START);
+    let open = async |log: &Log| {
+        let builder = Scheduler::builder().clock(time.clock()).startup_delay(Duration::ZERO);
+        let lock = folder.path().join("{store}.lock").to_str().unwrap().to_owned();
+        let scheduler = builder.lock_path(lock).build().unwrap();
+        scheduler.add_lifecycle(pulse(log)).await.unwrap();
+        scheduler.start().await.unwrap();
+        time.settle().await;
+        scheduler
+    };
+    let (first, second) = (Log::default(), Log::default());
+    let holder = open(&first).await;
+    time.advance(secs(5)).await;
+    let waiting = open(&second).await;
+    time.advance(secs(10)).await;
+    assert_eq!(first.take(), ["set up", "tick 1 of 0", "tick 2 of 10"]);
+    assert_eq!(second.take(), ["set up"]);
+
+    // The other one takes over, and cleans up what it set up.
+    holder.shutdown(Shutdown::now()).await.unwrap();
+    assert_eq!(first.take(), ["clean up after 2", "dropped"]);
+    time.advance(secs(21)).await;
+    waiting.shutdown(Shutdown::now()).await.unwrap();
+    let lines = second.take();
+    assert!(lines.len() > 3 && lines[0].starts_with("tick 1 of "), "{lines:?}");
+    assert_eq!(lines.last().unwrap(), "dropped");
+}

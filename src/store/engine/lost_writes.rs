@@ -150,7 +150,10 @@ fn after_power_cut(synced: &Image, later: &Image, torn: Torn, dice: &mut Dice) -
             let name = Path::new(name);
             let (before, after) = (&synced[name], later.get(name));
             if let Some(after) = after.filter(|after| after.starts_with(before)) {
-                let kept = before.len() + dice.roll(after.len() - before.len() + 1);
+                let kept = match dice.roll(3) {
+                    0 => after.len(),
+                    _ => before.len() + dice.roll(after.len() - before.len() + 1),
+                };
                 left.insert(name.to_owned(), after[..kept].to_vec());
             }
         }
@@ -159,13 +162,13 @@ fn after_power_cut(synced: &Image, later: &Image, torn: Torn, dice: &mut Dice) -
             let odds = dice.roll(3);
             for (name, after) in later {
                 let before = left.entry(name.clone()).or_default();
-                if dice.roll(2) == 0 {
+                if odds == 1 || dice.roll(2) == 0 {
                     before.resize(after.len().max(before.len()), 0);
                 }
                 for (index, block) in after.chunks(BLOCK).enumerate() {
                     let arrives = match odds {
                         0 => false,
-                        1 => dice.roll(8) != 0,
+                        1 => true,
                         _ => dice.roll(2) == 0,
                     };
                     if let Some(place) = before.get_mut(index * BLOCK..index * BLOCK + block.len())

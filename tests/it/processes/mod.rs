@@ -93,6 +93,7 @@ fn registry() -> Registry {
 }
 
 /// Starts a child that does not mind SIGTERM, and a child of that one.
+#[expect(clippy::zombie_processes, reason = "that it is left behind is the point")]
 fn start_a_family(note: &str) {
     let script = "trap '' TERM; sleep 3600 & echo $! > \"$1\"; wait; sleep 3600";
     let child = Command::new("sh").args(["-c", script, "sh", note]).spawn().unwrap();

@@ -92,9 +92,8 @@ impl Model {
     }
 
     fn put(&mut self, task: String, deed: &Deed) {
-        match deed.done(self.tasks.remove(&task)) {
-            Some(known) => drop(self.tasks.insert(task, known)),
-            None => {}
+        if let Some(known) = deed.done(self.tasks.remove(&task)) {
+            self.tasks.insert(task, known);
         }
     }
 

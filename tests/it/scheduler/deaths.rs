@@ -370,11 +370,11 @@ async fn the_last_death_of_a_store_is_told_and_it_can_be_restored() {
     faults.panic(Op::TakeDue);
     time.advance(secs(100)).await;
     let told = heard(&mut events);
-    let causes = told.iter().filter_map(|event| match event {
+    let mut causes = told.iter().filter_map(|event| match event {
         Event::StoreUnavailable { cause, .. } => Some(cause.as_str()),
         _ => None,
     });
-    let last = causes.last().unwrap_or_default();
+    let last = causes.next_back().unwrap_or_default();
     assert!(last.contains("for good") && last.contains("`RestoreStore`"), "{told:#?}");
     assert!(scheduler.status().await.unwrap().stores[0].problem.is_some());
     assert_eq!(faults.left(), 0);

@@ -40,7 +40,8 @@ async fn runs_say_how_they_ended() {
     assert_eq!(reason(&scheduler, "note", 20).await, "not due yet; it is due at 2027-01-01T00:00:20Z");
     assert_eq!(fates(&scheduler, "fail", 10).await, "+0 failed, +10 failed");
     assert_eq!(reason(&scheduler, "fail", 10).await, "failed: no paper");
-    assert_eq!(reason(&scheduler, "panic", 0).await, "panicked: out of ink");
+    let panicked = reason(&scheduler, "panic", 0).await;
+    assert!(panicked.starts_with("panicked: out of ink (at "), "{panicked}");
     assert_eq!(fates(&scheduler, "nap", 10).await, "+0 running, +10 refused");
     assert_eq!(
         reason(&scheduler, "nap", 0).await,
