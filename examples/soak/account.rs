@@ -343,7 +343,9 @@ impl Life {
             if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
                 let (first, last) = (self.time(*first), self.time(*last));
                 let missing = missing.len();
-                complain(format!("{missing} run times from {first} to {last} have no outcome, in {stretch:?}"));
+                complain(format!(
+                    "{missing} run times from {first} to {last} have no outcome, in {stretch:?}"
+                ));
             }
             done = to.max(done);
         }

@@ -77,7 +77,11 @@ impl Flight {
     /// whether it comes to be.
     pub(super) fn on_executor(&self, executor: &Alias) -> Vec<Arc<Run>> {
         let departed = self.slots.iter().flatten().filter(|passenger| passenger.departed);
-        departed.map(|passenger| &passenger.run).filter(|run| run.task.executor == *executor).cloned().collect()
+        departed
+            .map(|passenger| &passenger.run)
+            .filter(|run| run.task.executor == *executor)
+            .cloned()
+            .collect()
     }
 
     /// How many runs of a task are on board.

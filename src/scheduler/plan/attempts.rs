@@ -197,8 +197,8 @@ pub(crate) fn is_taken(task: &StoredTask, run: &Run) -> bool {
         (Source::Backfill, _) => state.backfill.as_ref().is_none_or(|backfill| backfill.next > run.nominal),
         _ => {
             // A run by hand sets `last_run` as well, and leaves what is due where it is.
-            let due = run.source == Source::Scheduled
-                && state.next.is_some_and(|next| next.nominal <= run.nominal);
+            let due =
+                run.source == Source::Scheduled && state.next.is_some_and(|next| next.nominal <= run.nominal);
             !due && state.last_run.is_some_and(|last| last >= run.nominal)
         }
     }

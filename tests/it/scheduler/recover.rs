@@ -2,11 +2,16 @@
 
 use std::path::Path;
 
+use callboard::backoff::Backoff;
+use callboard::event::RunReport;
 use callboard::executor::AsyncExecutor;
 use callboard::store::message::{Expect, Open, Put};
-use callboard::store::{BackendSource, MemoryBackend, MemoryStore, SledStore, StoreSource};
+use callboard::store::{
+    BackendSource, Faults, MemoryBackend, MemoryStore, Op, SledStore, StoreError, StoreSource,
+};
 use callboard::task::{
-    Attempt, MAX_RECOVERIES, OwnerId, ScheduleState, Source, StoredTask, TaskSpec, TaskState, WhenFinished,
+    Attempt, MAX_RECOVERIES, OwnerId, Retry, ScheduleState, Source, StoredTask, TaskSpec, TaskState,
+    WhenFinished,
 };
 
 use super::retry::{ends, second};
@@ -189,4 +194,43 @@ async fn forgets_nothing(mut source: impl StoreSource) {
     assert_eq!(ran.of("again"), [at(-100)]);
     assert_eq!((ran.count("plain"), ran.count("too often")), (0, 0));
     assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap(), []);
+}
+
+#[actix::test]
+async fn a_run_that_begins_while_its_store_is_opened_is_not_lost() {
+    let faults = Faults::new();
+    let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
+    let (scheduler, time, _) = board(move |b| b.store("default", store)).await;
+    let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+    let retry = Retry::times(1).backoff(Backoff::fixed(secs(2)));
+    let task = |id: &str| {
+        let task = Task::new("hang").id(id).trigger(Interval::seconds(1000).start_at(at(9000)));
+        task.retry(retry).timeout(secs(5)).max_instances(2)
+    };
+    for id in ["a", "b"] {
+        scheduler.add(task(id)).await.unwrap();
+        scheduler.run_task(id).await.unwrap();
+    }
+    time.advance(secs(2)).await;
+    faults.fail(Op::Put, StoreError::unavailable("the network is down"));
+    scheduler.pause_task("a").await.unwrap_err();
+    // The store is opened, and asked about `a` and then about `b`.
+    let looked = faults.hold(Op::Get);
+    let turning = time.clone();
+    let turn = async move { turning.advance_to(at(4)).await };
+    let run = async {
+        while faults.left() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let run = scheduler.run_task("b").await.unwrap();
+        drop(looked);
+        run
+    };
+    let ((), run) = futures::join!(turn, run);
+    time.advance(secs(20)).await;
+    let told = heard(&mut events);
+    let ended = told.iter().filter_map(Event::report).find(|report| report.run.id == run).unwrap();
+    assert_eq!((ended.end.outcome.word(), ended.end.retry_at.is_some()), ("timed_out", true), "{told:#?}");
+    let again = |report: &&RunReport| report.run.nominal == ended.run.nominal && report.run.attempt == 2;
+    assert_eq!(told.iter().filter_map(Event::report).filter(again).count(), 1, "{told:#?}");
 }
