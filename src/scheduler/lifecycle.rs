@@ -48,6 +48,10 @@ impl Scheduler {
         for alias in &executors {
             self.raise_executor(alias, ctx);
         }
+        // What is due at once is not refused by executors that are just being started.
+        let raised = executors.iter().filter_map(|alias| self.estate.executors.get(alias));
+        let raised: Vec<_> = raised.map(|slot| slot.keeper.raised()).collect();
+        let heard = self.hear_out(ctx);
         let stores: Vec<Alias> = self.estate.stores.keys().cloned().collect();
         let opened: Vec<_> = stores.iter().map(|alias| self.raise_store(alias, ctx)).collect();
         let patient = self.settings.lock_path.is_some();
@@ -56,6 +60,8 @@ impl Scheduler {
         let locks = locks::check(locks.collect());
         let opened = async move {
             let results = join_all(opened).await;
+            join_all(raised).await;
+            heard.await;
             locks.await?;
             results.into_iter().try_for_each(|opened| match opened.unwrap_or(Err(Error::Gone)) {
                 // Its turn comes when the other process is gone.
