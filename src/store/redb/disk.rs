@@ -43,7 +43,8 @@ impl Place for RedbPlace {
         create_dir(path)?;
         check_kind(path, DATA)?;
         let lock = take_directory(path)?;
-        let known = self.examine()?;
+        let seal = read_seal(path)?;
+        let known = self.examine(seal)?;
         if !fs::metadata(path.join(DATA)).is_ok_and(|data| data.len() > 0) {
             self.make()?;
         }
@@ -57,6 +58,9 @@ impl Place for RedbPlace {
             RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch, _lock: lock };
         if !known {
             disk.apply(Changes::new())?;
+        }
+        // A first start may have been killed before it had written one.
+        if seal.is_none() {
             disk.seal()?;
         }
         sync_dir(path).map_err(|error| io_error(path, "sync", error))?;
@@ -66,9 +70,8 @@ impl Place for RedbPlace {
 
 impl RedbPlace {
     /// Looks at what is there before redb may change it; answers whether there is anything.
-    fn examine(&self) -> Result<bool, StoreError> {
+    fn examine(&self, seal: Option<Seal>) -> Result<bool, StoreError> {
         let path = &self.path;
-        let seal = read_seal(path)?;
         let length = match fs::metadata(path.join(DATA)) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

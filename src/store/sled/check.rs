@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 
 use super::disk;
 use crate::store::StoreError;
-use crate::store::engine::{damaged, io_error, place, read_seal, unreadable};
+use crate::store::engine::{Seal, damaged, io_error, place, unreadable};
 
 pub(super) const DATA: &str = "db";
+/// The settings that sled keeps beside it.
+pub(super) const CONF: &str = "conf";
 const COPY: &str = "callboard-check";
 
 /// Checks a directory that is about to be opened; answers whether there is anything in it.
-pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
-    let seal = read_seal(path)?;
+pub(super) fn examine(path: &Path, cache: u64, seal: Option<Seal>) -> Result<bool, StoreError> {
     match File::open(path.join(DATA)) {
         Ok(file) => {
             match file.try_lock() {
@@ -33,11 +34,7 @@ pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
             let found = found.map_err(|error| rename(error, path))?;
             match (seal, found) {
                 (None, disk::Found::Nothing) => Ok(false),
-                (_, disk::Found::Foreign) => Err(damaged(
-                    path,
-                    "it holds the data of another program",
-                    "give the store a directory of its own",
-                )),
+                (_, disk::Found::Foreign) => Err(foreign(path)),
                 (Some(_), disk::Found::Nothing) => Err(unreadable(path, "its data is gone or cut off")),
                 (Some(seal), disk::Found::Batch(batch)) if batch < seal.batch => {
                     let missing = seal.batch - batch;
@@ -50,6 +47,7 @@ pub(super) fn examine(path: &Path, cache: u64) -> Result<bool, StoreError> {
             if seal.is_some() || has_remains(path)? {
                 return Err(unreadable(path, "the file `db` is missing"));
             }
+            clear_unfinished(path, cache)?;
             Ok(false)
         }
         Err(error) => Err(io_error(path, "open", error)),
@@ -65,14 +63,34 @@ fn rename(error: StoreError, path: &Path) -> StoreError {
     }
 }
 
-/// Whether sled was at home here.
+/// Whether sled has kept data here.
 fn has_remains(path: &Path) -> Result<bool, StoreError> {
     let entries = fs::read_dir(path).map_err(|error| io_error(path, "read", error))?;
-    Ok(entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name == "conf" || name.starts_with("snap.")
-    }))
+    let blobs = fs::read_dir(path.join(disk::BLOBS)).is_ok_and(|mut blobs| blobs.next().is_some());
+    Ok(blobs || entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("snap.")))
+}
+
+/// Before its data file, sled makes one with its settings. A first start that was killed in between
+/// leaves that alone behind, or the beginning of it, which sled would not read.
+fn clear_unfinished(path: &Path, cache: u64) -> Result<(), StoreError> {
+    let conf = path.join(CONF);
+    let left = match fs::read(&conf) {
+        Ok(left) => left,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(path, "read", error)),
+    };
+    let fresh = Copy(path.join(COPY));
+    fresh.remove();
+    drop(disk::try_open(&fresh.0, cache).map_err(|error| rename(error, path))?);
+    let whole = fs::read(fresh.0.join(CONF)).map_err(|error| io_error(path, "read", error))?;
+    if !whole.starts_with(&left) {
+        return Err(foreign(path));
+    }
+    fs::remove_file(&conf).map_err(|error| io_error(path, "write to", error))
+}
+
+fn foreign(path: &Path) -> StoreError {
+    damaged(path, "it holds the data of another program", "give the store a directory of its own")
 }
 
 /// A copy of the data, gone when dropped.

@@ -14,7 +14,8 @@ use super::check;
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, place, sync_dir,
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, place, read_seal,
+    sync_dir,
     take_directory, unreadable,
 };
 
@@ -23,7 +24,7 @@ const SEAL_EVERY: u64 = 256;
 /// So many changes are handed to sled at once at most, but for the last batch among them.
 const PENDING: usize = 10_000;
 /// Where sled puts what is too large for its log.
-const BLOBS: &str = "blobs";
+pub(super) const BLOBS: &str = "blobs";
 
 /// A directory for sled.
 #[derive(Debug, Clone)]
@@ -45,7 +46,8 @@ impl Place for SledPlace {
         create_dir(path)?;
         check_kind(path, check::DATA)?;
         let lock = take_directory(path)?;
-        let known = check::examine(path, self.cache)?;
+        let seal = read_seal(path)?;
+        let known = check::examine(path, self.cache, seal)?;
         let db = try_open(path, self.cache)?;
         let batch = match mark(&db)? {
             Found::Batch(batch) => batch,
@@ -68,6 +70,10 @@ impl Place for SledPlace {
         };
         if !known {
             disk.apply(vec![(MARK.to_vec(), Some(Mark::encoded(1)?))])?;
+        }
+        // A first start may have been killed before it had written one.
+        if seal.is_none() {
+            disk.sync_conf().map_err(|error| io_error(path, "sync", error))?;
             disk.seal()?;
         }
         // sled makes files, and nobody else makes sure of their names.
@@ -215,6 +221,11 @@ impl SledDisk {
         }
         self.synced_blobs = present;
         if news { sync_dir(&blobs) } else { Ok(()) }
+    }
+
+    /// sled writes its settings once and never syncs them, and opens nothing without them.
+    fn sync_conf(&self) -> io::Result<()> {
+        OpenOptions::new().read(true).write(true).open(self.path.join(check::CONF))?.sync_all()
     }
 
     fn seal(&mut self) -> Result<(), StoreError> {

@@ -202,3 +202,23 @@ fn what_ran_last_is_the_latest_though_the_clock_went_back() {
         }
     });
 }
+
+/// A first start that was killed between its mark and its seal leaves data without a seal; without
+/// one, data that is cut off later would pass for less data.
+#[test]
+fn data_without_a_seal_gets_one_at_once() {
+    each(async |kind, path| {
+        if matches!(kind, Kind::File) {
+            return;
+        }
+        let store = open(kind, path).await;
+        store.put("a").await;
+        store.stop().await;
+        let seal = path.join("callboard-store.json");
+        std::fs::remove_file(&seal).unwrap();
+        let store = open(kind, path).await;
+        assert!(seal.exists(), "{kind:?}");
+        assert_eq!(store.ids().await, ["a"], "{kind:?}");
+        store.stop().await;
+    });
+}

@@ -158,6 +158,38 @@ fn a_missing_file_is_damage() {
     damaged("`db` is missing", |path| fs::remove_file(path.join("db")).unwrap());
 }
 
+/// sled makes its directory in steps, and a process can be killed between any two of them.
+#[test]
+fn a_beginning_that_is_cut_short_is_no_damage() {
+    let base = tempfile::tempdir().unwrap();
+    system(async {
+        let made = base.path().join("made");
+        Running::open(&made).await.unwrap().0.stop().await;
+        let conf = fs::read(made.join("conf")).unwrap();
+        for length in 0..=conf.len() {
+            let path = base.path().join(length.to_string());
+            fs::create_dir_all(path.join("blobs")).unwrap();
+            fs::write(path.join("conf"), &conf[..length]).unwrap();
+            let (store, opened) = Running::open(&path).await.unwrap();
+            assert_eq!(opened.unreadable, []);
+            store.put("a").await;
+            store.stop().await;
+            let (store, _) = Running::open(&path).await.unwrap();
+            assert_eq!(store.ids().await, ["a"], "{length} of {} bytes", conf.len());
+            store.stop().await;
+        }
+        // What somebody else calls so is theirs.
+        let path = base.path().join("theirs");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("conf"), "colour = blue, size = 7").unwrap();
+        let before = snapshot(&path);
+        let error = Running::open(&path).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("data of another program"), "{error}");
+        let lock = path.join("callboard-store.lock");
+        assert!(snapshot(&path).into_iter().filter(|(file, _)| *file != lock).eq(before));
+    });
+}
+
 #[test]
 fn a_newer_directory_is_not_opened() {
     damaged("format 7", |path| {
