@@ -280,6 +280,9 @@ impl Scheduler {
         };
         let registry = self.settings.clone();
         let executors = self.executor_names();
+        let slots = self.estate.executors.iter();
+        let elsewhere: Vec<Alias> =
+            slots.filter(|(_, slot)| !slot.closures).map(|(alias, _)| alias.clone()).collect();
         let lives: Vec<Arc<str>> = self.estate.lives.keys().map(|id| id.as_str().into()).collect();
         let change = async move {
             let decide = |task: &StoredTask| {
@@ -293,6 +296,10 @@ impl Scheduler {
                 if !executors.iter().any(|executor| executor == spec.executor.as_str()) {
                     let alias = spec.executor.to_string();
                     return Err(Error::UnknownExecutor { alias, known: executors.clone() });
+                }
+                if matches!(spec.handler, TaskHandler::Closure(_)) && elsewhere.contains(&spec.executor) {
+                    let (id, executor) = (spec.id.clone(), spec.executor.to_string());
+                    return Err(TaskError::ClosureNotPortable { id, executor }.into());
                 }
                 if spec == *task.spec {
                     return Ok(Decision::Nothing);

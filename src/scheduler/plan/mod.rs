@@ -398,6 +398,13 @@ fn first_fire(
     let times = Times::of(spec, state.anchor);
     let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
+        // A first run that was had, or passed, in an earlier schedule of the task does not come again.
+        let had = |at: DateTime<Utc>| state.last_run.is_some_and(|last| at <= last);
+        let first_run = first_run.filter(|first| match first {
+            FirstRun::At(at) => !had(*at),
+            FirstRun::Now => !had(now),
+            FirstRun::Soonest => !had(soonest),
+        });
         let next = match first_run {
             Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
             Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),

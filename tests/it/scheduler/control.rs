@@ -253,3 +253,18 @@ async fn closures_run_from_memory() {
     time.advance(secs(10)).await;
     assert_eq!(*seen.lock().unwrap(), [(at(0), "hello".to_owned()), (at(10), "hello".to_owned())]);
 }
+
+#[actix::test]
+async fn a_closure_is_not_moved_to_where_it_cannot_run() {
+    let pool = callboard::executor::ProcessPool::new(1);
+    let here = callboard::executor::AsyncExecutor::new();
+    let (scheduler, _, _) = board(|b| b.executor("default", here).executor("away", pool)).await;
+    let task = Task::from_fn(|_: TaskContext, ()| async {}).trigger(Interval::seconds(10));
+    scheduler.add(task.id("a")).await.unwrap();
+    let moved = scheduler.update_task("a", TaskChanges::new().executor("away")).await.unwrap_err();
+    assert!(
+        matches!(moved, callboard::Error::Task(callboard::task::TaskError::ClosureNotPortable { .. })),
+        "{moved}"
+    );
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+}

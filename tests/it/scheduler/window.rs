@@ -174,3 +174,23 @@ async fn the_first_run_now_and_then_on_schedule() {
     assert_eq!(ran.of("later"), [13, 23, 33, 43, 53, 63].map(at));
     assert_eq!(ran.of("cron"), [3, 60].map(at));
 }
+
+#[actix::test]
+async fn a_first_run_that_was_had_does_not_come_again_with_another_trigger() {
+    let (scheduler, time, ran) = board(|b| b).await;
+    let task = |cron: &str| Task::new("note").id("a").trigger(cron).first_run(at(5)).replace_existing(true);
+    scheduler.add(task("*/10 * * * * *")).await.unwrap();
+    time.advance(secs(22)).await;
+    scheduler.add(task("*/15 * * * * *")).await.unwrap();
+    time.advance(secs(10)).await;
+    assert_eq!(ran.of("a"), [5, 10, 20, 30].map(at));
+
+    // Nor twice at one instant.
+    let task = |every| super::every(every).id("b").first_run_now().replace_existing(true);
+    for every in [10, 7] {
+        scheduler.add(task(every)).await.unwrap();
+        time.settle().await;
+    }
+    time.advance(secs(1)).await;
+    assert_eq!(ran.of("b"), [at(32)]);
+}
