@@ -66,11 +66,12 @@ impl Named {
         }
         let known: Vec<&str> = settings.stores.keys().map(Alias::as_str).collect();
         let settings = found.ok_or_else(|| {
-            invalid(format!(
+            let message = format!(
                 "there is no store `{text}`; name one of the configuration ({}), or a type and a directory \
                  such as sled:data/store, redb:PATH or file:PATH",
                 known.join(", ")
-            ))
+            );
+            Failure::new(Exit::NotFound, message)
         })?;
         let path = settings.path(&place.data).ok_or_else(|| {
             invalid(format!("the store `{text}` is in memory: while nobody runs it there is nothing"))

@@ -35,7 +35,9 @@ pub(crate) use lifecycle::{AnyLifecycle, LifeStage, LifeStep, TickCode, TickQueu
 pub use objects::{ObjectCall, Objects};
 pub use outcome::{Outcome, Refusal, Skip};
 pub use periodic::{Periodic, PeriodicInfo};
-pub use policy::{Coalesce, MAX_RECOVERIES, MAX_WAITING, MisfireGrace, Overlap, Retry, WhenFinished};
+pub use policy::{
+    Coalesce, MAX_ATTEMPTS, MAX_RECOVERIES, MAX_WAITING, MisfireGrace, Overlap, Retry, WhenFinished,
+};
 pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
 pub use run::{Run, RunEnd, RunRecord, Source, Span};
 pub use spec::{Handler, StoredTask, TaskSpec};

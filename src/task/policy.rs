@@ -156,7 +156,8 @@ impl FromStr for Overlap {
 ///
 /// Each attempt is a run of its own with the nominal time of the first and a higher number. The
 /// schedule goes on meanwhile. What is to be tried again is stored with the task, so that a restart
-/// does not forget it. At most [`MAX_WAITING`] attempts of one task wait at a time.
+/// does not forget it. At most [`MAX_WAITING`] attempts of one task wait at a time, and at most
+/// [`MAX_ATTEMPTS`] go on or wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -201,6 +202,12 @@ impl Retry {
 /// How many attempts of one task wait to be made, at most: the state of a task is written at every
 /// run and must stay small. A run that fails when so many wait is not tried again.
 pub const MAX_WAITING: usize = 256;
+
+/// How many runs of one task are remembered in its state at most, those that go on and those that
+/// wait, so that the state fits a row of a store
+/// ([`ROW_LIMIT`](crate::store::ROW_LIMIT)). A run that begins when there are so many is not tried
+/// again, whether it fails or is cut off.
+pub const MAX_ATTEMPTS: usize = 300;
 
 /// How many times one run is begun again because it was cut off
 /// ([`recover`](super::TaskSpec::recover)): a run that brings the whole program down must not do so

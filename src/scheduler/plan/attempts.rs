@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Ending, Fire, PlannedRun, Then, settle};
 use crate::backoff::Backoff;
 use crate::task::{
-    Attempt, MAX_RECOVERIES, MAX_WAITING, Outcome, Refusal, Run, RunEnd, Source, StoredTask, TaskSpec,
-    TaskState,
+    Attempt, MAX_ATTEMPTS, MAX_RECOVERIES, MAX_WAITING, Outcome, Refusal, Run, RunEnd, Source, StoredTask,
+    TaskSpec, TaskState,
 };
 use crate::trigger::hash;
 
@@ -26,7 +26,9 @@ pub(super) fn note(spec: &TaskSpec, state: &mut TaskState, runs: &[PlannedRun]) 
     if !spec.keeps_attempts() {
         return;
     }
-    state.attempts.extend(runs.iter().filter(|run| run.source != Source::Shutdown).map(|run| Attempt {
+    let room = MAX_ATTEMPTS.saturating_sub(state.attempts.len());
+    let runs = runs.iter().filter(|run| run.source != Source::Shutdown).take(room);
+    state.attempts.extend(runs.map(|run| Attempt {
         nominal: run.fire.nominal,
         due: run.fire.due,
         coalesced: run.coalesced,

@@ -15,8 +15,7 @@ use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
     Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, place, read_seal,
-    sync_dir,
-    take_directory, unreadable,
+    sync_dir, take_directory, unreadable,
 };
 
 /// So many batches are written before the seal is renewed.

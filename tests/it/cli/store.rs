@@ -77,8 +77,8 @@ fn a_store_is_exported_restored_and_moved() {
     fails(&place, &["import", "cut.jsonl", "--replace"], 6, "cut.jsonl is damaged");
     assert_eq!(ok(&place, &["check"]), "2 tasks and 1 run records can be read\n");
     fails(&place, &["import", "nosuch.jsonl", "--replace"], 1, "nosuch.jsonl");
-    fails(&place, &["check", "--store", "nosuch"], 3, "there is no store `nosuch`");
-    fails(&place, &["check", "--store", "tape:x"], 3, "sled:data/store");
+    fails(&place, &["check", "--store", "nosuch"], 7, "there is no store `nosuch`");
+    fails(&place, &["check", "--store", "tape:x"], 7, "sled:data/store");
     fails(&place, &["migrate", "default", "default"], 3, "twice");
     fails(&place, &["rekey"], 3, "it has none");
     assert_eq!(store(&place, &["import", "all.jsonl", "--replace", "--merge"]).code, 2);

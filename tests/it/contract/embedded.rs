@@ -1,18 +1,21 @@
 //! What the embedded stores keep and forget, whatever is done to them in which order.
 
 use std::path::Path;
+use std::time::Duration;
 
 use callboard::prelude::*;
+use callboard::store::ROW_LIMIT;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
-use callboard::task::{Outcome, OwnerId, RunEnd, RunId, RunRecord, StoredTask};
+use callboard::task::{MAX_ATTEMPTS, Outcome, Overlap, OwnerId, Retry, RunEnd, RunId, RunRecord, StoredTask};
 use callboard::testing::VirtualClock;
+use chrono::TimeDelta;
 use futures::future::{join_all, try_join_all};
 use futures::poll;
 
 use super::sled::{Running, id, moved_on, run};
 use super::{Kind, system};
-use crate::scheduler::Ran;
+use crate::scheduler::{Ran, board, secs};
 
 async fn open(kind: Kind, path: &Path) -> Running {
     Running::open_with(kind.open(path)).await.unwrap().0
@@ -221,4 +224,32 @@ fn data_without_a_seal_gets_one_at_once() {
         assert_eq!(store.ids().await, ["a"], "{kind:?}");
         store.stop().await;
     });
+}
+
+/// The state of a task names its runs that may be tried again; it has to fit a row, however many of
+/// them there are.
+#[actix::test]
+async fn a_task_with_very_many_runs_fits_its_row() {
+    let base = tempfile::tempdir().unwrap();
+    let store = Kind::Redb.open(base.path());
+    let (scheduler, time, _) = board(|b| b.store("default", store)).await;
+    let task = Task::new("hang").id("crowd").trigger(Interval::every(Duration::from_millis(1001)));
+    let task = task.overlap(Overlap::Allow).max_instances(1000).recover(true);
+    scheduler.add(task.retry(Retry::times(3))).await.unwrap();
+    for _ in 0..4 {
+        time.advance(secs(100)).await;
+    }
+    let task = scheduler.pause_task("crowd").await.unwrap();
+    assert!(task.state.runs > MAX_ATTEMPTS as u64, "{}", task.state.runs);
+    assert_eq!(task.state.attempts.len(), MAX_ATTEMPTS);
+    // As long as an attempt can be.
+    let mut state = task.state;
+    for attempt in &mut state.attempts {
+        let late = attempt.nominal + TimeDelta::nanoseconds(123_456_789);
+        (attempt.nominal, attempt.due, attempt.at) = (late, late, Some(late));
+        (attempt.coalesced, attempt.number, attempt.interrupted) = (1_000_000, 1000, 10);
+    }
+    let size = serde_json::to_vec(&state).unwrap().len();
+    assert!(size < ROW_LIMIT - 1024, "{size}");
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
 }

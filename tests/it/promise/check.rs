@@ -6,12 +6,12 @@ use std::path::Path;
 
 use callboard::prelude::*;
 use callboard::scheduler::message::Why;
-use callboard::task::{Fate, RunId, RunRecord, Source};
+use callboard::task::{Fate, MAX_RECOVERIES, Outcome, RunId, RunRecord, Source};
 use callboard::trigger::Trigger;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::kill::Model;
-use super::program::registry;
+use super::program::{RECOVERED, RETRIED, RETRIES, registry};
 use super::{Known, LINES, durable};
 
 /// What was there.
@@ -22,6 +22,8 @@ pub(super) struct Found {
     fates: BTreeMap<Fate, usize>,
     records: usize,
     lines: usize,
+    /// Records of runs that were begun again.
+    again: usize,
 }
 
 impl fmt::Display for Found {
@@ -30,7 +32,8 @@ impl fmt::Display for Found {
         for (index, (fate, count)) in self.fates.iter().enumerate() {
             write!(f, "{}{count} {}", if index > 0 { ", " } else { "" }, fate.word())?;
         }
-        write!(f, "), {} records, {} lines", self.records, self.lines)
+        let Self { records, again, lines, .. } = self;
+        write!(f, "), {records} records ({again} of further attempts), {lines} lines")
     }
 }
 
@@ -52,11 +55,14 @@ pub(super) fn all(kind: &str, place: &Path, model: &Model) -> Found {
             one_outcome_each(id, &runs);
             records.extend(runs.into_iter().map(|run| (run.id, run)));
         }
+        let chains = chains(records.values());
         for task in &tasks {
-            accounted(&scheduler, task, &mut found).await;
+            final_outcomes(task, &chains);
+            accounted(&scheduler, task, &chains, &mut found).await;
         }
         ran_once(&lines, &records);
         (found.tasks, found.records, found.lines) = (tasks.len(), records.len(), lines.len());
+        found.again = records.values().filter(|run| run.attempt > 1).count();
         scheduler.shutdown(Shutdown::now()).await.unwrap();
         found
     })
@@ -92,8 +98,50 @@ fn one_outcome_each(id: &TaskId, runs: &[RunRecord]) {
     assert!(open.is_none(), "`{id}`: a run of a dead program goes on: {open:?}");
 }
 
+/// The attempts for each scheduled run time, in the order in which they were made.
+type Chains<'a> = HashMap<(&'a TaskId, DateTime<Utc>), Vec<&'a RunRecord>>;
+
+fn chains<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Chains<'a> {
+    let mut chains = Chains::new();
+    for run in records.filter(|run| run.source == Source::Scheduled) {
+        chains.entry((&run.task, run.nominal)).or_default().push(run);
+    }
+    for chain in chains.values_mut() {
+        chain.sort_unstable_by_key(|run| run.attempt);
+    }
+    chains
+}
+
+/// Only what asked for it is begun again, only after what it is begun again for, one attempt after
+/// the other, and for as long as it was asked for.
+fn final_outcomes(task: &TaskInfo, chains: &Chains<'_>) {
+    let id = task.id();
+    for ((_, nominal), chain) in chains.iter().filter(|((of, _), _)| *of == id) {
+        let mut interrupted = 0;
+        for (index, run) in chain.iter().enumerate() {
+            assert_eq!(run.attempt as usize, index + 1, "`{id}` at {nominal}: {chain:?}");
+            let outcome = &run.end.as_ref().unwrap().outcome;
+            let again = match outcome {
+                Outcome::Interrupted { .. } if id.as_str().starts_with(RECOVERED) => {
+                    interrupted += 1;
+                    interrupted <= MAX_RECOVERIES
+                }
+                Outcome::Failed { .. } if id.as_str().starts_with(RETRIED) => run.attempt <= RETRIES,
+                // A further attempt that finds no room waits for some.
+                Outcome::Refused { .. } => run.attempt > 1,
+                _ => false,
+            };
+            let waits = task.state.attempts.iter().any(|attempt| {
+                attempt.nominal == *nominal && attempt.number == run.attempt + 1 && attempt.at.is_some()
+            });
+            let goes_on = index + 1 < chain.len() || waits;
+            assert_eq!(goes_on, again, "`{id}` at {nominal}, attempt {}: {chain:?}", run.attempt);
+        }
+    }
+}
+
 /// Each run time of the task, since it was given its trigger, has an outcome.
-async fn accounted(scheduler: &Handle, task: &TaskInfo, found: &mut Found) {
+async fn accounted(scheduler: &Handle, task: &TaskInfo, chains: &Chains<'_>, found: &mut Found) {
     let (mut from, to) = (task.state.anchor, task.state.next.unwrap().nominal - TimeDelta::nanoseconds(1));
     let mut expected = task.state.anchor;
     let Trigger::Interval(interval) = &task.spec.trigger else { panic!("{:?}", task.spec.trigger) };
@@ -108,7 +156,14 @@ async fn accounted(scheduler: &Handle, task: &TaskInfo, found: &mut Found) {
             found.run_times += 1;
             assert_eq!(time.nominal, expected, "`{}`: no run time is left out or told twice", task.id());
             expected += interval.length();
-            let settled = time.fate.is_settled()
+            let last = chains.get(&(task.id(), time.nominal)).and_then(|chain| chain.last());
+            if let Some(last) = last {
+                let waits = task.state.attempts.iter().any(|attempt| attempt.nominal == time.nominal);
+                let end = last.end.as_ref().unwrap();
+                let fate = if waits { Fate::Retrying } else { Fate::of(&end.outcome) };
+                assert_eq!(time.fate, fate, "`{}` at {}: {last:?}", task.id(), time.nominal);
+            }
+            let settled = (time.fate.is_settled() || time.fate == Fate::Retrying)
                 && !matches!(time.fate, Fate::Unknown | Fate::Forgotten | Fate::Outside);
             assert!(settled, "`{}` at {}: {time:?}", task.id(), time.nominal);
         }
@@ -142,9 +197,19 @@ fn ran_once(lines: &HashMap<RunId, (TaskId, i64)>, records: &HashMap<RunId, RunR
         assert_eq!((&record.task, record.nominal.timestamp_nanos_opt()), (task, Some(*nominal)));
         let outcome = &record.end.as_ref().unwrap().outcome;
         let word = outcome.word();
-        assert!(matches!(word, "executed" | "interrupted"), "run {run} of `{task}` ran and is {word}");
+        let fails = word == "failed" && task.as_str().starts_with(RETRIED);
+        assert!(
+            fails || matches!(word, "executed" | "interrupted"),
+            "run {run} of `{task}` ran and is {word}"
+        );
         if record.source == Source::Scheduled {
-            assert!(nominals.insert((task, *nominal)), "`{task}` ran twice for {}", record.nominal);
+            assert!(
+                nominals.insert((task, *nominal, record.attempt)),
+                "`{task}` ran twice for {}",
+                record.nominal
+            );
+            let asked = [RECOVERED, RETRIED].iter().any(|kind| task.as_str().starts_with(kind));
+            assert!(asked || record.attempt == 1, "`{task}` ran again for {}", record.nominal);
         }
     }
     for record in records.values() {

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard::backoff::Backoff;
 use callboard::prelude::*;
-use callboard::task::Coalesce;
+use callboard::task::{Coalesce, Retry};
 use serde_json::Value;
 
 use super::{Deed, Dice, Known, LINES, Said, durable};
@@ -19,9 +20,21 @@ pub(super) const PLACE: &str = "CALLBOARD_KILL_PLACE";
 pub(super) const KIND: &str = "CALLBOARD_KILL_STORE";
 pub(super) const SEED: &str = "CALLBOARD_KILL_SEED";
 
-/// Tasks that stay as they are, by how they are run.
-const STEADY: [&str; 5] = ["plain", "all", "graced", "slow", "blocking"];
-const EACH: usize = 40;
+/// Tasks that stay as they are, by how they are run, and how many of each.
+const STEADY: [(&str, usize); 7] = [
+    ("plain", 40),
+    ("all", 40),
+    ("graced", 40),
+    ("slow", 40),
+    ("blocking", 40),
+    (RECOVERED, 10),
+    (RETRIED, 10),
+];
+/// Those that are run again when they were cut off, and those that fail and are tried again.
+pub(super) const RECOVERED: &str = "recovered";
+pub(super) const RETRIED: &str = "retried";
+/// So often.
+pub(super) const RETRIES: u32 = 2;
 /// Tasks that are changed all the time.
 const CHANGING: u64 = 40;
 /// How their ids begin.
@@ -31,7 +44,7 @@ pub(super) const CHANGES: &str = "changing ";
 pub(super) fn registry(place: &Path) -> Registry {
     let file = OpenOptions::new().append(true).create(true).open(place.join(LINES)).unwrap();
     let file = Arc::new(file);
-    let (slow, blocking) = (file.clone(), file.clone());
+    let (slow, blocking, flaky) = (file.clone(), file.clone(), file.clone());
     Registry::new()
         .register("write", move |run: TaskContext, _: Value| {
             line(&file, &run);
@@ -40,6 +53,16 @@ pub(super) fn registry(place: &Path) -> Registry {
         .register("slow", move |run: TaskContext, _: Value| {
             line(&slow, &run);
             async move { run.sleep(Duration::from_millis(30)).await }
+        })
+        .register("flaky", move |run: TaskContext, _: Value| {
+            line(&flaky, &run);
+            // One in three fails at first, one in three always.
+            let fails = match run.nominal().timestamp_millis().rem_euclid(3) {
+                0 => false,
+                1 => run.attempt() == 1,
+                _ => true,
+            };
+            async move { if fails { Err("not this time") } else { Ok(()) } }
         })
         .register_blocking("blocking", move |run: TaskContext, _: Value| line(&blocking, &run))
 }
@@ -62,13 +85,23 @@ fn interval(period: u64) -> Interval {
 }
 
 fn steady(kind: &str, index: usize) -> Task {
-    let code = if ["slow", "blocking"].contains(&kind) { kind } else { "write" };
+    let code = match kind {
+        "slow" | "blocking" => kind,
+        RECOVERED => "slow",
+        RETRIED => "flaky",
+        _ => "write",
+    };
     let task = Task::new(code).id(format!("{kind} {index}")).trigger(interval(20 + index as u64));
     match kind {
         "all" => task.coalesce(Coalesce::All).max_catch_up(3).max_instances(2),
         "graced" => task.misfire_grace(Duration::from_millis(3)),
         "slow" => task.max_instances(2),
         "blocking" => task.executor("pool"),
+        RECOVERED => task.recover(true).max_instances(50),
+        RETRIED => {
+            let backoff = Backoff::fixed(Duration::from_millis(15));
+            task.retry(Retry::times(RETRIES).backoff(backoff)).max_instances(50)
+        }
         _ => task,
     }
 }
@@ -94,7 +127,7 @@ async fn run(place: &Path, kind: &str, seed: u64) {
         }
     };
     // Those that an earlier start was killed before it had added.
-    let steady = STEADY.iter().flat_map(|kind| (0..EACH).map(move |index| steady(kind, index)));
+    let steady = STEADY.iter().flat_map(|(kind, each)| (0..*each).map(move |index| steady(kind, index)));
     let added = steady.map(|task| scheduler.add(task.replace_existing(true)));
     futures::future::join_all(added).await.into_iter().for_each(|added| drop(added.unwrap()));
     let mut tasks = BTreeMap::new();
