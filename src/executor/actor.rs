@@ -16,7 +16,7 @@ use super::overlap::{Verdict, Waiting};
 use super::slot::Instances;
 use super::{Keep, Runner, panics};
 use crate::clock::Busy;
-use crate::task::{Outcome, Refusal, Run, RunEnd};
+use crate::task::{Outcome, Refusal, Run, RunEnd, RunId};
 use crate::timer;
 
 /// The most ends in one notice.
@@ -40,6 +40,9 @@ pub struct ExecutorActor<R: Runner> {
     attached: Option<(Arc<Desk>, Recipient<RunsEnded>)>,
     early: Vec<Submit>,
     drain: Option<Draining>,
+    /// Keeps a virtual clock still until futures that were asked to stop have been dropped, on
+    /// whatever arbiter they live.
+    stopping: Vec<(RunId, Busy)>,
     keep: Keep,
     home: Option<OwnArbiter>,
 }
@@ -79,6 +82,7 @@ impl<R: Runner> ExecutorActor<R> {
             attached: None,
             early: Vec::new(),
             drain: None,
+            stopping: Vec::new(),
             keep,
             home: None,
         }
@@ -125,12 +129,19 @@ impl<R: Runner> ExecutorActor<R> {
             }
         }
         self.tell_unstarted(unstarted, busy);
-        for run in stop {
-            ask_to_stop(&run);
-            self.runner.cancel(run.id);
-        }
+        stop.iter().for_each(|run| self.stop(run));
         // What an inline runner has ended already goes out in the same step.
         self.read_reports();
+    }
+
+    /// Asks a run in flight to stop.
+    fn stop(&mut self, run: &Run) {
+        if !run.code.is_blocking() && self.attached.as_ref().is_some_and(|(desk, _)| desk.clock.is_virtual())
+        {
+            self.stopping.push((run.id, self.busy()));
+        }
+        ask_to_stop(run);
+        self.runner.cancel(run.id);
     }
 
     /// Lets in who waits for an instance of the task that `run` is of, as far as there are any.
@@ -179,6 +190,9 @@ impl<R: Runner> ExecutorActor<R> {
         let mut next = Vec::new();
         for Report { key, mut end, busy } in buffer.drain(..) {
             if let Some(run) = self.instances.give_back(key) {
+                if !self.stopping.is_empty() {
+                    self.stopping.retain(|(id, _)| *id != run.id);
+                }
                 if let Some(drain) = self.drain.as_mut().filter(|drain| drain.cut) {
                     drain.note(&mut end);
                 }
@@ -255,6 +269,7 @@ impl<R: Runner> ExecutorActor<R> {
     /// Reports what is still in flight as interrupted, without it.
     fn give_up(&mut self) {
         let left = self.instances.give_all_back();
+        self.stopping.clear();
         if let Some(drain) = &mut self.drain {
             drain.interrupted += left.len();
         }
@@ -366,9 +381,8 @@ impl<R: Runner> Handler<Cancel> for ExecutorActor<R> {
             self.tell_unstarted(unstarted, self.busy());
             return true;
         }
-        let Some(found) = self.instances.find(run) else { return false };
-        ask_to_stop(found);
-        self.runner.cancel(run);
+        let Some(found) = self.instances.find(run).cloned() else { return false };
+        self.stop(&found);
         self.read_reports();
         true
     }
