@@ -62,6 +62,9 @@ impl Default for TaskDefaults {
     }
 }
 
+/// The run times of a backlog that are to run are in memory together.
+const MOST_CATCH_UP: u32 = 10_000;
+
 /// The options of a task that somebody has set, in a new task or in a change.
 #[derive(Debug, Clone, Default)]
 struct Options {
@@ -107,6 +110,10 @@ impl Options {
         self.problem.clone().map_or(Ok(()), Err)?;
         zero("max_instances", self.max_instances)?;
         zero("max_catch_up", self.max_catch_up)?;
+        if self.max_catch_up.is_some_and(|runs| runs > MOST_CATCH_UP) {
+            let reason = format!("is more than {MOST_CATCH_UP}; that many runs at once help nobody");
+            return Err(TaskError::Invalid { field: "max_catch_up", reason });
+        }
         if self.max_runs == Some(Some(0)) {
             let reason = "is 0; it must be at least 1, or left out for no end".to_owned();
             return Err(TaskError::Invalid { field: "max_runs", reason });
@@ -203,7 +210,7 @@ macro_rules! option_setters {
         }
 
         /// Without coalescing: how many of the run times that are due together run; the others
-        /// count as missed. At least 1. Default: [`TaskDefaults::max_catch_up`].
+        /// count as missed. At least 1 and at most 10,000. Default: [`TaskDefaults::max_catch_up`].
         pub fn max_catch_up(mut self, runs: u32) -> Self {
             self.options.max_catch_up = Some(runs);
             self
@@ -552,6 +559,7 @@ mod tests {
         let task = || Task::new("x").trigger(Interval::seconds(1));
         assert!(resolve(task().id("")).contains("id is empty"));
         assert!(resolve(task().max_instances(0)).contains("max_instances"));
+        assert!(resolve(task().max_catch_up(u32::MAX)).contains("max_catch_up"));
         assert!(resolve(Task::new("x")).contains("no trigger"));
         let map = std::collections::BTreeMap::from([((1, 2), 3)]);
         assert!(resolve(task().args(map)).contains("JSON"));

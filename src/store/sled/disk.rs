@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec};
@@ -56,6 +56,7 @@ impl Place for SledPlace {
         // Some systems sync only files that may be written to.
         let file = OpenOptions::new().read(true).write(true).open(path.join(check::DATA));
         let file = file.map_err(|error| io_error(path, "open", error))?;
+        let last = let_go_elsewhere(db.clone());
         let mut disk = SledDisk {
             db,
             file,
@@ -64,6 +65,7 @@ impl Place for SledPlace {
             batch,
             sealed: batch,
             synced_blobs: HashSet::new(),
+            _last: last,
             _released: Released(path.join(check::DATA)),
             _lock: lock,
         };
@@ -96,20 +98,36 @@ pub(super) struct SledDisk {
     /// The batch that the seal knows of.
     sealed: u64,
     synced_blobs: HashSet<OsString>,
+    /// Tells the thread that lets go of the database that it is the last one.
+    _last: mpsc::Sender<()>,
     /// Dropped after the database.
     _released: Released,
     /// Dropped last.
     _lock: FileLock,
 }
 
+/// Keeps a database until the sender is gone, and drops it on a thread of its own: after a failed
+/// write sled may wait in there for ever.
+fn let_go_elsewhere(db: Db) -> mpsc::Sender<()> {
+    let (sender, gone) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("callboard-sled".to_owned());
+    // Without a thread, whoever opened it drops it.
+    let _ = thread.spawn(move || {
+        let _ = gone.recv();
+        drop(db);
+    });
+    sender
+}
+
 /// Its drop ends when the files are free: threads of sled hold them for a moment after the
-/// database was dropped.
+/// database was dropped. It gives up after some seconds; then nobody opens them before the program
+/// ends.
 #[derive(Debug)]
 struct Released(PathBuf);
 
 impl Drop for Released {
     fn drop(&mut self) {
-        for _ in 0..200 {
+        for _ in 0..5000 {
             match File::open(&self.0).map(|file| file.try_lock()) {
                 Ok(Err(TryLockError::WouldBlock)) => std::thread::sleep(Duration::from_millis(1)),
                 _ => return,

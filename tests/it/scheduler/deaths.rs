@@ -256,9 +256,13 @@ async fn a_scheduler_that_dies_while_it_shuts_down_shuts_down() {
     };
     let (error, ()) = futures::join!(shutdown, crash);
     assert!(error.unwrap_err().is_retryable());
-    let told = revived(&scheduler, &time, &mut events).await;
-    assert_eq!(outcomes(&told, "long"), ["interrupted"]);
+    let mut told = revived(&scheduler, &time, &mut events).await;
     scheduler.shutdown(Shutdown::now()).await.unwrap();
+    for _ in 0..1000 {
+        told.extend(heard(&mut events));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(outcomes(&told, "long"), ["interrupted"]);
     assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Stopped);
     let before = ran.count("a");
     scheduler.send(callboard::scheduler::message::Start::default()).await.unwrap().unwrap();
