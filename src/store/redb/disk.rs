@@ -1,5 +1,5 @@
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,19 @@ use crate::store::engine::{
 const DATA: &str = "tasks.redb";
 const COPY: &str = "tasks.redb.check";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("callboard");
+
+// The head of a file of redb (its format 3): a byte of flags, and two commit slots whose last bytes
+// are their checksum.
+const FLAGS: u64 = 9;
+const SECOND_IS_LATEST: u8 = 1;
+const RECOVER: u8 = 2;
+/// The latest commit was synced before it was made the latest.
+const TRUSTED: u8 = 4;
+const SLOTS: u64 = 64;
+const SLOT: u64 = 128;
+
+/// What redb tells as the progress of a repair when the checksums of the latest commit do not match.
+const LATEST_IS_BROKEN: f64 = 0.3;
 
 /// So many batches are written before the seal is renewed.
 const SEAL_EVERY: u64 = 256;
@@ -48,7 +61,7 @@ impl Place for RedbPlace {
         if !fs::metadata(path.join(DATA)).is_ok_and(|data| data.len() > 0) {
             self.make()?;
         }
-        let db = self.try_open(DATA)?;
+        let db = self.try_open(DATA, false)?;
         let batch = match mark(&db, path)? {
             Some(batch) => batch,
             None if known => return Err(unreadable(path, "its data was lost while it was opened")),
@@ -92,8 +105,9 @@ impl RedbPlace {
         self.lock()?;
         let copy = path.join(COPY);
         let found = fs::copy(path.join(DATA), &copy)
+            .and_then(|_| distrust(&copy))
             .map_err(|error| io_error(path, "make a copy for checking in", error))
-            .and_then(|_| mark(&self.try_open(COPY)?, path));
+            .and_then(|trusted| mark(&self.try_open(COPY, trusted)?, path));
         // What is left behind is written over by the next start.
         fs::remove_file(&copy).ok();
         match (seal, found?) {
@@ -112,7 +126,7 @@ impl RedbPlace {
         let aside = self.path.join(COPY);
         // What an earlier start has left behind.
         fs::remove_file(&aside).ok();
-        drop(self.try_open(COPY)?);
+        drop(self.try_open(COPY, false)?);
         fs::rename(&aside, self.path.join(DATA))
             .and_then(|()| sync_dir(&self.path))
             .map_err(|error| io_error(&self.path, "create a database in", error))
@@ -130,11 +144,19 @@ impl RedbPlace {
         }
     }
 
-    /// Opens a database, or makes it, with redb, which may panic on a damaged one.
-    fn try_open(&self, file: &str) -> Result<Database, StoreError> {
+    /// Opens a database, or makes it, with redb, which may panic on a damaged one. An `exact` one
+    /// must hold its latest commit whole: redb may not go back to the one before.
+    fn try_open(&self, file: &str, exact: bool) -> Result<Database, StoreError> {
         let path = &self.path;
         let mut builder = Builder::new();
         builder.set_cache_size(usize::try_from(self.cache).unwrap_or(usize::MAX));
+        if exact {
+            builder.set_repair_callback(|repair| {
+                if repair.progress() == LATEST_IS_BROKEN {
+                    repair.abort();
+                }
+            });
+        }
         match catch_unwind(AssertUnwindSafe(|| builder.create(path.join(file)))) {
             Ok(Ok(db)) => Ok(db),
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
@@ -145,6 +167,9 @@ impl RedbPlace {
                 &format!("redb cannot read it: {error}"),
                 "open it with the version of callboard that wrote it",
             )),
+            Ok(Err(DatabaseError::RepairAborted)) => {
+                Err(unreadable(path, "redb found corrupt data (the checksums do not match)"))
+            }
             Ok(Err(error)) => Err(failure(path)(error)),
             Err(_) => Err(unreadable(path, "redb panicked while it opened the file")),
         }
@@ -276,6 +301,35 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
         *byte += 1;
     }
     Some(end)
+}
+
+/// Makes redb go through all checksums of a copy when it opens it, as it does after a crash, and
+/// answers whether it would have trusted the latest commit without that. redb follows the page
+/// numbers in what it trusts, and a corrupt one makes it ask for more memory than there is, which ends
+/// the process.
+fn distrust(copy: &Path) -> io::Result<bool> {
+    let mut file = OpenOptions::new().read(true).write(true).open(copy)?;
+    let mut flags = [0];
+    file.seek(SeekFrom::Start(FLAGS))?;
+    // Too short for a head: redb says what it thinks of it.
+    if file.read(&mut flags)? == 0 || file.metadata()?.len() < SLOTS + 2 * SLOT {
+        return Ok(false);
+    }
+    let [found] = flags;
+    if found & TRUSTED == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::Start(FLAGS))?;
+    file.write_all(&[found & !TRUSTED | RECOVER])?;
+    // The other slot may hold a later commit that was never completed: it is not to be preferred.
+    let other = u64::from(found & SECOND_IS_LATEST == 0);
+    let last = SLOTS + SLOT * (other + 1) - 1;
+    let mut sum = [0];
+    file.seek(SeekFrom::Start(last))?;
+    file.read_exact(&mut sum)?;
+    file.seek(SeekFrom::Start(last))?;
+    file.write_all(&sum.map(|byte| !byte))?;
+    Ok(true)
 }
 
 /// The number of the latest batch; none in a database that is empty.
