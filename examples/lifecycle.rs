@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use callboard::prelude::*;
 use callboard::task::Lifecycle;
+use futures::StreamExt;
 
 /// What the ticks share. It need not be `Send`.
 struct Log {
@@ -37,8 +38,9 @@ async fn main() -> Result<(), callboard::Error> {
     let scheduler = Scheduler::builder().build()?;
     let every = Interval::every(Duration::from_millis(100));
     scheduler.add_lifecycle(Lifecycle::new("log", open).tick(every, write).clean_up(close)).await?;
+    let ends = scheduler.events(EventMask::TASK_EXECUTED).await?;
     scheduler.start().await?;
-    actix::clock::sleep(Duration::from_millis(350)).await;
+    ends.take(3).collect::<Vec<_>>().await;
 
     // The ticks are runs of an ordinary task.
     let ticks = scheduler.task("log").await?;

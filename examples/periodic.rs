@@ -9,6 +9,7 @@
 use callboard::prelude::*;
 use callboard::task::{Objects, Periodic, PeriodicInfo};
 use futures::StreamExt;
+use futures::future::ready;
 
 async fn greet(_: TaskContext, text: String) {
     println!("greet: {text}");
@@ -47,6 +48,8 @@ async fn main() -> Result<(), callboard::Error> {
     // Every minute, unless it is given a schedule; from now on, not from the next minute on.
     scheduler.add(Periodic::new("greet").id("minutely").userdata("hello").wait_for_schedule(false)).await?;
     ends.next().await;
+    // It may be a new minute at any moment.
+    let mut ends = ends.filter(|end| ready(end.task_id().is_some_and(|id| id.as_str() != "minutely")));
     // Twice, a second apart.
     scheduler.add(Periodic::run_iterations("greet", 2).id("twice").userdata("twice")).await?;
     tell(&scheduler, "twice").await?;
