@@ -1,5 +1,5 @@
-//! What each durable store does in a second, how long it takes to open, and how large it gets: a
-//! row for each figure. What is measured is acknowledged when it is on the device; what only
+//! What each store does in a second, how long it takes to open, and how large it gets: a row for
+//! each figure. What is measured is acknowledged when it is on the device; what only
 //! prepares a measurement is not waited for.
 //!
 //! ```text
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use callboard::store::contract::sample;
 use callboard::store::message::*;
-use callboard::store::{Durability, FileStore, RedbStore, SledStore, StoreAddr, StoreSource};
+use callboard::store::{Durability, FileStore, MemoryStore, RedbStore, SledStore, StoreAddr, StoreSource};
 use callboard::task::{Fire, Outcome, OwnerId, RunEnd, RunId, RunRecord, Source, StoredTask, TaskState};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -34,6 +34,7 @@ fn task(index: usize) -> StoredTask {
 /// Opens the store of a kind, and says how long that took.
 async fn open(kind: &str, path: &Path, durability: Durability) -> (StoreAddr, Duration) {
     let mut source: Box<dyn StoreSource> = match kind {
+        "memory" => Box::new(MemoryStore::new()),
         "sled" => Box::new(SledStore::open(path).expect("a path").durability(durability)),
         "redb" => Box::new(RedbStore::open(path).expect("a path").durability(durability)),
         _ => Box::new(FileStore::open(path).expect("a path").durability(durability)),
@@ -58,6 +59,17 @@ async fn filled(kind: &str, path: &Path, count: usize) {
         add(&store, from..count.min(from + 1000)).await;
     }
     store.close(Close).await.expect("a closed store");
+}
+
+/// An open store with so many tasks.
+async fn stocked(kind: &str, path: &Path, count: usize, durability: Durability) -> StoreAddr {
+    if kind == "memory" {
+        let (store, _) = open(kind, path, durability).await;
+        add(&store, 0..count).await;
+        return store;
+    }
+    filled(kind, path, count).await;
+    open(kind, path, durability).await.0
 }
 
 /// Moves due tasks on as a tick does, with a record of each run; answers with the runs.
@@ -111,6 +123,7 @@ fn size(path: &Path) -> u64 {
 
 async fn figures(kind: &str, scale: usize) {
     let row = |what: &str, figure: String| println!("| {kind} | {what} | {figure} |");
+    let durable = kind != "memory";
     for clients in [1, 16, 256] {
         let place = tempfile::tempdir().expect("a directory");
         let (store, _) = open(kind, place.path(), Durability::Fsync).await;
@@ -125,8 +138,7 @@ async fn figures(kind: &str, scale: usize) {
     }
     for batch in [1, 100, 10_000] {
         let place = tempfile::tempdir().expect("a directory");
-        filled(kind, place.path(), batch).await;
-        let (store, _) = open(kind, place.path(), Durability::Fsync).await;
+        let store = stocked(kind, place.path(), batch, Durability::Fsync).await;
         let (began, mut serial, mut commits) = (Instant::now(), 0, 0);
         while began.elapsed() < WHILE {
             tick(&store, batch, &mut serial).await;
@@ -138,8 +150,8 @@ async fn figures(kind: &str, scale: usize) {
         store.close(Close).await.expect("a closed store");
     }
     for count in [100_000 / scale, 1_000_000 / scale] {
-        // A million files are not what the file store is for.
-        if kind == "file" && count > 100_000 {
+        // Nothing to open.
+        if !durable {
             continue;
         }
         let place = tempfile::tempdir().expect("a directory");
@@ -150,8 +162,7 @@ async fn figures(kind: &str, scale: usize) {
     }
     let place = tempfile::tempdir().expect("a directory");
     let (tasks, runs) = (1000, 1_000_000 / scale as u64);
-    filled(kind, place.path(), tasks).await;
-    let (store, _) = open(kind, place.path(), Durability::Interval(Duration::from_secs(1))).await;
+    let store = stocked(kind, place.path(), tasks, Durability::Interval(Duration::from_secs(1))).await;
     let (began, mut serial) = (Instant::now(), 0);
     while serial < runs {
         let begun = tick(&store, tasks, &mut serial).await;
@@ -159,10 +170,14 @@ async fn figures(kind: &str, scale: usize) {
     }
     let took = began.elapsed().as_secs_f64();
     store.close(Close).await.expect("a closed store");
+    let rate = serial as f64 / took;
+    if !durable {
+        return row(&format!("runs a second, {tasks} tasks"), format!("{rate:.0}"));
+    }
     let megabytes = size(place.path()) as f64 / 1e6;
     row(
         &format!("size after {runs} runs of {tasks} tasks, 100 records each kept"),
-        format!("{megabytes:.1} MB ({:.0} runs a second, synced every second)", serial as f64 / took),
+        format!("{megabytes:.1} MB ({rate:.0} runs a second, synced every second)"),
     );
 }
 
@@ -170,7 +185,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let asked = |word: &str| words.iter().any(|given| given == word);
     let scale = if asked("quick") { 10 } else { 1 };
-    let kinds = ["sled", "redb", "file"];
+    let kinds = ["memory", "sled", "redb", "file"];
     let all = !kinds.iter().any(|kind| asked(kind));
     println!("| store | what | figure |\n|---|---|---|");
     for kind in kinds.into_iter().filter(|kind| all || asked(kind)) {
