@@ -16,8 +16,8 @@ use super::{BackendSource, StoreError};
 /// answers, a thread of the store's own writes, changes that wait share one transaction and one
 /// `fsync`. What is acknowledged is there again after the process was killed or the power was cut
 /// (see [`Durability`](super::Durability) for another bargain). One process at a time can have the
-/// directory. redb repairs a file that was not closed, so a start opens a copy first: it reads the
-/// file twice and needs room for it twice.
+/// directory. redb repairs a file that was not closed, and trusts one that was, so a start has it
+/// check every checksum of a copy first: it reads the file several times and needs room for it twice.
 ///
 /// ```no_run
 /// use callboard::store::RedbStore;
