@@ -14,9 +14,9 @@ use super::job::{Desk, Job, Report};
 use super::message::*;
 use super::overlap::{Verdict, Waiting};
 use super::slot::Instances;
-use super::{Keep, Runner, panics};
+use super::{Keep, Runner};
 use crate::clock::Busy;
-use crate::task::{Outcome, Refusal, Run, RunEnd, RunId};
+use crate::task::{Outcome, Refusal, Run, RunEnd, RunId, panics};
 use crate::timer;
 
 /// The most ends in one notice.

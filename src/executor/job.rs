@@ -5,9 +5,9 @@ use chrono::{DateTime, Utc};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::deadline::Keeper;
-use super::panics::Panic;
 use super::slot::Key;
 use crate::clock::{Busy, Clock};
+use crate::task::panics::Panic;
 use crate::task::{Alias, Outcome, Refusal, Run, RunEnd, TaskContext};
 
 /// Where the jobs of one executor report.

@@ -14,7 +14,6 @@ mod futures;
 mod job;
 pub mod message;
 mod overlap;
-mod panics;
 mod pipeline;
 #[cfg(all(unix, feature = "process"))]
 mod process;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Started;
 use super::deadline::Deadline;
 use super::job::timed_out;
-use super::panics::{Panic, catch};
+use crate::task::panics::{Panic, catch};
 use crate::task::{Code, Failure, Outcome, Run, TaskContext, TaskFuture};
 use crate::timer;
 

@@ -9,7 +9,7 @@ use futures::channel::oneshot;
 
 use super::SchedulerState;
 use super::flight::Flight;
-use super::lives::{Ended, LifeSlot};
+use super::lives::{Leaving, LifeSlot};
 use super::locks::LockPath;
 use super::pending::PendingTasks;
 use super::slot::{ExecutorSlot, StoreSlot};
@@ -78,7 +78,7 @@ pub(super) struct Estate {
     pub flight: Flight,
     pub lives: BTreeMap<TaskId, LifeSlot>,
     /// Lives that end, of lifecycles that are gone.
-    pub leaving: Vec<Ended>,
+    pub leaving: Vec<Leaving>,
     pub owner: Option<OwnerId>,
     pub serial: u64,
     /// Tells slots of one alias apart over time.

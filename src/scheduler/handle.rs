@@ -417,6 +417,9 @@ impl Handle {
     /// Where its task is in a store that outlives the program, add it before the start: ticks that
     /// are due before it is there are refused, because nobody knows their handler.
     ///
+    /// One whose task has been removed can be added anew at once: it is set up when the last tick of
+    /// the one before has ended and that is cleaned up.
+    ///
     /// # Errors
     /// When an option is not valid, there are no ticks, or a handler or lifecycle has the name
     /// already; and as [`add`](Self::add).

@@ -8,7 +8,7 @@ use actix::fut::ready;
 use actix::prelude::*;
 use futures::FutureExt;
 use futures::channel::{mpsc, oneshot};
-use futures::future::{Shared, join_all};
+use futures::future::join_all;
 
 use super::SchedulerState;
 use super::actor::Scheduler;
@@ -17,11 +17,9 @@ use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
 use crate::task::{
-    Alias, AnyLifecycle, Code, Failure, LifeStage, LifeStep, Run, TaskError, TaskId, TickCode, TickQueue,
+    Alias, AnyLifecycle, Code, Failure, LifeEnded, LifeStage, LifeStep, Run, RunId, TaskError, TaskId,
+    TickCode, TickQueue,
 };
-
-/// Ends when a life has.
-pub(super) type Ended = Shared<oneshot::Receiver<()>>;
 
 /// A lifecycle, and its life while the scheduler runs.
 pub(super) struct LifeSlot {
@@ -30,7 +28,7 @@ pub(super) struct LifeSlot {
     store: Alias,
     life: Option<Life>,
     /// The life before, which may not have ended yet.
-    before: Option<Ended>,
+    before: Option<LifeEnded>,
     /// The task is gone: the life ends with the last run.
     retired: bool,
 }
@@ -39,7 +37,14 @@ struct Life {
     code: Code,
     /// Its drop ends the life, also when the scheduler goes without a shutdown.
     _end: oneshot::Sender<()>,
-    ended: Ended,
+    ended: LifeEnded,
+}
+
+/// A life that ends, of a lifecycle that is gone.
+pub(super) struct Leaving {
+    ended: LifeEnded,
+    /// The life, for as long as there are runs of it: its lifecycle was added anew meanwhile.
+    still: Option<(Life, Vec<RunId>)>,
 }
 
 /// What came of a step of a lifecycle.
@@ -87,13 +92,9 @@ impl Scheduler {
             let tell = Box::new(move |step, result| {
                 usher.do_send(LifeTold { id: id.clone(), step, result, busy: teller.busy() });
             });
-            let life =
-                lifecycle.live(LifeStage { ticks: TickQueue::new(ticks), end: ending, clock, busy, tell });
+            let ticks = TickQueue::new(ticks);
+            let life = lifecycle.live(LifeStage { before, ticks, end: ending, clock, busy, tell });
             actix_rt::spawn(async move {
-                // Two lives of one lifecycle do not overlap.
-                if let Some(before) = before {
-                    before.await.ok();
-                }
                 life.await;
                 drop(done);
                 Arbiter::current().stop();
@@ -106,7 +107,7 @@ impl Scheduler {
     /// Ends all lives: the shutdown. The lifecycles stay for the next start. The future ends when
     /// everything is cleaned up.
     pub(super) fn end_lives(&mut self) -> impl Future<Output = ()> + use<> {
-        let mut ended = std::mem::take(&mut self.estate.leaving);
+        let mut ended = Vec::new();
         self.estate.lives.retain(|_, slot| {
             if let Some(life) = slot.life.take() {
                 ended.push(life.ended.clone());
@@ -114,6 +115,9 @@ impl Scheduler {
             }
             !slot.retired
         });
+        // The last one first: a life that waits for the one before hears that it need not begin.
+        let leaving = std::mem::take(&mut self.estate.leaving);
+        ended.extend(leaving.into_iter().rev().map(|leaving| leaving.ended));
         join_all(ended).map(drop)
     }
 
@@ -133,6 +137,17 @@ impl Scheduler {
 
     /// A run has ended.
     pub(super) fn ran(&mut self, run: &Run) {
+        // A shutdown ends all lives together, so that none begins meanwhile.
+        let all = match self.state() {
+            SchedulerState::ShuttingDown => &mut [],
+            _ => &mut self.estate.leaving[..],
+        };
+        for leaving in all {
+            if let Some((_, runs)) = &mut leaving.still {
+                runs.retain(|id| *id != run.id);
+                leaving.still.take_if(|(_, runs)| runs.is_empty());
+            }
+        }
         if !self.estate.lives.is_empty() {
             self.settle_life(&run.task.id);
         }
@@ -148,9 +163,31 @@ impl Scheduler {
     /// Ends a life, and forgets the lifecycle.
     fn forget_life(&mut self, id: &TaskId) {
         let Some(slot) = self.estate.lives.remove(id) else { return };
-        let leaving = &mut self.estate.leaving;
-        leaving.retain(|ended| ended.clone().now_or_never().is_none());
-        leaving.extend(slot.life.map(|life| life.ended).or(slot.before));
+        let ended = slot.life.map(|life| life.ended).or(slot.before);
+        self.leave(ended.map(|ended| Leaving { ended, still: None }));
+    }
+
+    /// Makes room for a lifecycle of the same name as one whose task is gone. The life of that one
+    /// goes on until its runs have ended, and the next one begins after it; the answer is its end.
+    fn make_room(&mut self, id: &TaskId) -> Option<LifeEnded> {
+        let slot = self.estate.lives.remove(id)?;
+        let Some(life) = slot.life else { return slot.before };
+        let ended = life.ended.clone();
+        let of_another = |run: &Run| {
+            let mut lives = self.estate.leaving.iter().filter_map(|leaving| leaving.still.as_ref());
+            lives.any(|(_, runs)| runs.contains(&run.id))
+        };
+        let runs = self.estate.flight.iter().filter(|run| run.task.id == *id && !of_another(run));
+        let runs: Vec<RunId> = runs.map(|run| run.id).collect();
+        let still = (!runs.is_empty()).then_some((life, runs));
+        self.leave(Some(Leaving { ended: ended.clone(), still }));
+        Some(ended)
+    }
+
+    fn leave(&mut self, leaving: Option<Leaving>) {
+        let all = &mut self.estate.leaving;
+        all.retain(|leaving| leaving.ended.clone().now_or_never().is_none());
+        all.extend(leaving);
     }
 }
 
@@ -177,12 +214,14 @@ impl Scheduler {
         if self.state() == SchedulerState::ShuttingDown {
             return Box::pin(ready(Err(Error::NotRunning)));
         }
-        if self.check_handler(id.as_str()).is_ok() {
+        let retired = self.estate.lives.get(&id).is_some_and(|slot| slot.retired);
+        if !retired && self.check_handler(id.as_str()).is_ok() {
             return Box::pin(ready(Err(TaskError::DuplicateHandler(id.to_string()).into())));
         }
+        let before = self.make_room(&id);
         let task = lifecycle.task.clone();
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
-        let slot = LifeSlot { lifecycle, store, life: None, before: None, retired: false };
+        let slot = LifeSlot { lifecycle, store, life: None, before, retired: false };
         self.estate.lives.insert(id.clone(), slot);
         if self.is_open() {
             self.begin_life(&id);

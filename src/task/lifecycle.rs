@@ -1,17 +1,16 @@
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::channel::{mpsc, oneshot};
-use futures::future::{Either, FusedFuture, LocalBoxFuture, poll_fn, ready, select};
+use futures::future::{Either, FusedFuture, LocalBoxFuture, Shared, poll_fn, ready, select};
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 
-use super::{AsyncCode, Failure, Task, TaskContext, TaskFuture, TaskReturn, panic_message};
+use super::panics::{Panic, catch, catch_in, listen};
+use super::{AsyncCode, Failure, Task, TaskContext, TaskFuture, TaskReturn};
 use crate::clock::{Busy, Clock};
 use crate::timer;
 use crate::trigger::IntoTrigger;
@@ -155,7 +154,7 @@ impl<S: 'static> Lifecycle<S> {
 
     /// Waits for the set-up; `None` when the end came first, which drops it.
     async fn begin(&self, stage: &mut LifeStage) -> Option<Result<S, Failure>> {
-        let mut made = AssertUnwindSafe((self.set_up)()).catch_unwind().boxed_local();
+        let mut made = catch_in((self.set_up)());
         let made = poll_fn(|cx| {
             // A virtual clock stands still while the set-up works, not while it waits.
             let working = stage.busy.take().unwrap_or_else(|| stage.clock.busy());
@@ -200,7 +199,7 @@ impl<S: 'static> Lifecycle<S> {
         answer: &mut oneshot::Sender<Ticked>,
     ) -> Option<Ticked> {
         let tick = self.tick.as_ref()?;
-        let mut work = AssertUnwindSafe(async move { tick(state, run).await }).catch_unwind().boxed_local();
+        let mut work = catch_in(async move { tick(state, run).await }.boxed_local());
         let ticked = poll_fn(|cx| {
             ticks.take_in(cx);
             match work.poll_unpin(cx) {
@@ -212,9 +211,8 @@ impl<S: 'static> Lifecycle<S> {
             Some(ticked) => Some(ticked),
             None => {
                 // Its drop is the user's code and may panic; the state is to outlive that.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
-                    let panic = panic_message(panic);
-                    tracing::error!(lifecycle = %self.name, %panic, "a tick panicked while it was cut off");
+                if let Err(Panic { message, .. }) = catch(|| drop(work)) {
+                    tracing::error!(lifecycle = %self.name, panic = %message, "a tick panicked while it was cut off");
                 }
                 None
             }
@@ -222,6 +220,8 @@ impl<S: 'static> Lifecycle<S> {
     }
 
     async fn live(&self, mut stage: LifeStage) {
+        listen();
+        wait_for_the_last(&mut stage).await;
         let Some(mut state) = self.begin(&mut stage).await else { return };
         loop {
             let Some(TickOrder { run, mut answer, .. }) = self.next(&mut stage).await else { break };
@@ -246,7 +246,7 @@ impl<S: 'static> Lifecycle<S> {
             }
         }
         let Ok(state) = state else { return };
-        let work = AssertUnwindSafe((self.clean_up)(state)).catch_unwind();
+        let work = catch_in((self.clean_up)(state));
         let limit = timer::sleep(&stage.clock, self.clean_up_within);
         let cleaned = match select(Box::pin(work), Box::pin(limit)).await {
             Either::Left((cleaned, _)) => cleaned.unwrap_or_else(|panic| Err(panicked(panic))),
@@ -258,8 +258,23 @@ impl<S: 'static> Lifecycle<S> {
     }
 }
 
+/// Two lives of one lifecycle do not overlap.
+async fn wait_for_the_last(stage: &mut LifeStage) {
+    let Some(mut before) = stage.before.take() else { return };
+    poll_fn(|cx| {
+        stage.ticks.take_in(cx);
+        let ended = before.poll_unpin(cx).map(drop);
+        if ended.is_pending() {
+            // It may wait for the clock.
+            stage.busy = None;
+        }
+        ended
+    })
+    .await;
+}
+
 fn panicked(panic: Panic) -> Failure {
-    Failure::new(format!("it panicked: {}", panic_message(panic)))
+    Failure::new(format!("it panicked: {}", panic.message))
 }
 
 impl<S> fmt::Debug for Lifecycle<S> {
@@ -268,7 +283,6 @@ impl<S> fmt::Debug for Lifecycle<S> {
     }
 }
 
-type Panic = Box<dyn Any + Send>;
 type Ticked = Result<Result<Value, Failure>, Panic>;
 
 /// What came of a step of a lifecycle.
@@ -281,8 +295,13 @@ pub(crate) enum LifeStep {
     CleanUp,
 }
 
+/// Ends when a life has.
+pub(crate) type LifeEnded = Shared<oneshot::Receiver<()>>;
+
 /// What one life of a lifecycle is given.
 pub(crate) struct LifeStage {
+    /// The life before, which may not have ended yet.
+    pub(crate) before: Option<LifeEnded>,
     pub(crate) ticks: TickQueue,
     /// Sent, or dropped, when it is time to clean up.
     pub(crate) end: oneshot::Receiver<()>,
@@ -374,7 +393,7 @@ impl AsyncCode for TickCode {
             match ticked.await {
                 Ok(Ok(result)) => result,
                 // Goes on to the run, which it ends as panicked.
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Ok(Err(panic)) => panic.pass_on(),
                 Err(_) => Err(gone()),
             }
         }

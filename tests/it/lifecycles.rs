@@ -122,15 +122,18 @@ async fn a_tick_that_fails_panics_or_is_cut_off_leaves_the_state_to_the_next() {
     time.advance(secs(25)).await;
     let ended = heard(&mut ends);
     let words: Vec<_> = ended.iter().map(|event| event.report().unwrap().end.outcome.clone()).collect();
-    assert_eq!(
-        words,
-        [Outcome::Failed { error: "first".to_owned() }, Outcome::Panicked { message: "second".to_owned() }]
-    );
+    let [Outcome::Failed { error }, Outcome::Panicked { message }] = &words[..] else { panic!("{words:?}") };
+    assert_eq!((error.as_str(), without_place(message)), ("first", "second"));
     // The third tick goes on; it is cut off, and then the state is cleaned up.
     scheduler.shutdown(Shutdown::now()).await.unwrap();
     assert_eq!(log.take(), ["after 3"]);
     let last = heard(&mut ends);
     assert_eq!(last[0].report().unwrap().end.outcome.word(), "interrupted");
+}
+
+/// What is told of a panic, without its place in this file.
+fn without_place(told: &str) -> &str {
+    told.split_once(" (at ").map_or(told, |(told, _)| told)
 }
 
 #[actix::test]
@@ -173,7 +176,7 @@ async fn a_set_up_that_fails_is_told_of_and_nothing_ticks() {
                 "executed",
                 "cleaned up",
             ];
-            assert_eq!(told, expected);
+            assert_eq!(told.iter().map(|told| without_place(told)).collect::<Vec<_>>(), expected);
             assert_eq!(log.take(), ["clean up"]);
         } else {
             let failed = "its set-up failed: no paper";
@@ -218,6 +221,78 @@ async fn when_the_task_goes_the_clean_up_comes_after_the_last_tick() {
         scheduler.add_lifecycle(pulse(&log)).await.unwrap();
         scheduler.shutdown(Shutdown::now()).await.unwrap();
     }
+}
+
+#[actix::test]
+async fn a_lifecycle_is_added_anew_while_the_last_tick_of_the_old_one_goes_on() {
+    for stop in [false, true] {
+        let log = Log::default();
+        let (scheduler, time, _) = board(|b| b).await;
+        scheduler.add_lifecycle(pulse(&log)).await.unwrap();
+        // In the midst of a tick, which takes ten milliseconds. Once more before that is over.
+        for _ in 0..2 {
+            time.advance(Duration::from_millis(1)).await;
+            scheduler.delete_task("pulse").await.unwrap();
+            scheduler.add_lifecycle(pulse(&log)).await.unwrap();
+        }
+        let again = scheduler.add_lifecycle(pulse(&log)).await.unwrap_err();
+        assert!(matches!(again, Error::Task(_)), "{again}");
+        assert_eq!(log.take(), ["set up"], "two lives do not overlap");
+        if !stop {
+            time.advance(Duration::from_millis(20)).await;
+            // Nothing holds the clock for the clean-up.
+            while log.0.lock().unwrap().len() < 4 {
+                actix::clock::sleep(Duration::from_millis(1)).await;
+            }
+            time.advance(secs(25)).await;
+        }
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+        let lines = log.take();
+        if stop {
+            assert_eq!(lines, ["clean up after 1", "dropped"]);
+        } else {
+            assert_eq!(lines[..4], ["tick 1 of 0", "clean up after 1", "dropped", "set up"], "{lines:?}");
+            assert_eq!(lines[4..6], ["tick 1 of 10", "tick 2 of 20"], "{lines:?}");
+            assert_eq!(lines[6..], ["clean up after 2", "dropped"], "{lines:?}");
+        }
+        assert_eq!(scheduler.status().await.unwrap().running, 0);
+    }
+}
+
+fn fall(place: &str) {
+    assert!(place.is_empty(), "{place}");
+}
+
+#[actix::test]
+async fn panics_of_each_step_say_where() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::LIFECYCLE | EventMask::RUN_ENDED).await.unwrap();
+    let tries = AtomicUsize::new(0);
+    let lifecycle = Lifecycle::new("fright", async move || {
+        assert!(tries.fetch_add(1, SeqCst) > 0, "on the way in");
+        Ok::<_, String>(())
+    })
+    .tick(Interval::seconds(10), async |(): &mut (), run: TaskContext| {
+        run.sleep(secs(1)).await;
+        fall("on stage");
+    })
+    .clean_up(async |()| fall("on the way out"))
+    .set_up_again(true);
+    scheduler.add_lifecycle(lifecycle).await.unwrap();
+    time.advance(secs(5)).await;
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    let told: Vec<_> = heard(&mut events)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::LifecycleFailed { cause, .. } => Some(cause),
+            Event::LifecycleSetUp { .. } => None,
+            event => event.report().unwrap().end.outcome.problem(),
+        })
+        .collect();
+    for (told, what) in told.iter().zip(["on the way in", "on stage", "on the way out"]) {
+        assert!(told.contains(&format!("{what} (at tests/it/lifecycles.rs:")), "{told}");
+    }
+    assert_eq!(told.len(), 3, "{told:?}");
 }
 
 #[actix::test]

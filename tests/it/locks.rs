@@ -1,6 +1,8 @@
 //! Locks between processes: of several that run the same tasks, one begins the runs, and another takes
 //! over when it dies.
 
+mod lifecycles;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

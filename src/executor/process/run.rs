@@ -15,7 +15,7 @@ use super::output;
 use super::wire::{FromWorker, Order, Time, ToWorker};
 use crate::clock::{Alarm, Busy, Clock};
 use crate::executor::Started;
-use crate::executor::panics::Panic;
+use crate::task::panics::Panic;
 use crate::task::{Outcome, Run};
 use crate::timer;
 

@@ -14,11 +14,11 @@ use super::keeper::{ASKED, name_of};
 use super::remote::RemoteClock;
 use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
+use crate::executor::Started;
 use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job, Report};
 use crate::executor::slot::Instances;
-use crate::executor::{Started, panics};
-use crate::task::{Alias, Outcome, Registry, Run, RunId};
+use crate::task::{Alias, Outcome, Registry, Run, RunId, panics};
 
 /// The status of a worker that cannot go on.
 const CANNOT: i32 = 70;

@@ -1,20 +1,23 @@
-//! Panics of task code: caught, with the place where they happened.
+//! Panics of the user's code: caught, with the place where they happened.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::Once;
+use std::task::Poll;
 
-use crate::task::panic_message;
+use super::panic_message;
 
 /// The most of a backtrace that is kept: enough for a hundred calls.
 const LONGEST: usize = 16 * 1024;
 
 /// What is known of a panic.
-pub(super) struct Panic {
-    pub(super) message: String,
-    pub(super) backtrace: Option<Box<str>>,
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) backtrace: Option<Box<str>>,
 }
 
 struct Seen {
@@ -32,7 +35,7 @@ thread_local! {
 /// happened. It notes that for task code and leaves the rest to the hook that was there before. A
 /// program that sets a hook of its own later on takes its place, and the messages are without
 /// places.
-pub(super) fn listen() {
+pub(crate) fn listen() {
     static HOOKED: Once = Once::new();
     // A hook cannot be set by a thread that panics.
     if !std::thread::panicking() {
@@ -57,7 +60,7 @@ fn note(info: &PanicHookInfo<'_>) {
 }
 
 /// Calls `code`; a panic ends here.
-pub(super) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
     let outer = LISTENING.replace(true);
     // Of a panic that the code caught itself.
     drop(SEEN.take());
@@ -66,8 +69,21 @@ pub(super) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
     called.map_err(|panic| Panic::new(panic, SEEN.take()))
 }
 
+/// Polls `work` to its end; a panic ends here.
+pub(crate) fn catch_in<F: Future + Unpin>(mut work: F) -> impl Future<Output = Result<F::Output, Panic>> {
+    poll_fn(move |cx| match catch(|| Pin::new(&mut work).poll(cx)) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+}
+
 impl Panic {
     fn new(panic: Box<dyn Any + Send>, seen: Option<Seen>) -> Self {
+        let panic = match panic.downcast::<Self>() {
+            // It happened on another thread and has just been passed on.
+            Ok(known) => return *known,
+            Err(panic) => panic,
+        };
         let text = panic_message(panic);
         let Some(Seen { place, backtrace }) = seen else { return Self { message: text, backtrace: None } };
         let captured = backtrace.status() == BacktraceStatus::Captured;
@@ -78,5 +94,10 @@ impl Panic {
             calls.into_boxed_str()
         });
         Self { message: format!("{text} (at {place})"), backtrace }
+    }
+
+    /// Goes on as a panic of this thread, until it is caught here again.
+    pub(crate) fn pass_on(self) -> ! {
+        resume_unwind(Box::new(self))
     }
 }
