@@ -83,6 +83,8 @@ pub(super) struct Estate {
     pub serial: u64,
     /// Tells slots of one alias apart over time.
     pub generation: u64,
+    /// The latest time at which a task was added.
+    pub latest_added: DateTime<Utc>,
     /// What ends with the scheduler, once no handle is left.
     pub retired: Option<(ArbiterHandle, Option<System>)>,
 }

@@ -1,19 +1,18 @@
 //! Control messages about single tasks.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use futures::channel::oneshot;
 
 use super::actor::Scheduler;
 use super::message::*;
 use super::plan;
-use super::session::{Changed, Decision, Session, within};
+use super::session::{Changed, Decision, Session, Unchanged, within};
 use super::why;
 use super::{SchedulerState, lifecycle::Permit};
 use crate::error::Error;
@@ -22,7 +21,7 @@ use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Expect, Then};
 use crate::task::{
     Alias, Handler as TaskHandler, RunId, Source, StoredTask, Task, TaskChanges, TaskError, TaskId, TaskInfo,
-    TaskSpec,
+    TaskSpec, TaskState,
 };
 
 type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
@@ -58,15 +57,21 @@ impl Scheduler {
     /// has seen the task as it was before: what the tick has decided is submitted first.
     pub(super) fn carry_out(
         &self,
-        change: impl Future<Output = Result<Changed, Error>> + 'static,
+        change: impl Future<Output = Result<Changed, Unchanged>> + 'static,
     ) -> impl ActorFuture<Self, Output = Result<Changed, Error>> + 'static {
         wrap_future::<_, Self>(change)
-            .map(|changed, scheduler, ctx| {
-                match &changed {
-                    Ok(changed) => scheduler.note_change(changed, ctx),
-                    Err(error) => scheduler.note_error(error, ctx),
+            .map(|changed, scheduler, ctx| match changed {
+                Ok(changed) => {
+                    scheduler.note_change(&changed, ctx);
+                    Ok(changed)
                 }
-                changed
+                Err(Unchanged { error, removing }) => {
+                    if let Error::Store { store, .. } = &error {
+                        scheduler.perhaps_removed(store, removing);
+                    }
+                    scheduler.note_error(&error, ctx);
+                    Err(error)
+                }
             })
             .then(|changed, scheduler, _| {
                 let tick = match &changed {
@@ -173,6 +178,26 @@ impl Scheduler {
         Ok(())
     }
 
+    /// When a task is created that was added at `since`: then, or a trifle later when a run is still
+    /// known of another task of its id that was created at that very instant. So the time tells them
+    /// apart.
+    fn creation_of(&mut self, id: &TaskId, store: &Alias, since: DateTime<Utc>) -> DateTime<Utc> {
+        let news = since > self.estate.latest_added;
+        if news {
+            self.estate.latest_added = since;
+            return since;
+        }
+        let unsettled = self.estate.stores.get(store).into_iter().flat_map(|slot| &slot.unsettled);
+        let known = self.estate.flight.iter().chain(unsettled.map(|(run, _)| run));
+        let others = known.filter(|run| run.added_at >= since && run.task.id == *id && run.store == *store);
+        let others: HashSet<_> = others.map(|run| run.added_at).collect();
+        let mut created_at = since;
+        while others.contains(&created_at) {
+            created_at += TimeDelta::nanoseconds(1);
+        }
+        created_at
+    }
+
     /// Puts a task into its store.
     pub(super) fn commit_task(&mut self, task: Task, since: DateTime<Utc>) -> Answer<TaskId> {
         let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
@@ -200,10 +225,12 @@ impl Scheduler {
             skipping: self.next_run_id(),
         };
         let id = spec.id.clone();
+        let created_at = self.creation_of(&id, &store, since);
         let added = async move {
             let now = session.settings.clock.now();
             let state =
                 plan::add(&spec, first_run, paused, since, now).map_err(|error| error.about(&spec.id))?;
+            let state = TaskState { created_at, ..state };
             let task = StoredTask { spec: spec.clone(), state };
             match session.put(&addr, task.clone(), Expect::Absent).await {
                 Ok(()) => {
@@ -218,7 +245,10 @@ impl Scheduler {
                             None => Decision::Nothing,
                         })
                     };
-                    session.change(&spec.id, decide).await.map(|changed| (false, changed))
+                    match session.change(&spec.id, decide).await {
+                        Ok(changed) => Ok((false, changed)),
+                        Err(Unchanged { error, .. }) => Err(error),
+                    }
                 }
                 Err(error) => Err(Error::store(&store, error)),
             }
@@ -226,6 +256,11 @@ impl Scheduler {
         let told = wrap_future::<_, Self>(added).map(|added, scheduler, ctx| {
             let (new, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
             if new {
+                let slot = scheduler.estate.stores.get(&changed.store);
+                if slot.is_some_and(|slot| slot.perhaps_removed.contains(&changed.id)) {
+                    // There was room for it: what was perhaps removed is gone.
+                    scheduler.removed(changed.id.clone(), changed.store.clone());
+                }
                 scheduler.tell(Event::TaskAdded { id: changed.id.clone(), store: changed.store.clone() });
                 scheduler.note_finished(&changed);
                 scheduler.note_due(&changed.store, changed.task.as_ref(), ctx);
@@ -410,24 +445,8 @@ impl Scheduler {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
-        let tried = Rc::new(Cell::new(false));
-        let change = {
-            let (id, tried) = (id.clone(), tried.clone());
-            let decide = move |_: &StoredTask| {
-                tried.set(true);
-                Ok(Decision::Remove)
-            };
-            async move { session.change(&id, decide).await }
-        };
-        Box::pin(self.carry_out(change).map(move |changed, scheduler, _| {
-            if let Err(Error::Store { store, source }) = &changed
-                && tried.get()
-                && source.is_retryable()
-            {
-                scheduler.perhaps_removed(store, [id]);
-            }
-            changed.map(drop)
-        }))
+        let change = async move { session.change(&id, |_: &StoredTask| Ok(Decision::Remove)).await };
+        Box::pin(self.carry_out(change).map(|changed, _, _| changed.map(drop)))
     }
 }
 
@@ -482,7 +501,7 @@ impl Scheduler {
             }
             _ => None,
         };
-        let run = self.board_on_demand(&task.spec, &store, source, request.force, now);
+        let run = self.board_on_demand(&task, &store, source, request.force, now);
         if let Some(reason) = self.refusal(&task.spec) {
             self.estate.flight.leave(&run);
             return fail(Error::Refused { id: request.id, reason });

@@ -15,11 +15,12 @@ use crate::task::{Alias, Attempt, Run, RunRecord, Source, StoredTask, TaskId};
 /// How often a change is tried against a task that others keep changing.
 const TRIES: usize = 100;
 
-/// An attempt, by what tells it from others.
-type Name = (TaskId, DateTime<Utc>, Source, u32);
+/// An attempt, by what tells it from others: its task, which is more than an id that another may have
+/// had before, its run time, who asked for it, and its number.
+type Name = (TaskId, DateTime<Utc>, DateTime<Utc>, Source, u32);
 
-fn name(id: &TaskId, attempt: &Attempt) -> Name {
-    (id.clone(), attempt.nominal, attempt.source, attempt.number)
+fn name(StoredTask { spec, state }: &StoredTask, attempt: &Attempt) -> Name {
+    (spec.id.clone(), state.created_at, attempt.nominal, attempt.source, attempt.number)
 }
 
 /// The attempts of a store that this scheduler will still hear of.
@@ -28,7 +29,7 @@ pub(super) struct Live(HashSet<Name>);
 impl Scheduler {
     pub(super) fn live(&self, store: &Alias) -> Live {
         let here = |run: &&Run| run.store == *store && may_come_again(run);
-        let name = |run: &Run| (run.task.id.clone(), run.nominal, run.source, run.attempt);
+        let name = |run: &Run| (run.task.id.clone(), run.added_at, run.nominal, run.source, run.attempt);
         let flying = self.estate.flight.iter().map(|run| &**run).filter(here).map(name);
         let ended = self.estate.stores.get(store).into_iter().flat_map(|slot| &slot.unsettled);
         Live(flying.chain(ended.map(|(run, _)| name(run))).collect())
@@ -63,15 +64,14 @@ pub(super) async fn salvage(
     let now = settings.clock.now();
     let mut finished = Vec::new();
     for task in unsettled {
-        let id = task.spec.id.clone();
-        let lost = |attempt: &Attempt| !live.0.contains(&name(&id, attempt));
+        let lost = |attempt: &Attempt| !live.0.contains(&name(&task, attempt));
         // What is lost by now; what begins from now on is somebody's.
         let lost: HashSet<Name> = task
             .state
             .attempts
             .iter()
             .filter(|attempt| attempt.at.is_none() && lost(attempt))
-            .map(|attempt| name(&id, attempt))
+            .map(|attempt| name(&task, attempt))
             .collect();
         if lost.is_empty() {
             continue;
@@ -93,7 +93,7 @@ async fn settle(
     let mut task = Some(task);
     for _ in 0..TRIES {
         let Some(present) = task else { return Ok(None) };
-        let is_lost = |attempt: &Attempt| lost.contains(&name(&id, attempt));
+        let is_lost = |attempt: &Attempt| lost.contains(&name(&present, attempt));
         let Some(plan::Salvage { then, finished, again }) = plan::salvage(&present, is_lost, now) else {
             return Ok(None);
         };
@@ -104,7 +104,9 @@ async fn settle(
                     && (record.nominal, record.source, record.attempt)
                         == (attempt.nominal, attempt.source, attempt.number)
             };
-            if let Some(record) = opened.interrupted.iter_mut().find(of_attempt)
+            // An earlier one is of a task that had the id before.
+            let latest = opened.interrupted.iter_mut().filter(of_attempt).max_by_key(|record| record.id);
+            if let Some(record) = latest
                 && let Some(end) = &mut record.end
             {
                 end.retry_at = Some(at);

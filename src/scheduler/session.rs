@@ -66,6 +66,19 @@ impl From<Then> for Decision {
     }
 }
 
+/// Why a change was not carried out, as far as is known.
+pub(super) struct Unchanged {
+    pub error: Error,
+    /// The task, when the store was told to remove it and did not answer.
+    pub removing: Option<TaskId>,
+}
+
+impl From<Error> for Unchanged {
+    fn from(error: Error) -> Self {
+        Self { error, removing: None }
+    }
+}
+
 /// What a change has done.
 pub(super) struct Changed {
     pub store: Alias,
@@ -120,7 +133,7 @@ impl Session {
         &self,
         id: &TaskId,
         decide: impl Fn(&StoredTask) -> Result<Decision, Error>,
-    ) -> Result<Changed, Error> {
+    ) -> Result<Changed, Unchanged> {
         let mut latest = None;
         for _ in 0..TRIES {
             let (store, addr, task) = self.find(id).await?;
@@ -150,10 +163,13 @@ impl Session {
                     return Ok(Changed { store, id: id.clone(), task: after, written: true, finished });
                 }
                 Err(error @ StoreError::Changed(_)) => latest = Some(Error::store(&store, error)),
-                Err(error) => return Err(Error::store(&store, error)),
+                Err(error) => {
+                    let removing = (after.is_none() && error.is_retryable()).then(|| id.clone());
+                    return Err(Unchanged { error: Error::store(&store, error), removing });
+                }
             }
         }
-        Err(latest.unwrap_or_else(|| Error::UnknownTask(id.clone())))
+        Err(latest.unwrap_or_else(|| Error::UnknownTask(id.clone())).into())
     }
 
     /// Writes what becomes of a task, and with it a record of the run times that pass over by it.

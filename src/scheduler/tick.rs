@@ -17,7 +17,8 @@ use crate::event::{Event, EventMask, RunFact};
 use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Committed, Due, NextDue, TakeDue, Then};
 use crate::task::{
-    Alias, Code, Failure, Handler, Outcome, Refusal, Run, RunEnd, Source, TaskContext, TaskId, TaskSpec,
+    Alias, Code, Failure, Handler, Outcome, Refusal, Run, RunEnd, Source, StoredTask, TaskContext, TaskId,
+    TaskSpec,
 };
 
 /// One store's tick under way.
@@ -143,12 +144,7 @@ impl Scheduler {
     }
 
     /// Plans every task, and gives each planned run its place in flight.
-    fn decide(
-        &mut self,
-        store: &Alias,
-        tasks: Vec<crate::task::StoredTask>,
-        now: DateTime<Utc>,
-    ) -> (Vec<Change>, Cargo) {
+    fn decide(&mut self, store: &Alias, tasks: Vec<StoredTask>, now: DateTime<Utc>) -> (Vec<Change>, Cargo) {
         let records_kept =
             self.estate.stores.get(store).is_some_and(|slot| slot.capabilities.keeps_records());
         let mut cargo = Cargo {
@@ -171,7 +167,7 @@ impl Scheduler {
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;
                 let end = RunEnd::unstarted(Outcome::Missed { late_ms: late }, now);
-                let run = self.board(&task.spec, store, |run| {
+                let run = self.board(&task, store, |run| {
                     run.nominal = missed.first.nominal;
                     run.due = missed.first.due;
                     run.coalesced = missed.count - 1;
@@ -184,7 +180,7 @@ impl Scheduler {
                 cargo.ended.push((index, run, end));
             }
             for planned in plan.runs() {
-                let run = self.board(&task.spec, store, |run| {
+                let run = self.board(&task, store, |run| {
                     run.nominal = planned.fire.nominal;
                     run.due = planned.fire.due;
                     run.coalesced = planned.coalesced;
@@ -224,7 +220,7 @@ impl Scheduler {
     /// Makes a run and takes it on board.
     pub(super) fn board(
         &mut self,
-        spec: &Arc<TaskSpec>,
+        StoredTask { spec, state }: &StoredTask,
         store: &Alias,
         set: impl FnOnce(&mut Run),
     ) -> Arc<Run> {
@@ -241,7 +237,7 @@ impl Scheduler {
         });
         self.estate.flight.board(|slot| {
             let mut run = Run::new(id, spec.clone(), store.clone(), DateTime::UNIX_EPOCH, code);
-            run.slot = slot;
+            (run.slot, run.added_at) = (slot, state.created_at);
             set(&mut run);
             run
         })
@@ -389,13 +385,13 @@ impl Scheduler {
     /// A run asked for by somebody or by the shutdown trigger.
     pub(super) fn board_on_demand(
         &mut self,
-        spec: &Arc<TaskSpec>,
+        task: &StoredTask,
         store: &Alias,
         source: Source,
         force: bool,
         now: DateTime<Utc>,
     ) -> Arc<Run> {
-        self.board(spec, store, |run| {
+        self.board(task, store, |run| {
             (run.nominal, run.due, run.submitted_at) = (now, now, now);
             run.source = source;
             run.force = force;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Alias, Code, Outcome, RunId, TaskId, TaskSpec};
+use super::{Alias, Code, Outcome, RunId, StoredTask, TaskId, TaskSpec};
 
 /// Who asked for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Run {
     pub code: Code,
     /// Where the scheduler keeps the run while it is in flight; no concern of an executor.
     pub slot: u32,
+    /// When its task was added: that tells the task from another one that has its id since.
+    pub(crate) added_at: DateTime<Utc>,
     cancel: CancelFlag,
 }
 
@@ -84,8 +86,14 @@ impl Run {
             force: false,
             code,
             slot: 0,
+            added_at: DateTime::UNIX_EPOCH,
             cancel: CancelFlag::default(),
         }
+    }
+
+    /// Whether it is a run of this very task, and not of one that had its id before.
+    pub(crate) fn is_of(&self, task: &StoredTask) -> bool {
+        self.task.id == task.spec.id && self.added_at == task.state.created_at
     }
 
     /// Asks the code to stop; see [`TaskContext::cancelled`](super::TaskContext::cancelled).

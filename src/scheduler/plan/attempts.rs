@@ -117,13 +117,17 @@ fn again(
 /// What comes of the end of a run of `task`.
 pub(crate) fn ended(task: &StoredTask, run: &Run, end: &RunEnd) -> Ending {
     let StoredTask { spec, state } = task;
+    if !run.is_of(task) {
+        // The task that ran is gone, and what it waited for with it.
+        return Ending::Final;
+    }
     let of_run = |attempt: &&Attempt| attempt.is(run);
     let Some(index) = state
         .attempts
         .iter()
         .position(|attempt| attempt.is(run) && attempt.number == run.attempt && attempt.at.is_none())
     else {
-        // Written before, and the answer was lost; or the task is not the one that ran.
+        // Written before, and the answer was lost; or it was begun when too much was remembered.
         let later = state.attempts.iter().filter(of_run).find(|attempt| attempt.number > run.attempt);
         return match later {
             Some(later) => Ending::Known { retry_at: later.at.unwrap_or(end.ended_at) },
@@ -188,9 +192,13 @@ pub(crate) fn salvage(
     found.then_some(Salvage { then, finished, again })
 }
 
-/// Whether the store has taken the decision to begin this run.
+/// Whether the store has taken the decision to begin this run: as far as the task can tell, which it
+/// cannot of the runs of one that had its id before. These are gone with that, decided or not.
 pub(crate) fn is_taken(task: &StoredTask, run: &Run) -> bool {
     let state = &task.state;
+    if !run.is_of(task) {
+        return true;
+    }
     match (run.source, run.attempt) {
         (_, 2..) => !state
             .attempts

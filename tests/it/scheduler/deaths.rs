@@ -154,6 +154,26 @@ fn outcomes(told: &[Event], id: &str) -> Vec<&'static str> {
     reports.map(|report| report.end.outcome.word()).collect()
 }
 
+/// Nobody turns the clock in small steps for its sake.
+#[actix::test]
+async fn a_scheduler_that_died_is_back_after_one_large_step() {
+    let (scheduler, time, ran) = board(|b| b).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(25)).await;
+    assert_eq!(ran.count("a"), 3);
+    for deaths in 1..=4 {
+        scheduler.send(Crash).await.unwrap_err();
+        time.settle().await;
+        time.advance(secs(15)).await;
+        let told = heard(&mut events);
+        assert!(told.iter().any(|event| matches!(event, Event::SchedulerRestarted { .. })), "{told:#?}");
+        assert_eq!(scheduler.task("a").await.unwrap().running, 0);
+        time.advance(secs(10)).await;
+        assert_eq!(ran.of("a").len(), 3 + deaths * 5 / 2, "after {deaths} deaths");
+    }
+}
+
 #[actix::test]
 async fn the_end_of_a_run_on_its_way_to_a_dying_scheduler_arrives() {
     for turns in 0..6 {

@@ -10,6 +10,7 @@ mod lifecycle;
 mod model;
 mod overlap;
 mod policies;
+mod readded;
 mod recover;
 mod retry;
 mod supervised;
