@@ -6,6 +6,10 @@ use futures::channel::mpsc;
 
 use super::{Event, EventMask, EventStream, ListenerId, Publish, Subscribe, Unsubscribe};
 
+/// The most events a stream may have room for: more than fit into memory. The channel bears no
+/// number near that of all integers.
+const MOST: usize = 1 << 28;
+
 /// Hands events to the listeners that asked for their kind. Owns the subscriptions.
 #[derive(Default)]
 pub struct EventBus {
@@ -136,7 +140,7 @@ impl Handler<OpenStream> for EventBus {
     type Result = MessageResult<OpenStream>;
 
     fn handle(&mut self, request: OpenStream, _: &mut Self::Context) -> Self::Result {
-        let (sender, events) = mpsc::channel(request.capacity);
+        let (sender, events) = mpsc::channel(request.capacity.min(MOST));
         let lagged = Arc::new(AtomicU64::new(0));
         self.add(request.mask, Ear::Stream { events: sender, lagged: lagged.clone() });
         MessageResult(EventStream { events, lagged })

@@ -323,7 +323,7 @@ impl Builder {
         let policy = RestartPolicy::always();
         for (alias, source, own) in self.stores {
             let alias = Alias::new(alias)?;
-            let mut slot = StoreSlot::new(source, own.unwrap_or(policy));
+            let mut slot = StoreSlot::new(0, source, own.unwrap_or(policy));
             slot.lock = lock_path.as_ref().map(|lock_path| StoreLock::new(lock_path.of(&alias)));
             if estate.stores.insert(alias.clone(), slot).is_some() {
                 return Err(Error::AliasTaken { kind: "store", alias });
@@ -331,7 +331,7 @@ impl Builder {
         }
         for (alias, source, own) in self.executors {
             let alias = Alias::new(alias)?;
-            let slot = ExecutorSlot::new(source, own.unwrap_or(policy));
+            let slot = ExecutorSlot::new(0, source, own.unwrap_or(policy));
             if estate.executors.insert(alias.clone(), slot).is_some() {
                 return Err(Error::AliasTaken { kind: "executor", alias });
             }

@@ -51,7 +51,7 @@ impl Scheduler {
     ) -> impl Future<Output = ()> + use<> {
         let lowered = self.estate.executors.get_mut(alias).map(|slot| {
             slot.problem = Some("it is being stopped".to_owned());
-            (slot.keeper.dismiss(), slot.addr.take())
+            (slot.keeper.dismiss(), slot.addr.take().or_else(|| slot.leaving.clone()))
         });
         async move {
             let Some((dismissed, addr)) = lowered else { return };
@@ -60,6 +60,28 @@ impl Scheduler {
                 addr.drain(Drain { grace }).await.ok();
             }
         }
+    }
+}
+
+impl Scheduler {
+    /// Ends the work of an executor within `grace` and forgets it: of several who ask, the first whose
+    /// grace is over.
+    pub(super) fn remove_executor(&mut self, alias: Alias, grace: Duration) -> ResponseActFuture<Self, ()> {
+        let serial = self.estate.executors.get_mut(&alias).map(|slot| {
+            slot.leaving = slot.addr.clone().or(slot.leaving.take());
+            slot.serial
+        });
+        let lowered = wrap_future::<_, Self>(self.lower_executor(&alias, grace));
+        Box::pin(lowered.map(move |(), scheduler, ctx| {
+            // The alias may stand for another one by now.
+            if scheduler.estate.executors.get(&alias).map(|slot| slot.serial) != serial {
+                return;
+            }
+            let lost = scheduler.estate.flight.on_executor(&alias);
+            scheduler.interrupt(lost, "its executor was removed", ctx);
+            scheduler.estate.executors.remove(&alias);
+            scheduler.tell(Event::ExecutorRemoved { executor: alias });
+        }))
     }
 }
 
@@ -103,7 +125,8 @@ impl Handler<AddExecutor> for Scheduler {
         if self.estate.executors.contains_key(&alias) {
             return Box::pin(ready(Err(Error::AliasTaken { kind: "executor", alias })));
         }
-        self.estate.executors.insert(alias.clone(), ExecutorSlot::new(source, policy));
+        let serial = self.next_generation();
+        self.estate.executors.insert(alias.clone(), ExecutorSlot::new(serial, source, policy));
         self.tell(Event::ExecutorAdded { executor: alias.clone() });
         if !self.is_open() {
             return Box::pin(ready(Ok(())));
@@ -130,14 +153,7 @@ impl Handler<RemoveExecutor> for Scheduler {
         if !self.estate.executors.contains_key(&alias) {
             return Box::pin(ready(Err(self.unknown_executor(&alias))));
         }
-        let lowered = wrap_future::<_, Self>(self.lower_executor(&alias, grace));
-        Box::pin(lowered.map(move |(), scheduler, ctx| {
-            let lost = scheduler.estate.flight.on_executor(&alias);
-            scheduler.interrupt(lost, "its executor was removed", ctx);
-            scheduler.estate.executors.remove(&alias);
-            scheduler.tell(Event::ExecutorRemoved { executor: alias });
-            Ok(())
-        }))
+        Box::pin(self.remove_executor(alias, grace).map(|(), _, _| Ok(())))
     }
 }
 

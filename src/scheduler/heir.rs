@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use actix::fut::wrap_future;
 use actix::prelude::*;
 
 use super::SchedulerState;
@@ -10,6 +11,22 @@ use crate::event::Event;
 use crate::task::Alias;
 
 impl Scheduler {
+    /// Ends the removals that the predecessor had begun. Nobody knows how much of a grace was left.
+    fn carry_on_removals(&mut self, ctx: &mut Context<Self>) {
+        let stores = self.estate.stores.iter().filter(|(_, slot)| slot.leaving.is_some());
+        let stores: Vec<Alias> = stores.map(|(alias, _)| alias.clone()).collect();
+        for alias in stores {
+            ctx.spawn(wrap_future::<_, Self>(self.lower_store(&alias)));
+            self.forget_store(alias, ctx);
+        }
+        let executors = self.estate.executors.iter().filter(|(_, slot)| slot.leaving.is_some());
+        let executors: Vec<Alias> = executors.map(|(alias, _)| alias.clone()).collect();
+        for alias in executors {
+            let removed = self.remove_executor(alias, Duration::ZERO);
+            ctx.spawn(removed);
+        }
+    }
+
     /// Points guardians, executors and the bus to this actor: after the death of its predecessor.
     pub(super) fn inherit(&mut self, ctx: &mut Context<Self>) {
         if !self.is_open() {
@@ -17,6 +34,7 @@ impl Scheduler {
             self.estate.state = Lifecycle::default();
             return;
         }
+        self.carry_on_removals(ctx);
         let executors: Vec<Alias> = self.estate.executors.keys().cloned().collect();
         for alias in executors {
             let addr = self.estate.executors.get(&alias).and_then(|slot| slot.addr.clone());

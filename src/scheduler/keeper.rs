@@ -96,24 +96,22 @@ impl<S: Source> Keeper<S> {
         }
     }
 
-    /// Has the actor started again after its restarts were used up; ends when that is decided.
+    /// Has the actor started again after its restarts were used up; ends when that is decided. Sent
+    /// at once: it stands, however long somebody waits for it.
     pub(super) fn restore(&self) -> impl Future<Output = ()> + use<S> {
-        let guardian = self.guardian();
-        async move {
-            if let Some(guardian) = guardian {
-                guardian.send(Restore).await.ok();
-            }
+        if let Self::Guardian(guardian) = self {
+            guardian.do_send(Restore);
         }
+        self.raised()
     }
 
-    /// Lets the actor end without a successor.
+    /// Lets the actor end without a successor; ends when its guardian knows. Sent at once: it
+    /// stands, however long somebody waits for it.
     pub(super) fn dismiss(&self) -> impl Future<Output = ()> + use<S> {
-        let guardian = self.guardian();
-        async move {
-            if let Some(guardian) = guardian {
-                guardian.send(Dismiss).await.ok();
-            }
+        if let Self::Guardian(guardian) = self {
+            guardian.do_send(Dismiss);
         }
+        self.raised()
     }
 
     fn guardian(&self) -> Option<Addr<Guardian<S::Address>>> {

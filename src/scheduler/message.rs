@@ -374,7 +374,8 @@ pub struct RemoveListener(pub ListenerId);
 pub struct OpenEvents {
     /// Which kinds.
     pub mask: EventMask,
-    /// How many events the stream holds for a slow reader before it loses some.
+    /// How many events the stream holds for a slow reader before it loses some; more than fit into
+    /// memory (2^28) count as that many.
     pub capacity: usize,
 }
 

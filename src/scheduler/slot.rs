@@ -15,6 +15,10 @@ use crate::supervision::RestartPolicy;
 use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
 
 pub(super) struct StoreSlot {
+    /// Tells it from a later one of the same alias.
+    pub serial: u64,
+    /// Who waits for it to be gone, once it is being removed.
+    pub leaving: Option<Vec<oneshot::Sender<()>>>,
     pub keeper: Keeper<Box<dyn StoreSource>>,
     /// The lock between processes; `None` when there is none.
     pub lock: Option<StoreLock>,
@@ -55,8 +59,10 @@ pub(super) struct StoreSlot {
 }
 
 impl StoreSlot {
-    pub(super) fn new(source: Box<dyn StoreSource>, policy: RestartPolicy) -> Self {
+    pub(super) fn new(serial: u64, source: Box<dyn StoreSource>, policy: RestartPolicy) -> Self {
         Self {
+            serial,
+            leaving: None,
             keeper: Keeper::Source(source, policy),
             lock: None,
             child: None,
@@ -199,8 +205,12 @@ impl StoreSlot {
 }
 
 pub(super) struct ExecutorSlot {
+    /// Tells it from a later one of the same alias.
+    pub serial: u64,
     pub keeper: Keeper<Box<dyn ExecutorSource>>,
     pub addr: Option<ExecutorAddr>,
+    /// Its actor, while it is being removed.
+    pub leaving: Option<ExecutorAddr>,
     /// Why it takes no runs.
     pub problem: Option<String>,
     /// Whether it can run closures.
@@ -208,8 +218,10 @@ pub(super) struct ExecutorSlot {
 }
 
 impl ExecutorSlot {
-    pub(super) fn new(source: Box<dyn ExecutorSource>, policy: RestartPolicy) -> Self {
+    pub(super) fn new(serial: u64, source: Box<dyn ExecutorSource>, policy: RestartPolicy) -> Self {
         Self {
+            serial,
+            leaving: None,
             closures: source.runs_closures(),
             keeper: Keeper::Source(source, policy),
             addr: None,

@@ -32,7 +32,7 @@ impl Scheduler {
         slot.addr.clone().ok_or_else(|| slot.down(alias))
     }
 
-    fn next_generation(&mut self) -> u64 {
+    pub(super) fn next_generation(&mut self) -> u64 {
         self.estate.generation += 1;
         self.estate.generation
     }
@@ -226,13 +226,14 @@ impl Scheduler {
     pub(super) fn store_failed(&mut self, alias: &Alias, error: &StoreError) {
         let now = self.clock().now();
         let base = self.settings.store_retry;
+        let longest = base.saturating_mul(60);
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         let news = slot.problem.is_none();
         slot.problem = Some(error.to_string());
         let delay = match error {
             // It is free the moment its holder is gone.
             StoreError::InUse { .. } if slot.lock.is_some() => base,
-            _ => Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation),
+            _ => Backoff::exponential(base, longest).delay(slot.failures, slot.generation),
         };
         slot.failures = slot.failures.saturating_add(1);
         slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));
@@ -275,6 +276,9 @@ impl Scheduler {
             slot.reset(generation);
             slot.problem = None;
             slot.retry_at = None;
+            let reason = StoreError::unavailable("it was closed again before it was open");
+            let answer = Error::store(alias, reason);
+            slot.opening.drain(..).for_each(|wait| drop(wait.send(Err(answer.clone()))));
             (slot.keeper.dismiss(), slot.child.take(), slot.lock.as_mut().and_then(StoreLock::release))
         });
         async move {
@@ -336,7 +340,8 @@ impl Handler<AddStore> for Scheduler {
         if self.estate.stores.contains_key(&alias) {
             return Box::pin(ready(Err(Error::AliasTaken { kind: "store", alias })));
         }
-        let mut slot = StoreSlot::new(source, policy);
+        let serial = self.next_generation();
+        let mut slot = StoreSlot::new(serial, source, policy);
         if let Some(lock_path) = &self.settings.lock_path {
             if !self.estate.stores.is_empty()
                 && let Err(error) = lock_path.check_several()
@@ -354,6 +359,8 @@ impl Handler<AddStore> for Scheduler {
             let result = opened.unwrap_or(Err(Error::Gone));
             match &result {
                 Ok(()) => scheduler.tell(Event::StoreAdded { store: alias }),
+                // Somebody removed it meanwhile; the alias may stand for another one by now.
+                Err(_) if !scheduler.is_slot(&alias, serial) => {}
                 Err(_) => {
                     // A store that cannot be opened is not added.
                     let lowered = scheduler.lower_store(&alias);
@@ -369,6 +376,23 @@ impl Handler<AddStore> for Scheduler {
     }
 }
 
+impl Scheduler {
+    /// Whether the alias stands for this store still.
+    fn is_slot(&self, alias: &Alias, serial: u64) -> bool {
+        self.estate.stores.get(alias).is_some_and(|slot| slot.serial == serial)
+    }
+
+    /// Forgets a store that has been closed.
+    pub(super) fn forget_store(&mut self, alias: Alias, ctx: &mut Context<Self>) {
+        if let Some(slot) = self.estate.stores.remove(&alias) {
+            self.doubt(&alias, slot.doubtful, ctx);
+            // Nobody will try these again.
+            self.end_recorded(slot.unsettled);
+        }
+        self.tell(Event::StoreRemoved { store: alias });
+    }
+}
+
 impl Handler<RemoveStore> for Scheduler {
     type Result = ResponseActFuture<Self, Result<(), Error>>;
 
@@ -376,6 +400,16 @@ impl Handler<RemoveStore> for Scheduler {
         let Some(slot) = self.estate.stores.get_mut(&alias) else {
             return Box::pin(ready(Err(self.unknown_store(&alias))));
         };
+        if let Some(others) = &mut slot.leaving {
+            let (bell, gone) = oneshot::channel();
+            others.push(bell);
+            return Box::pin(wrap_future(async move {
+                gone.await.ok();
+                Ok(())
+            }));
+        }
+        slot.leaving = Some(Vec::new());
+        let serial = slot.serial;
         // What the tick under way has decided is submitted first.
         let tick = slot.after_tick();
         let wait = async move {
@@ -390,12 +424,10 @@ impl Handler<RemoveStore> for Scheduler {
                     move |(), scheduler, _| wrap_future(scheduler.lower_store(&alias))
                 })
                 .map(move |(), scheduler: &mut Self, ctx| {
-                    if let Some(slot) = scheduler.estate.stores.remove(&alias) {
-                        scheduler.doubt(&alias, slot.doubtful, ctx);
-                        // Nobody will try these again.
-                        scheduler.end_recorded(slot.unsettled);
+                    // One that could not be opened has been forgotten by who added it.
+                    if scheduler.is_slot(&alias, serial) {
+                        scheduler.forget_store(alias, ctx);
                     }
-                    scheduler.tell(Event::StoreRemoved { store: alias });
                     Ok(())
                 }),
         )

@@ -75,11 +75,7 @@ async fn shutdown_lets_runs_end_and_then_cuts_them_off() {
     scheduler.add(Task::new("nap").args(5).id("short").trigger(Date::at(at(0)))).await.unwrap();
     scheduler.add(Task::new("hang").id("long").trigger(Date::at(at(0)))).await.unwrap();
     time.advance(secs(1)).await;
-    let turning = time.clone();
-    let (stopped, ()) = futures::join!(scheduler.shutdown(Shutdown::wait(secs(20))), async move {
-        turning.advance(secs(60)).await;
-    });
-    stopped.unwrap();
+    turning(&time, scheduler.shutdown(Shutdown::wait(secs(20)))).await.unwrap();
     time.settle().await;
     let told = heard(&mut events);
     let words: Vec<_> =
@@ -98,10 +94,8 @@ async fn a_task_may_shut_the_scheduler_down() {
     });
     let mut events = scheduler.events(EventMask::SCHEDULER_SHUTDOWN).await.unwrap();
     scheduler.add(task.trigger(Date::at(at(5)))).await.unwrap();
-    let turning = time.clone();
-    let told =
-        futures::join!(futures::StreamExt::next(&mut events), async move { turning.advance(secs(20)).await });
-    assert!(matches!(told.0, Some(Event::SchedulerShutdown)));
+    let told = turning(&time, futures::StreamExt::next(&mut events)).await;
+    assert!(matches!(told, Some(Event::SchedulerShutdown)));
 }
 
 #[actix::test]

@@ -1,5 +1,6 @@
 //! The scheduler through its handle, on the virtual clock.
 
+mod absurd;
 mod backfill;
 mod cancel;
 mod control;
@@ -96,6 +97,21 @@ pub(crate) fn secs(seconds: u64) -> Duration {
 
 pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(START).unwrap().to_utc() + chrono::TimeDelta::seconds(seconds)
+}
+
+/// Turns the clock, second after second, until `work` has ended: a request is on its way to another
+/// thread for a while that the clock does not know of.
+pub(crate) async fn turning<T>(time: &VirtualClock, work: impl Future<Output = T>) -> T {
+    let turn = async {
+        loop {
+            time.advance(secs(1)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    match futures::future::select(std::pin::pin!(work), std::pin::pin!(turn)).await {
+        futures::future::Either::Left((done, _)) => done,
+        futures::future::Either::Right((never, _)) => never,
+    }
 }
 
 /// The events that are there by now.
