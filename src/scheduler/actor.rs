@@ -16,7 +16,7 @@ use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;
-use crate::clock::Clock;
+use crate::clock::{Busy, Clock};
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
 use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults, TaskId};
 
@@ -46,6 +46,8 @@ pub struct Scheduler {
     pub(super) shutdown_bell: Option<oneshot::Sender<()>>,
     /// Who passes notices on to this actor and its successors.
     pub(super) usher: Addr<Usher>,
+    /// Keeps a virtual clock still until it has begun.
+    pub(super) beginning: Option<Busy>,
     /// Where the estate goes when the actor dies.
     pub(super) will: std::sync::mpsc::Sender<Estate>,
     /// Dropped last: it tells the guardian that the actor has ended.
@@ -170,6 +172,7 @@ impl Actor for Scheduler {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.bus.do_send(Watch(ctx.address().recipient()));
         self.inherit(ctx);
+        self.beginning = None;
     }
 }
 

@@ -239,6 +239,7 @@ impl Builder {
                     stopping: Vec::new(),
                     shutdown_runs: 0,
                     shutdown_bell: None,
+                    beginning: Some(settings.clock.busy()),
                     will: will.clone(),
                     _keep: keep,
                 }

@@ -120,7 +120,15 @@ impl Handle {
         Context<Scheduler>: ToEnvelope<Scheduler, M>,
     {
         let scheduler = self.link.wait_for(Addr::connected).await.ok_or(Error::Gone)?;
-        scheduler.send(message).await.map_err(|_| Error::Died)
+        match scheduler.send(message).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => {
+                // Whoever is told of the death finds the wait for a successor begun: with a virtual
+                // clock, time must not pass before.
+                self.link.turned_from(&scheduler).await;
+                Err(Error::Died)
+            }
+        }
     }
 
     /// The address of the scheduler's actor, for messages from your own actors. It is that of the

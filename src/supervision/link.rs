@@ -45,6 +45,15 @@ impl<T: Clone> Link<T> {
     }
 }
 
+impl<T: PartialEq> Link<T> {
+    /// Waits until it does not lead to `target` any more.
+    pub(crate) async fn turned_from(&self, target: &T) {
+        let mut receiver = self.0.clone();
+        // Without an owner it leads nowhere.
+        receiver.wait_for(|present| present.as_ref() != Some(target)).await.ok();
+    }
+}
+
 impl<T> LinkOwner<T> {
     /// Leads the link to `target`.
     pub fn point_to(&self, target: T) {

@@ -301,7 +301,7 @@ async fn clean_up_survives_the_death_of_the_scheduler_s_actor() {
     let (scheduler, time, _) = board(|b| b).await;
     scheduler.add_lifecycle(pulse(&log)).await.unwrap();
     time.advance(secs(1)).await;
-    scheduler.addr().unwrap().send(Crash).await.unwrap_err();
+    scheduler.send(Crash).await.unwrap_err();
     time.advance(secs(10)).await;
     scheduler.shutdown(Shutdown::now()).await.unwrap();
     assert_eq!(log.take(), ["set up", "tick 1 of 0", "tick 2 of 10", "clean up after 2", "dropped"]);
