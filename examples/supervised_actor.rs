@@ -14,7 +14,8 @@ use actix::prelude::*;
 use callboard::backoff::Backoff;
 use callboard::clock::Clock;
 use callboard::supervision::{
-    ChildChange, ChildNotice, Guardian, GuardianStatus, Keep, Link, LinkOwner, RestartPolicy, Restore,
+    ChildChange, ChildNotice, ChildState, Guardian, GuardianStatus, Keep, Link, LinkOwner, RestartPolicy,
+    Restore,
 };
 
 struct Clerk {
@@ -77,12 +78,22 @@ impl Handler<ChildNotice<Addr<Clerk>>> for Office {
 }
 
 /// Brings a letter to the clerk of the day; nothing when there is none and none will come.
-async fn deliver(clerk: &Link<Addr<Clerk>>) -> Option<u32> {
+async fn deliver(clerk: &Link<Addr<Clerk>>, guardian: &Addr<Guardian<Addr<Clerk>>>) -> Option<u32> {
     loop {
-        let present = tokio::time::timeout(Duration::from_millis(500), clerk.wait_for(Addr::connected)).await;
-        // One that dies of this very letter does not answer; the next one gets it.
-        if let Ok(count) = present.ok().flatten()?.send(Letter).await {
-            return Some(count);
+        let present = clerk.wait_for(Addr::connected);
+        match tokio::time::timeout(Duration::from_millis(20), present).await {
+            // One that dies of this very letter does not answer; the next one gets it.
+            Ok(present) => {
+                if let Ok(count) = present?.send(Letter).await {
+                    return Some(count);
+                }
+            }
+            Err(_) => {
+                let report = guardian.send(GuardianStatus).await.ok()?;
+                if matches!(report.state, ChildState::Failed { .. }) {
+                    return None;
+                }
+            }
         }
     }
 }
@@ -101,7 +112,7 @@ async fn main() -> Result<(), MailboxError> {
 
     for round in 0..2 {
         let mut delivered = 0;
-        while deliver(&clerk).await.is_some() {
+        while deliver(&clerk, &guardian).await.is_some() {
             delivered += 1;
         }
         let report = guardian.send(GuardianStatus).await?;

@@ -19,8 +19,8 @@ enum Kind {
     Name,
     /// `true`, `false`, or nothing for `true`.
     Flag,
-    /// At least 1.
-    Count,
+    /// At least 1, in so many bits.
+    Count(u32),
     /// A length of time, or an expression.
     Grace,
     /// The name of a zone, or an expression.
@@ -54,13 +54,13 @@ const OPTIONS: [(&str, Kind); 29] = [
     ("first_run_now", Kind::Mark),
     ("start_at", Kind::Any),
     ("end_at", Kind::Any),
-    ("max_runs", Kind::Count),
+    ("max_runs", Kind::Count(64)),
     ("when_finished", Kind::Word(&[("remove", "Remove"), ("keep", "Keep")])),
     ("executor", Kind::Name),
     ("store", Kind::Name),
     ("coalesce", Kind::Word(&[("latest", "Latest"), ("earliest", "Earliest"), ("all", "All")])),
-    ("max_catch_up", Kind::Count),
-    ("max_instances", Kind::Count),
+    ("max_catch_up", Kind::Count(32)),
+    ("max_instances", Kind::Count(32)),
     ("overlap", Kind::Overlap),
     ("misfire_grace", Kind::Grace),
     ("timeout", Kind::Grace),
@@ -238,12 +238,12 @@ impl Options {
                 return wrong("is how many further attempts there are: `retry = 3`, or a `Retry`");
             }
             (Kind::Flag, Some(_)) => return wrong("is `true` or `false`"),
-            (Kind::Count, Some(Lit::Int(count))) => match count.base10_parse::<u32>() {
-                Ok(1..) => {}
+            (Kind::Count(bits), Some(Lit::Int(count))) => match count.base10_parse::<u64>() {
                 Ok(0) => return wrong("is at least 1"),
-                Err(_) => return wrong("is a whole number of 32 bits"),
+                Ok(count) if count <= u64::MAX >> (64 - bits) => {}
+                _ => return wrong(&format!("is a whole number of {bits} bits")),
             },
-            (Kind::Count, Some(_)) => return wrong("is a whole number"),
+            (Kind::Count(_), Some(_)) => return wrong("is a whole number"),
             (Kind::Grace, Some(Lit::Str(text))) => {
                 let grace = text::duration(&text.value());
                 let grace = grace.map_err(|message| Error::new(text.span(), message))?;
@@ -295,7 +295,7 @@ impl Options {
             (Kind::When | Kind::Any | Kind::Name | Kind::Text, _) => {}
             (
                 Kind::Flag
-                | Kind::Count
+                | Kind::Count(_)
                 | Kind::Grace
                 | Kind::Zone
                 | Kind::Word(_)

@@ -35,6 +35,8 @@ pub struct Job {
     key: Key,
     busy: Busy,
     started: Option<(DateTime<Utc>, Duration)>,
+    /// What the runner holds for it.
+    seat: Option<Box<dyn Send>>,
     open: bool,
 }
 
@@ -44,7 +46,7 @@ pub struct Started(pub(super) Job);
 
 impl Job {
     pub(super) fn new(run: Arc<Run>, desk: Arc<Desk>, key: Key, busy: Busy) -> Self {
-        Self { run, desk, key, busy, started: None, open: true }
+        Self { run, desk, key, busy, started: None, seat: None, open: true }
     }
 
     /// The run.
@@ -60,6 +62,12 @@ impl Job {
     /// The time.
     pub fn clock(&self) -> &Clock {
         &self.desk.clock
+    }
+
+    /// Keeps `seat` until the run has ended, and drops it before anybody hears of the end: so the
+    /// next run, which may come with that news, finds the place free.
+    pub(super) fn take_seat(&mut self, seat: impl Send + 'static) {
+        self.seat = Some(Box::new(seat));
     }
 
     /// Call this when the code is about to run. `None` when it must not: the run was cancelled
@@ -106,6 +114,7 @@ impl Job {
         if !std::mem::take(&mut self.open) {
             return;
         }
+        drop(self.seat.take());
         let clock = &self.desk.clock;
         let duration =
             self.started.map_or(Duration::ZERO, |(_, since)| clock.monotonic().saturating_sub(since));

@@ -205,7 +205,7 @@ impl Drop for PoolRunner {
 struct Place(Arc<Shared>);
 
 /// A thread's hold on a run, for the count of busy threads.
-struct AtWork<'a>(&'a Shared);
+struct AtWork(Arc<Shared>);
 
 impl Place {
     fn take(shared: Arc<Shared>) -> Self {
@@ -215,8 +215,8 @@ impl Place {
 
     fn work(self) {
         let mut runtime = None;
-        while let Some(job) = self.0.next() {
-            let _at_work = AtWork(&self.0);
+        while let Some(mut job) = self.0.next() {
+            job.take_seat(AtWork(self.0.clone()));
             let Some(started) = job.begin() else { continue };
             if started.run().code.is_blocking() {
                 started.block();
@@ -248,7 +248,7 @@ impl Drop for Place {
     }
 }
 
-impl Drop for AtWork<'_> {
+impl Drop for AtWork {
     fn drop(&mut self) {
         self.0.state().busy -= 1;
     }

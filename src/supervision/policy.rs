@@ -94,7 +94,8 @@ impl RestartPolicy {
     }
 
     /// At most `restarts` within `window`; the death after them is final. Default: 5 within a
-    /// minute. The back-off begins anew when a child has lived for a whole window.
+    /// minute; no more than 4096, which is how many are remembered. The back-off begins anew when a
+    /// child has lived for a whole window.
     pub const fn max(mut self, restarts: u32, window: Duration) -> Self {
         self.max = Some(restarts);
         self.window = window;
@@ -129,7 +130,7 @@ impl RestartPolicy {
         let recent = history.within(self.window, now);
         let in_a_row = history.in_a_row(self.window, now);
         match self.max {
-            Some(max) if recent >= max => Verdict::GiveUp {
+            Some(max) if recent >= max.min(RestartHistory::LONGEST as u32) => Verdict::GiveUp {
                 reason: format!(
                     "{death}, after {recent} restart(s) within {:?}, which is the limit",
                     self.window
@@ -171,7 +172,7 @@ struct Restart {
 }
 
 impl RestartHistory {
-    /// How many restarts are remembered: more than that within one window count as that many.
+    /// How many restarts are remembered, and so the highest limit there is.
     const LONGEST: usize = 4096;
 
     /// Remembers a death at `died`, with a restart `after` so long.
@@ -254,6 +255,47 @@ mod tests {
         history.reset();
         assert!(matches!(policy.judge(Death::Panicked, &history, S * 3, 0), Verdict::Restart { .. }));
         assert_eq!(history.total(), 2);
+    }
+
+    #[test]
+    fn a_limit_beyond_what_is_remembered_is_a_limit() {
+        for max in [RestartHistory::LONGEST as u32, 5000, u32::MAX] {
+            let policy = RestartPolicy::always().max(max, Duration::MAX).backoff(Backoff::NONE);
+            let mut history = RestartHistory::default();
+            let granted = (0..10_000u64)
+                .take_while(|turn| {
+                    let now = Duration::from_millis(*turn);
+                    let verdict = policy.judge(Death::Panicked, &history, now, *turn);
+                    history.note(now, Duration::ZERO);
+                    matches!(verdict, Verdict::Restart { .. })
+                })
+                .count();
+            assert_eq!(granted, RestartHistory::LONGEST, "{max}");
+        }
+    }
+
+    #[test]
+    fn absurd_times_are_bounds_not_panics() {
+        let times = [Duration::ZERO, Duration::from_nanos(1), S, Duration::MAX];
+        for (window, first, cap) in
+            times.into_iter().flat_map(|a| times.map(|b| times.map(|c| (a, b, c)))).flatten()
+        {
+            for max in [0, 1, u32::MAX] {
+                let backoff = Backoff::exponential(first, cap).factor(f64::INFINITY).jitter(f64::MAX);
+                let policy = RestartPolicy::always().max(max, window).backoff(backoff);
+                let mut history = RestartHistory::default();
+                // The last ones go back in time.
+                for now in [Duration::ZERO, S, Duration::MAX, Duration::MAX, S, Duration::ZERO] {
+                    match policy.judge(Death::Panicked, &history, now, u64::MAX) {
+                        Verdict::Restart { after } => {
+                            assert!(max > 0 && after <= cap);
+                            history.note(now, after);
+                        }
+                        verdict => assert!(matches!(verdict, Verdict::GiveUp { .. }), "{verdict:?}"),
+                    }
+                }
+            }
+        }
     }
 
     proptest! {

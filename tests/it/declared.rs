@@ -258,3 +258,43 @@ async fn a_stopped_scheduler_takes_them_and_an_empty_list_is_fine() {
     assert_eq!(Declarations::new().add_to(&scheduler).await.unwrap(), []);
     scheduler.shutdown(Shutdown::default()).await.unwrap();
 }
+
+/// The attribute has an option for whatever `Task` has a method for, and no other.
+#[test]
+fn the_attribute_has_the_options_of_the_builder() {
+    use std::collections::BTreeSet;
+
+    let read = |path: &str| {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    };
+    let builder = read("src/task/builder.rs");
+    let (shared, rest) =
+        builder.split_once("macro_rules! option_setters").unwrap().1.split_once("impl Task {").unwrap();
+    let own = rest.split_once("pub struct TaskChanges").unwrap().0;
+    let methods: BTreeSet<&str> = [shared, own]
+        .iter()
+        .flat_map(|text| text.split("pub fn ").skip(1))
+        .filter_map(|method| {
+            let (name, rest) = method.split_once('(')?;
+            rest.starts_with("mut self").then(|| name.split('<').next().unwrap())
+        })
+        .collect();
+    assert!(methods.len() > 20 && methods.contains("id") && methods.contains("userdata"), "{methods:?}");
+    let macros = read("macros/src/options.rs");
+    let table = macros.split_once("const OPTIONS").unwrap().1.split_once("];\n").unwrap().0;
+    let options: BTreeSet<&str> =
+        table.split("(\"").skip(1).filter_map(|row| row.split('"').next()).collect();
+    // The words of the enums stand in the table as well; the four ways to say when are one method.
+    let missing: Vec<_> = methods.iter().filter(|method| !options.contains(*method)).collect();
+    assert!(missing.is_empty(), "without an option: {missing:?}");
+}
+
+#[test]
+fn numbers_are_as_large_as_the_builder_takes_them() {
+    #[callboard::task(every = "1s", max_runs = 5_000_000_000)]
+    fn often() {}
+    let declared = callboard::tasks![often];
+    declared.check().unwrap();
+    let task = &often::declaration().tasks()[0].clone();
+    assert!(format!("{task:?}").contains("5000000000"), "{task:?}");
+}

@@ -157,6 +157,32 @@ fn a_full_pool_says_so() {
     });
 }
 
+/// Who hears that a run has ended finds its thread free.
+#[test]
+fn the_end_of_a_run_makes_room_in_a_pool_without_a_queue() {
+    use callboard::task::Overlap;
+    on_stage(async {
+        let mut stage = stage(ThreadPool::new(1).queue(0)).await;
+        let blocking = Code::from_blocking(|_: TaskContext, ()| {});
+        let line = task("line", |task| task.overlap(Overlap::Queue(1000)));
+        for code in [&blocking, &ok()] {
+            let runs: Vec<_> = (0..300).map(|_| stage.run(&line, code)).collect();
+            stage.submit(runs).await;
+            for _ in 0..300 {
+                let (_, end) = stage.end().await;
+                assert!(end.outcome.is_success(), "{end:?}");
+            }
+            for _ in 0..300 {
+                let run = stage.run(&line, code);
+                stage.submit([run]).await;
+                let (_, end) = stage.end().await;
+                assert!(end.outcome.is_success(), "{end:?}");
+            }
+        }
+        stage.is_empty().await;
+    });
+}
+
 #[test]
 fn a_pool_has_no_more_threads_than_it_may_and_keeps_them_through_panics() {
     on_stage(async {

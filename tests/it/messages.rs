@@ -354,3 +354,86 @@ async fn a_stored_message_reaches_the_actor_of_the_next_program() {
     let written = written.lock().unwrap();
     assert!(written.contains(&"one: g".to_owned()) && written.last().unwrap() == "two: g", "{written:?}");
 }
+
+/// The store knows the name and the JSON; what the program makes of them can change.
+#[actix::test]
+async fn a_stored_message_that_the_next_program_does_not_know_is_an_outcome_and_stays() {
+    use callboard::store::SledStore;
+
+    let folder = tempfile::tempdir().unwrap();
+    let time = callboard::testing::VirtualClock::starting_at(crate::scheduler::START);
+    let written = Written::default();
+    let clerk = || Clerk { written: written.clone(), ..Clerk::default() }.start();
+    let start = async |registry: Registry| {
+        let store = SledStore::open(folder.path()).unwrap();
+        Scheduler::builder()
+            .clock(time.clock())
+            .registry(registry)
+            .store("default", store)
+            .start()
+            .await
+            .unwrap()
+    };
+    let knows = || Registry::new().recipient("order", clerk().recipient::<Order>());
+    let others = || Registry::new().recipient("order", clerk().downgrade().recipient::<Letter>());
+    let mut outcomes = Vec::new();
+    for (turn, registry) in [knows(), Registry::new(), others(), knows()].into_iter().enumerate() {
+        let scheduler = start(registry).await;
+        let mut ends = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+        if turn == 0 {
+            let task = order("kept", &Order::Write("g".into())).trigger(Interval::hours(1));
+            scheduler.add(task).await.unwrap();
+        }
+        time.advance(secs(3600)).await;
+        let ended = ends.next().await.unwrap();
+        outcomes.push(ended.report().unwrap().end.outcome.clone());
+        assert!(scheduler.task("kept").await.is_ok(), "nothing is deleted silently");
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+    }
+    let words: Vec<_> = outcomes.iter().map(Outcome::word).collect();
+    assert_eq!(words, ["executed", "refused", "failed", "executed"], "{outcomes:?}");
+    let Outcome::Refused { reason } = &outcomes[1] else { panic!("{outcomes:?}") };
+    assert!(matches!(reason, Refusal::UnknownHandler { handler } if handler == "order"), "{reason:?}");
+    let Outcome::Failed { error } = &outcomes[2] else { panic!("{outcomes:?}") };
+    assert!(error.contains("do not decode"), "{error}");
+}
+
+/// What `order` stood for in another life.
+#[derive(Debug, Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "()")]
+struct Letter {
+    to: String,
+}
+
+impl Handler<Letter> for Clerk {
+    type Result = ();
+
+    fn handle(&mut self, letter: Letter, _: &mut Self::Context) {
+        self.written.lock().unwrap().push(letter.to);
+    }
+}
+
+#[actix::test]
+async fn patience_without_end_waits_and_none_does_not() {
+    let (owner, link) = Link::<Addr<Clerk>>::new();
+    let patient = Delivery::<Order>::answered(link.clone()).patience(Duration::MAX);
+    let hasty = Delivery::<Order>::answered(link).patience(Duration::ZERO);
+    let registry = Registry::new().delivery("patient", patient).delivery("hasty", hasty);
+    let (scheduler, time, _) = board(move |b| b.registry(registry)).await;
+    let mut ends = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+    for handler in ["patient", "hasty"] {
+        let args = Order::Write("h".into());
+        let task = Task::new(handler).args(&args).id(handler).trigger(callboard::trigger::Date::at(at(10)));
+        scheduler.add(task).await.unwrap();
+    }
+    time.advance(secs(100_000)).await;
+    let ended = ends.next().await.unwrap();
+    let report = ended.report().unwrap();
+    assert_eq!((report.task_id().as_str(), report.end.outcome.word()), ("hasty", "refused"));
+    let written = Written::default();
+    owner.point_to(Clerk { written: written.clone(), ..Clerk::default() }.start());
+    let ended = ends.next().await.unwrap();
+    let report = ended.report().unwrap();
+    assert_eq!((report.task_id().as_str(), report.end.outcome.word()), ("patient", "executed"));
+    assert_eq!(*written.lock().unwrap(), ["h"]);
+}

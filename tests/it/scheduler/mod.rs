@@ -3,7 +3,9 @@
 mod absurd;
 mod backfill;
 mod cancel;
+mod combined;
 mod control;
+mod curtain;
 mod deaths;
 mod faults;
 mod late;
