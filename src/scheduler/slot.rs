@@ -24,6 +24,8 @@ pub(super) struct StoreSlot {
     pub addr: Option<StoreAddr>,
     pub generation: u64,
     pub capabilities: Capabilities,
+    /// Whether it can keep closures, as far as is known.
+    pub closures: Option<bool>,
     pub next_due: Option<DateTime<Utc>>,
     pub ticking: bool,
     /// The earliest due time of what was written while a tick was under way: the tick's answer may
@@ -57,6 +59,7 @@ pub(super) struct StoreSlot {
 impl StoreSlot {
     pub(super) fn new(source: Box<dyn StoreSource>, policy: RestartPolicy) -> Self {
         Self {
+            closures: source.keeps_closures(),
             keeper: Keeper::Source(source, policy),
             lock: None,
             child: None,

@@ -13,6 +13,7 @@ mod policies;
 mod readded;
 mod recover;
 mod retry;
+mod standstill;
 mod supervised;
 mod why;
 mod window;

@@ -2,7 +2,7 @@
 
 use callboard::backoff::Backoff;
 use callboard::store::{BackendSource, Faults, MemoryBackend, Op, StoreError};
-use callboard::task::Retry;
+use callboard::task::{Fate, Retry};
 
 use super::retry::{ends, second};
 use super::*;
@@ -138,4 +138,22 @@ async fn a_removal_that_was_not_answered_is_told_before_the_task_is_added_again(
         })
         .collect();
     assert_eq!(told, ["added", "removed", "added"]);
+}
+
+#[actix::test]
+async fn what_a_deleted_task_would_have_tried_again_is_no_more_waited_for() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let task = Task::new("fail").id("a").trigger(Date::at(at(10))).retry(again(2));
+    scheduler.add(task).await.unwrap();
+    time.advance(secs(11)).await;
+    let told = async || {
+        let account = scheduler.why("a", at(10), at(10)).await.unwrap();
+        (account.times[0].fate, account.times[0].reason.clone())
+    };
+    assert_eq!(told().await.0, Fate::Retrying);
+    scheduler.delete_task("a").await.unwrap();
+    let (fate, reason) = told().await;
+    assert!(fate == Fate::Failed && reason.contains("removed before it was tried again"), "{reason}");
+    scheduler.add(every(1000).id("a").first_run(at(500))).await.unwrap();
+    assert_eq!(told().await, (fate, reason), "nor by the task that has its id now");
 }
