@@ -56,8 +56,9 @@
 //! | was not answered when the run was cancelled or its time was over | cancelled, timed out; the message stays where it is |
 //!
 //! While an actor makes a task wait for its answer the run goes on, and `max_instances` counts it;
-//! nobody else waits. An answer of another type than these is read by a function of yours:
-//! [`Delivery::answered_by`].
+//! nobody else waits. A virtual clock stands still meanwhile: nobody but the actor knows whether it
+//! works or waits, and one that waits for that clock before it answers never does. An answer of
+//! another type than these is read by a function of yours: [`Delivery::answered_by`].
 //!
 //! # Which actor
 //!

@@ -14,8 +14,21 @@ use crate::clock::{Busy, BusyCount, Clock, TimeSource};
 ///
 /// [`advance`](Self::advance) goes from alarm to alarm: it lets whatever an alarm wakes finish its
 /// work — ticks, stores on other threads, runs — before it moves on. So a test is deterministic, and
-/// a year passes as fast as its runs can be computed. Code that waits for something other than the
-/// clock (a socket, say) holds the clock up until it is done, in real time.
+/// a year passes as fast as its runs can be computed.
+///
+/// It stands still while anybody holds its [`Busy`], as everything does that is at work:
+///
+/// | | the clock |
+/// |---|---|
+/// | a run works | stands still |
+/// | a run waits with [`TaskContext::sleep`](crate::task::TaskContext::sleep) | goes on |
+/// | a run waits for something other than the clock (a socket, the answer to a [message](crate::messages)) | stands still until it is done, in real time |
+/// | a run waits for a place in its executor | stands still, unless all who have the places wait for the clock |
+/// | a run waits behind another one of its task ([`Overlap::Queue`](crate::task::Overlap::Queue)) | goes on, as far as that one lets it |
+/// | a message that somebody sent lies in a mailbox | goes on: wait for its answer before you turn the clock |
+///
+/// So an actor that waits for this clock before it answers a message of a run waits for ever: let it
+/// answer first, or make [delivered](crate::messages::Delivery::delivered) enough.
 ///
 /// ```
 /// use std::time::Duration;

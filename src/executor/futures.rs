@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::custom::OwnArbiter;
 use super::{Drive, ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner};
+use crate::clock::Busy;
 use crate::task::RunId;
 
 /// How many runs a worker starts, and how many it carries on, before it lets the other work of its
@@ -205,6 +206,10 @@ impl Runner for AsyncRunner {
 struct Crew {
     orders: mpsc::UnboundedReceiver<Order>,
     queue: VecDeque<Job>,
+    /// How many of those in the queue, from its front, have let go of a virtual clock.
+    resting: usize,
+    /// Keeps a virtual clock still while there is a place for those in the queue.
+    busy: Option<Busy>,
     running: FuturesUnordered<Running>,
     limit: usize,
     taken: usize,
@@ -213,12 +218,34 @@ struct Crew {
 
 enum Running {
     Async(Drive),
-    Blocking(JoinHandle<()>),
+    /// Brings what keeps a virtual clock still until its place has been given to the next.
+    Blocking(JoinHandle<Busy>),
 }
 
 impl Crew {
     fn new(orders: mpsc::UnboundedReceiver<Order>, told: Arc<AtomicUsize>, limit: usize) -> Self {
-        Self { orders, queue: VecDeque::new(), running: FuturesUnordered::new(), limit, taken: 0, told }
+        Self {
+            orders,
+            queue: VecDeque::new(),
+            resting: 0,
+            busy: None,
+            running: FuturesUnordered::new(),
+            limit,
+            taken: 0,
+            told,
+        }
+    }
+
+    /// Those in the queue wait for those who run: with all places taken, a virtual clock goes on as
+    /// soon as these wait for it. `busy` keeps it still for now.
+    fn let_go(&mut self, busy: Option<Busy>) {
+        if self.running.len() < self.limit {
+            self.busy = busy.filter(|_| !self.queue.is_empty());
+        } else {
+            self.queue.iter_mut().skip(self.resting).for_each(Job::rest);
+            self.resting = self.queue.len();
+            self.busy = None;
+        }
     }
 
     fn cancel(&mut self, run: RunId) {
@@ -226,19 +253,24 @@ impl Crew {
             && let Some(job) = self.queue.remove(at)
         {
             self.taken = self.taken.wrapping_add(1);
+            self.resting -= usize::from(at < self.resting);
             job.cancel();
         }
     }
 
     /// Begins one run. Most are so short that their first poll ends them, and cost no more than
     /// that poll.
-    fn begin(&mut self, job: Job, cx: &mut Context<'_>) {
+    fn begin(&mut self, mut job: Job, cx: &mut Context<'_>) {
+        job.wake();
+        self.resting = self.resting.saturating_sub(1);
         self.taken = self.taken.wrapping_add(1);
         if job.run().code.is_blocking() {
             self.running.push(Running::Blocking(actix_rt::task::spawn_blocking(move || {
+                let busy = job.clock().busy();
                 if let Some(started) = job.begin() {
                     started.block();
                 }
+                busy
             })));
         } else if let Some(started) = job.begin() {
             let mut drive = started.drive();
@@ -262,6 +294,8 @@ impl Future for Crew {
                 None => return Poll::Ready(()),
             }
         }
+        // A place that becomes free is given to the next before the clock can move.
+        let busy = crew.queue.front().map(|job| job.clock().busy());
         let mut more = false;
         for turn in 0.. {
             if crew.running.len() >= crew.limit {
@@ -286,6 +320,7 @@ impl Future for Crew {
         crew.told.store(crew.taken, Ordering::Relaxed);
         // Places have become free for runs that wait.
         more |= !crew.queue.is_empty() && crew.running.len() < crew.limit;
+        crew.let_go(busy);
         if more {
             cx.waker().wake_by_ref();
         }

@@ -70,6 +70,17 @@ impl Job {
         self.seat = Some(Box::new(seat));
     }
 
+    /// It waits for a place that others have: whether a virtual clock may go on is for these to say.
+    /// They may be waiting for the clock.
+    pub(super) fn rest(&mut self) {
+        self.busy = Busy::default();
+    }
+
+    /// There is a place for it. Whoever calls this keeps a virtual clock still meanwhile.
+    pub(super) fn wake(&mut self) {
+        self.busy = self.desk.clock.busy();
+    }
+
     /// Call this when the code is about to run. `None` when it must not: the run was cancelled
     /// while it waited, or it is later than its misfire grace allows; that has been reported then.
     pub fn begin(mut self) -> Option<Started> {

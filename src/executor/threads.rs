@@ -1,11 +1,14 @@
 //! The thread pool: runs that block their thread.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use actix::prelude::*;
 
 use super::{ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner, Started};
+use crate::clock::Busy;
 use crate::task::{Outcome, Refusal, RunId};
 
 /// Runs tasks on threads of its own, started as they are needed and kept.
@@ -91,17 +94,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for work; `None` when no more will come.
-    fn next(&self) -> Option<Job> {
+    /// Waits for work; `None` when no more will come. `hold` has kept a virtual clock still since the
+    /// run before.
+    fn next(&self, hold: Busy) -> Option<Job> {
+        let mut hold = Some(hold);
         let mut state = self.state();
         loop {
-            if let Some(job) = state.waiting.pop_front() {
+            if let Some(mut job) = state.waiting.pop_front() {
                 state.busy += 1;
+                job.wake();
                 return Some(job);
             }
             if state.closed {
                 return None;
             }
+            drop(hold.take());
             state = self.bell.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
     }
@@ -133,6 +140,9 @@ impl PoolRunner {
             .saturating_sub(state.busy)
             .saturating_sub(state.waiting.len());
         let count = jobs.len().min(room);
+        // Those for whom there is no place wait for those who run, who may wait for a virtual clock.
+        let free = self.max_workers.saturating_sub(state.busy + state.waiting.len());
+        jobs.iter_mut().take(count).skip(free).for_each(Job::rest);
         state.waiting.extend(jobs.drain(..count));
         drop(state);
         match count {
@@ -215,31 +225,42 @@ impl Place {
 
     fn work(self) {
         let mut runtime = None;
-        while let Some(mut job) = self.0.next() {
+        let mut hold = Busy::default();
+        while let Some(mut job) = self.0.next(std::mem::take(&mut hold)) {
+            hold = job.clock().busy();
             job.take_seat(AtWork(self.0.clone()));
             let Some(started) = job.begin() else { continue };
             if started.run().code.is_blocking() {
                 started.block();
             } else {
-                drive(&mut runtime, started);
+                drop(std::mem::take(&mut hold));
+                hold = drive(&mut runtime, started);
             }
         }
     }
 }
 
 /// Drives asynchronous code on the thread's runtime, which is made for the first of its kind.
-fn drive(runtime: &mut Option<actix_rt::Runtime>, started: Started) {
+/// Answers with what keeps a virtual clock still since the end.
+fn drive(runtime: &mut Option<actix_rt::Runtime>, started: Started) -> Busy {
+    let clock = started.clock().clone();
     let ready = match runtime {
         Some(runtime) => runtime,
         None => match actix_rt::Runtime::new() {
             Ok(new) => runtime.insert(new),
             Err(error) => {
                 let error = format!("the thread cannot run asynchronous code: {error}");
-                return started.end(Outcome::Failed { error });
+                let hold = clock.busy();
+                started.end(Outcome::Failed { error });
+                return hold;
             }
         },
     };
-    ready.block_on(started.drive());
+    let mut run = started.drive();
+    ready.block_on(poll_fn(|cx| {
+        let hold = clock.busy();
+        Pin::new(&mut run).poll(cx).map(|()| hold)
+    }))
 }
 
 impl Drop for Place {

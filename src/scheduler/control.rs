@@ -162,7 +162,7 @@ impl Scheduler {
             }
             TaskHandler::Closure(_) => {
                 let slot = self.estate.stores.get(store);
-                if slot.is_some_and(|slot| slot.addr.is_some() && !slot.capabilities.closures) {
+                if slot.is_some_and(|slot| slot.closures == Some(false)) {
                     let (id, store) = (spec.id.clone(), store.to_string());
                     return Err(TaskError::ClosureNotStorable { id, store }.into());
                 }
@@ -515,9 +515,17 @@ impl Scheduler {
             runs: skipped.into_iter().chain([run.record(now)]).filter(|_| records_kept).collect(),
         };
         let removed = change.then == Then::Remove;
+        let asked = self.estate.stores.get(&store).map(|slot| slot.generation);
         let commit = within(&self.settings, addr.commit(Commit { changes: vec![change] }));
         let busy = self.clock().busy();
         Box::pin(wrap_future::<_, Self>(commit).then(move |committed, scheduler, ctx| -> Answer<RunId> {
+            let current = scheduler.estate.stores.get(&store).map(|slot| slot.generation) == asked;
+            let committed = committed.and_then(|committed| match current {
+                false if committed.refused.is_empty() => {
+                    Err(StoreError::unavailable("it was opened anew, or removed, before it had answered"))
+                }
+                _ => Ok(committed),
+            });
             match committed {
                 Ok(committed) if committed.refused.is_empty() => {}
                 Ok(_) if tries < 100 => {
@@ -532,7 +540,10 @@ impl Scheduler {
                     if removed {
                         scheduler.perhaps_removed(&store, [request.id.clone()]);
                     }
-                    scheduler.store_failed(&store, &error);
+                    // What counts is what the store says that was opened since.
+                    if current {
+                        scheduler.store_failed(&store, &error);
+                    }
                     scheduler.doubt(&store, vec![(run, None)], ctx);
                     scheduler.arm(ctx);
                     return fail(Error::store(&store, error));

@@ -7,10 +7,10 @@ use actix::prelude::*;
 use super::actor::Scheduler;
 use super::plan;
 use super::session::within;
+use crate::event::Event;
 use crate::store::StoreError;
 use crate::store::message::Get;
-use crate::task::Alias;
-use crate::task::{Run, RunEnd, StoredTask, TaskId};
+use crate::task::{Alias, Outcome, Run, RunEnd, StoredTask, TaskId};
 
 impl Scheduler {
     /// Settles runs whose commit was not answered, or whose scheduler died before it submitted
@@ -84,6 +84,45 @@ impl Scheduler {
         }
     }
 
+    /// A shutdown goes on without the answers that are still out: whether these runs come to be is
+    /// not known, so nothing is told of them. It is when their store works again after the next start;
+    /// in a store that keeps records it may be found by another process.
+    pub(super) fn leave_doubts(&mut self) {
+        for run in self.estate.flight.stranded() {
+            self.estate.flight.leave(&run);
+            tracing::warn!(
+                scheduler = %self.settings.name, store = %run.store, task = %run.task.id, run = %run.id,
+                nominal = %run.nominal,
+                "shut down before the store said whether this run is to be; if it is not, it is still due"
+            );
+        }
+    }
+
+    /// Settles a run that a shutdown has left in doubt.
+    fn settle_left(
+        &mut self,
+        run: Arc<Run>,
+        end: Option<RunEnd>,
+        task: Result<Option<StoredTask>, StoreError>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(&run.store) else { return };
+        match task {
+            // It was among the records that never ended, or was written with its end.
+            Ok(_) if slot.capabilities.keeps_records() => {}
+            Ok(Some(task)) if !plan::is_taken(&task, &run) => {}
+            Ok(_) => {
+                let outcome = Outcome::Interrupted { reason: "the scheduler was shut down".to_owned() };
+                let end = end.unwrap_or_else(|| RunEnd::unstarted(outcome, self.settings.clock.now()));
+                self.log_end(&run, &end);
+                self.tell(Event::of_end(run, Arc::new(end)));
+            }
+            Err(error) => {
+                slot.doubtful.push((run.clone(), end));
+                self.store_failed(&run.store, &error);
+            }
+        }
+    }
+
     /// If the decision was written down, the run ends as it was decided or, as it was never
     /// submitted, as interrupted. If not, the task is still due, and the run is forgotten.
     fn settle(
@@ -94,8 +133,7 @@ impl Scheduler {
         ctx: &mut Context<Self>,
     ) {
         if !self.estate.flight.is_on_board(&run) {
-            // A shutdown has written it off meanwhile.
-            return;
+            return self.settle_left(run, end, task);
         }
         match task {
             Ok(Some(task)) if !plan::is_taken(&task, &run) => {

@@ -75,13 +75,16 @@ impl Flight {
 
     /// The runs that were handed to an executor. Of one that was not, it is not even known yet
     /// whether it comes to be.
-    pub(super) fn on_executor(&self, executor: &Alias) -> Vec<Arc<Run>> {
+    pub(super) fn departed(&self) -> Vec<Arc<Run>> {
         let departed = self.slots.iter().flatten().filter(|passenger| passenger.departed);
-        departed
-            .map(|passenger| &passenger.run)
-            .filter(|run| run.task.executor == *executor)
-            .cloned()
-            .collect()
+        departed.map(|passenger| passenger.run.clone()).collect()
+    }
+
+    /// The runs that were handed to this executor.
+    pub(super) fn on_executor(&self, executor: &Alias) -> Vec<Arc<Run>> {
+        let mut runs = self.departed();
+        runs.retain(|run| run.task.executor == *executor);
+        runs
     }
 
     /// How many runs of a task are on board.

@@ -170,8 +170,9 @@ impl Scheduler {
                     }
                 })
                 .then(move |(), scheduler: &mut Self, ctx| {
-                    let lost: Vec<_> = scheduler.estate.flight.iter().cloned().collect();
+                    let lost = scheduler.estate.flight.departed();
                     scheduler.interrupt(lost, "the scheduler was shut down", ctx);
+                    scheduler.leave_doubts();
                     let stores: Vec<Alias> = scheduler.estate.stores.keys().cloned().collect();
                     let busy = scheduler.clock().busy();
                     for alias in &stores {

@@ -28,6 +28,8 @@ pub(super) struct StoreSlot {
     pub addr: Option<StoreAddr>,
     pub generation: u64,
     pub capabilities: Capabilities,
+    /// Whether it can keep closures, as far as is known.
+    pub closures: Option<bool>,
     pub next_due: Option<DateTime<Utc>>,
     pub ticking: bool,
     /// The earliest due time of what was written while a tick was under way: the tick's answer may
@@ -63,6 +65,7 @@ impl StoreSlot {
         Self {
             serial,
             leaving: None,
+            closures: source.keeps_closures(),
             keeper: Keeper::Source(source, policy),
             lock: None,
             child: None,

@@ -151,6 +151,7 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.addr = Some(addr);
         slot.capabilities = opened.capabilities;
+        slot.closures = Some(opened.capabilities.closures);
         // Something written while it was being opened may be missing in the answer.
         slot.next_due = [opened.next_due, slot.next_due].into_iter().flatten().min();
         slot.opening.drain(..).for_each(|wait| drop(wait.send(Ok(()))));

@@ -221,6 +221,15 @@ impl Teller<'_> {
         let problem = || end.outcome.problem().unwrap_or_default();
         if let Some(again) = end.retry_at.filter(|_| !end.outcome.is_success()) {
             let word = end.outcome.word();
+            // A task that was added since under its id knows nothing of it.
+            if self.task.is_none_or(|task| record.submitted_at < task.state.created_at) {
+                let reason = format!(
+                    "{word}: {}; the task was removed before it was tried again, at {}",
+                    problem(),
+                    self.at(again)
+                );
+                return (Fate::of(&end.outcome), reason);
+            }
             return (
                 Fate::Retrying,
                 format!("{word}: {}; it is tried again at {}", problem(), self.at(again)),

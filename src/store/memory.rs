@@ -56,6 +56,10 @@ impl StoreSource for MemoryStore {
     fn start(&mut self, keep: Keep) -> StoreAddr {
         self.0.start(keep)
     }
+
+    fn keeps_closures(&self) -> Option<bool> {
+        self.0.keeps_closures()
+    }
 }
 
 impl fmt::Debug for MemoryStore {

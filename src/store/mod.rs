@@ -186,6 +186,12 @@ pub trait StoreSource: Send + 'static {
     fn supervised(&self) -> bool {
         true
     }
+
+    /// Whether tasks that run closures can be kept, where that is known before the store is opened:
+    /// a task that cannot be kept is then refused when it is added, and not at the start.
+    fn keeps_closures(&self) -> Option<bool> {
+        None
+    }
 }
 
 impl StoreSource for StoreAddr {

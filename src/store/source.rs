@@ -57,6 +57,13 @@ impl<B: Backend + Send> StoreSource for BackendSource<B> {
         let actor = actor.keep(keep);
         if actor.is_blocking() { actor.start_on_own_arbiter() } else { actor.start_store() }
     }
+
+    fn keeps_closures(&self) -> Option<bool> {
+        match &self.make {
+            Maker::Kept { backend: Some(backend), .. } => Some(backend.capabilities().closures),
+            Maker::Kept { backend: None, .. } | Maker::Fresh(_) => None,
+        }
+    }
 }
 
 impl<B: Backend + Send> fmt::Debug for BackendSource<B> {

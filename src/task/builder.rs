@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -300,8 +300,24 @@ pub(crate) enum FirstRun {
     Soonest,
 }
 
-/// Refuses a window that ends before it begins.
+/// Refuses a time that is no run time of any calendar.
+pub(crate) fn check_range(field: &'static str, at: DateTime<Utc>) -> Result<(), TaskError> {
+    if (1..=9999).contains(&at.year()) {
+        return Ok(());
+    }
+    let reason = format!(
+        "is {}, and run times lie between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z; choose a time \
+         within",
+        at.to_rfc3339()
+    );
+    Err(TaskError::Invalid { field, reason })
+}
+
+/// Refuses a window that ends before it begins, or begins when nothing runs.
 fn check_window(spec: &TaskSpec) -> Result<(), TaskError> {
+    if let Some(start) = spec.start_at {
+        check_range("start_at", start)?;
+    }
     match (spec.start_at, spec.end_at) {
         (Some(start), Some(end)) if end < start => {
             let reason = format!(
@@ -443,6 +459,9 @@ impl Task {
     /// Whether what was set is valid, and there is a trigger.
     pub(crate) fn check(&self) -> Result<(), TaskError> {
         self.options.check()?;
+        if let Some(FirstRun::At(at)) = self.first_run {
+            check_range("first_run", at)?;
+        }
         if self.by_default || self.options.trigger.is_some() { Ok(()) } else { Err(TaskError::NoTrigger) }
     }
 
@@ -465,7 +484,7 @@ impl Task {
 
     /// Checks what can be checked without a scheduler, and decides the options left out.
     pub(crate) fn resolve(mut self, defaults: &TaskDefaults, zone: Tz) -> Result<TaskSpec, TaskError> {
-        self.options.check()?;
+        self.check()?;
         let trigger = match (self.options.trigger.take(), &defaults.schedule) {
             (Some(trigger), _) => trigger,
             (None, Some(schedule)) if self.by_default => schedule.clone(),

@@ -23,7 +23,7 @@ mod spec;
 mod state;
 
 pub use account::{Account, Fate, RunTime};
-pub(crate) use builder::FirstRun;
+pub(crate) use builder::{FirstRun, check_range};
 pub use builder::{Task, TaskChanges, TaskDefaults};
 pub use context::TaskContext;
 pub use error::TaskError;

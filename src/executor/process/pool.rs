@@ -17,7 +17,7 @@ use super::link::{News, StartError, Worker};
 use super::run::{Carried, carry_out};
 use super::worker;
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{Busy, Clock};
 use crate::executor::{Job, Runner, Started};
 use crate::task::{Alias, Handler, Outcome, Refusal, RunId};
 use crate::timer;
@@ -99,7 +99,7 @@ impl Runner for PoolRunner {
     fn start_all(&mut self, jobs: Vec<Job>) {
         let shared = &self.shared;
         let limit = shared.settings.queue;
-        for job in jobs {
+        for mut job in jobs {
             if shared.stopped.get() {
                 // Dropped, and so interrupted.
                 continue;
@@ -115,6 +115,10 @@ impl Runner for PoolRunner {
                 let executor = executor();
                 job.refuse(Refusal::QueueFull { executor, limit });
                 continue;
+            }
+            if shared.busy.get() + shared.queue.borrow().len() >= shared.settings.max_workers {
+                // It waits for those who run, who may wait for a virtual clock.
+                job.rest();
             }
             shared.queue.borrow_mut().push_back(job);
         }
@@ -173,15 +177,21 @@ impl Place {
     async fn work(self) {
         let shared = &*self.0;
         let mut worker = None;
+        let mut hold = Busy::default();
         loop {
-            let job = shared.next(&mut worker).await;
+            let job = shared.next(&mut worker, std::mem::take(&mut hold)).await;
             let _at_work = AtWork::begin(shared);
+            let clock = job.clock().clone();
             let (job, ready) = match worker.take().filter(Worker::lives) {
                 Some(ready) => (Some(job), Some(ready)),
                 None => shared.with_worker(job).await,
             };
-            let Some(mut ready) = ready else { continue };
+            let Some(mut ready) = ready else {
+                hold = clock.busy();
+                continue;
+            };
             let Some(started) = job.and_then(Job::begin) else {
+                hold = clock.busy();
                 worker = Some(ready);
                 continue;
             };
@@ -196,6 +206,8 @@ impl Place {
                     None => false,
                 },
             };
+            // The end is on its way, and keeps a virtual clock still until here.
+            hold = clock.busy();
             let spent = shared.settings.recycle_after.is_some_and(|runs| ready.runs >= runs);
             match (fit, spent) {
                 (true, false) => worker = Some(ready),
@@ -207,14 +219,18 @@ impl Place {
 }
 
 impl Shared {
-    /// Waits for a job, and with an eye on the worker that has none.
-    async fn next(&self, worker: &mut Option<Worker>) -> Job {
+    /// Waits for a job, and with an eye on the worker that has none. `hold` has kept a virtual clock
+    /// still since the run before.
+    async fn next(&self, worker: &mut Option<Worker>, hold: Busy) -> Job {
+        let mut hold = Some(hold);
         loop {
             // Asked for before the queue is looked at, so that no ring in between is missed.
             let bell = self.bell.notified();
-            if let Some(job) = self.queue.borrow_mut().pop_front() {
+            if let Some(mut job) = self.queue.borrow_mut().pop_front() {
+                job.wake();
                 return job;
             }
+            drop(hold.take());
             let Some(idle) = worker else {
                 bell.await;
                 continue;

@@ -7,7 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{PlannedRun, settle};
 use crate::error::Error;
 use crate::store::message::Then;
-use crate::task::{Backfill, Fire, Overlap, Refusal, Source, StoredTask, TaskError, TaskSpec, TaskState};
+use crate::task::{
+    Backfill, Fire, Overlap, Refusal, Source, StoredTask, TaskError, TaskSpec, TaskState, check_range,
+};
 use crate::trigger::{SearchError, Trigger};
 
 /// The first run time from `from` on and before `until`: of the trigger alone, because the window and
@@ -48,6 +50,7 @@ pub(crate) fn backfill(
         Ok(every) if TimeDelta::try_milliseconds(every as i64).is_some() => every,
         _ => return invalid("every", "is longer than any window; give it less".to_owned()),
     };
+    check_range("from", from)?;
     if to <= from {
         return invalid("to", format!("is {}, not after from, {}", shown(to), shown(from)));
     }

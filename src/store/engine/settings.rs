@@ -101,6 +101,10 @@ macro_rules! embedded_store {
                     })
                     .start(keep)
             }
+
+            fn keeps_closures(&self) -> Option<bool> {
+                Some(false)
+            }
         }
 
         impl std::fmt::Debug for $store {

@@ -108,6 +108,26 @@ fn a_run_is_cancelled_before_its_worker_is_ready() {
     });
 }
 
+/// The worker's run waits for the clock, and others for the worker.
+#[test]
+fn a_full_pool_lets_time_pass_while_its_runs_wait_for_the_clock() {
+    on_stage(async {
+        let mut play = Play::new(pool(1)).await;
+        let began = play.time.clock().now();
+        let runs = [play.run("sleep", 10), play.run("sleep", 10), play.run("sleep", 10)];
+        play.stage.submit_shared(runs.into_iter().map(Arc::new).collect()).await;
+        let turned =
+            tokio::time::timeout(Duration::from_secs(30), play.time.advance(Duration::from_secs(60)));
+        assert!(turned.await.is_ok(), "the clock stands still: {:?}", play.time);
+        for place in 0..3 {
+            let end = play.end().await;
+            assert!(end.outcome.is_success(), "{end:?}");
+            assert_eq!((end.started_at.unwrap() - began).num_seconds(), 10 * place);
+        }
+        play.stage.is_empty().await;
+    });
+}
+
 #[test]
 fn draining_lets_runs_end_within_the_grace() {
     on_stage(async {

@@ -149,8 +149,10 @@ async fn changes_are_made_whole_or_not_at_all() {
 
 #[actix::test]
 async fn lists_are_filtered_and_sorted() {
-    let (scheduler, _, _) =
-        board(|b| b.store("default", MemoryStore::new()).store("spare", MemoryStore::new())).await;
+    let (scheduler, _, _) = board(|b| {
+        b.store("default", callboard::store::MemoryStore::new()).store("spare", MemoryStore::new())
+    })
+    .await;
     for (id, name, start, store) in
         [("b", "Zebra", 30, "default"), ("a", "apple", 20, "spare"), ("c", "mango", 10, "default")]
     {
@@ -266,5 +268,36 @@ async fn a_closure_is_not_moved_to_where_it_cannot_run() {
         matches!(moved, callboard::Error::Task(callboard::task::TaskError::ClosureNotPortable { .. })),
         "{moved}"
     );
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+}
+
+/// What a store cannot keep is known before it is opened, and so told before the start.
+#[actix::test]
+async fn a_closure_for_a_store_on_disk_is_refused_before_the_start() {
+    let base = tempfile::tempdir().unwrap();
+    let disk = callboard::store::SledStore::open(base.path().join("store")).unwrap();
+    let time = VirtualClock::starting_at(START);
+    let builder = Scheduler::builder().clock(time.clock()).registry(Ran::default().registry());
+    let scheduler = builder
+        .store("default", callboard::store::MemoryStore::new())
+        .store("disk", disk)
+        .executor("default", callboard::executor::AsyncExecutor::new())
+        .executor("away", callboard::executor::ProcessPool::new(1))
+        .build()
+        .unwrap();
+    let task = || Task::from_fn(|_: TaskContext, ()| async {}).trigger(Interval::seconds(10)).id("a");
+    let refused = scheduler.add(task().store("disk")).await.unwrap_err();
+    assert!(
+        matches!(refused, callboard::Error::Task(callboard::task::TaskError::ClosureNotStorable { .. })),
+        "{refused}"
+    );
+    scheduler.add(task()).await.unwrap();
+    let moved = scheduler.update_task("a", TaskChanges::new().executor("away")).await.unwrap_err();
+    assert!(
+        matches!(moved, callboard::Error::Task(callboard::task::TaskError::ClosureNotPortable { .. })),
+        "{moved}"
+    );
+    scheduler.start().await.unwrap();
+    assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap().len(), 1, "the start goes on without it");
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 }

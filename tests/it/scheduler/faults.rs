@@ -2,7 +2,8 @@
 
 use callboard::Error;
 use callboard::scheduler::message::{Crash, PauseTask, ResumeTask};
-use callboard::store::{BackendSource, Faults, MemoryBackend, Op, StoreError};
+use callboard::store::{BackendSource, Faults, MemoryBackend, MemoryStore, Op, StoreError};
+use callboard::task::WhenFinished;
 use callboard::trigger::{Context as TriggerContext, Custom, CustomTrigger, Trigger};
 
 use super::*;
@@ -453,4 +454,100 @@ async fn a_custom_trigger_runs_and_one_that_panics_stalls_its_own_task_only() {
     assert_eq!(ran.count("steady"), 7);
     assert_eq!(heard(&mut events).len(), 1);
     assert!(scheduler.task("moody").await.unwrap().state.paused);
+}
+
+/// Resumed after its only run time, it has nothing to come.
+#[actix::test]
+async fn a_resume_that_removes_a_task_is_told_also_when_its_answer_is_lost() {
+    let faults = Faults::new();
+    let (scheduler, time, _) = faulty_board(&faults).await;
+    let mut events = scheduler.events(EventMask::TASK_REMOVED).await.unwrap();
+    scheduler.add(Task::new("note").id("a").trigger(Date::at(at(10)))).await.unwrap();
+    scheduler.pause_task("a").await.unwrap();
+    time.advance(secs(20)).await;
+    faults.lose(Op::Commit, StoreError::unavailable("the network is down"));
+    scheduler.send(ResumeTask::new("a".parse().unwrap(), false)).await.unwrap().unwrap_err();
+    assert!(heard(&mut events).is_empty(), "nobody knows yet");
+    time.advance(secs(60)).await;
+    assert_eq!(faults.left(), 0);
+    assert_eq!(heard(&mut events).len(), 1);
+    assert!(scheduler.task("a").await.unwrap_err().is_not_found());
+}
+
+/// The store had the decision (`written`) or not when it stopped answering: the shutdown cannot know,
+/// and what becomes of the run time is told once.
+#[actix::test]
+async fn a_run_in_doubt_at_the_shutdown_is_told_of_when_its_store_works_again() {
+    for (written, history) in [(true, 0), (false, 0), (true, 10), (false, 10)] {
+        let faults = Faults::new();
+        let store = BackendSource::keeping(faults.around(MemoryBackend::default().history(history)));
+        let (scheduler, time, ran) = board(move |b| b.store("default", store)).await;
+        let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+        scheduler
+            .add(Task::new("note").id("a").trigger(Date::at(at(10))).when_finished(WhenFinished::Keep))
+            .await
+            .unwrap();
+        let down = || StoreError::unavailable("the network is down");
+        match written {
+            true => faults.lose(Op::Commit, down()),
+            false => faults.fail(Op::Commit, down()),
+        }
+        (0..9).for_each(|_| faults.fail(Op::Open, down()));
+        time.advance(secs(15)).await;
+        assert_eq!(scheduler.status().await.unwrap().running, 1, "nobody knows yet");
+        let (stopped, ()) = futures::join!(scheduler.shutdown(Shutdown::now()), time.advance(secs(5)));
+        stopped.unwrap();
+        assert_eq!(scheduler.status().await.unwrap().running, 0);
+        assert!(heard(&mut events).is_empty(), "nor now");
+        while faults.left() > 0 {
+            let _ = scheduler.start().await;
+        }
+        if !scheduler.status().await.unwrap().is_running() {
+            scheduler.start().await.unwrap();
+        }
+        time.advance(secs(60)).await;
+        let told = heard(&mut events);
+        let words: Vec<_> = told
+            .iter()
+            .map(|event| match event {
+                Event::RunInterrupted { .. } => "interrupted",
+                event => event.report().unwrap().end.outcome.word(),
+            })
+            .collect();
+        let (word, runs) = if written { ("interrupted", 0) } else { ("executed", 1) };
+        assert_eq!((words, ran.count("a")), (vec![word], runs));
+    }
+}
+
+/// The answer of a store that is gone says nothing about the one that has its alias now.
+#[actix::test]
+async fn a_run_on_demand_does_not_begin_when_its_store_is_another_by_now() {
+    let faults = Faults::new();
+    let (scheduler, time, ran) = faulty_board(&faults).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add(every(1000).id("a").first_run(at(900))).await.unwrap();
+    let held = faults.hold(Op::Commit);
+    let asked = scheduler.run_task("a");
+    let change = async {
+        while faults.left() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let answer = async {
+            // From then on nobody has anything to do with it.
+            while scheduler.task("a").await.is_ok() {}
+            drop(held);
+        };
+        let (removed, ()) = futures::join!(scheduler.remove_store("default"), answer);
+        removed.unwrap();
+        scheduler.add_store("default", MemoryStore::new()).await.unwrap();
+    };
+    let (asked, ()) = futures::join!(asked, change);
+    assert!(asked.unwrap_err().is_retryable());
+    time.advance(secs(60)).await;
+    let told = heard(&mut events);
+    let words: Vec<_> =
+        told.iter().filter_map(Event::report).map(|report| report.end.outcome.word()).collect();
+    assert_eq!((words, ran.count("a")), (vec!["interrupted"], 0), "{told:#?}");
+    assert!(!told.iter().any(|event| matches!(event, Event::StoreUnavailable { .. })), "{told:#?}");
+    assert_eq!(scheduler.status().await.unwrap().running, 0);
 }

@@ -16,6 +16,7 @@ mod policies;
 mod readded;
 mod recover;
 mod retry;
+mod standstill;
 mod supervised;
 mod why;
 mod window;

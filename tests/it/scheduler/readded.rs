@@ -1,9 +1,10 @@
 //! A task is deleted and added again while something of the former one is still under way.
 
 use callboard::backoff::Backoff;
-use callboard::store::{BackendSource, Faults, MemoryBackend, Op, StoreError};
-use callboard::task::Retry;
+use callboard::store::{BackendSource, Faults, MemoryBackend, Op, SledStore, StoreError};
+use callboard::task::{Fate, Retry};
 
+use super::recover::copy;
 use super::retry::{ends, second};
 use super::*;
 
@@ -138,4 +139,68 @@ async fn a_removal_that_was_not_answered_is_told_before_the_task_is_added_again(
         })
         .collect();
     assert_eq!(told, ["added", "removed", "added"]);
+}
+
+#[actix::test]
+async fn what_a_deleted_task_would_have_tried_again_is_no_more_waited_for() {
+    let (scheduler, time, _) = board(|b| b).await;
+    let task = Task::new("fail").id("a").trigger(Date::at(at(10))).retry(again(2));
+    scheduler.add(task).await.unwrap();
+    time.advance(secs(11)).await;
+    let told = async || {
+        let account = scheduler.why("a", at(10), at(10)).await.unwrap();
+        (account.times[0].fate, account.times[0].reason.clone())
+    };
+    assert_eq!(told().await.0, Fate::Retrying);
+    scheduler.delete_task("a").await.unwrap();
+    let (fate, reason) = told().await;
+    assert!(fate == Fate::Failed && reason.contains("removed before it was tried again"), "{reason}");
+    scheduler.add(every(1000).id("a").first_run(at(500))).await.unwrap();
+    assert_eq!(told().await, (fate, reason), "nor by the task that has its id now");
+}
+
+/// The process is killed while a run of either goes on: the record that is told to come again is that
+/// of the task that is there.
+#[actix::test]
+async fn after_a_crash_the_run_of_the_present_task_comes_again_and_not_that_of_the_former() {
+    let base = tempfile::tempdir().unwrap();
+    let place = base.path().join("store");
+    let store = SledStore::open(&place).unwrap();
+    let (scheduler, time, _) = board(move |b| b.store("default", store)).await;
+    let task = || Task::new("nap").args(100).id("a").trigger(Date::at(at(10))).max_instances(2).recover(true);
+    scheduler.add(task()).await.unwrap();
+    time.advance(secs(10)).await;
+    scheduler.delete_task("a").await.unwrap();
+    scheduler.add(task()).await.unwrap();
+    time.settle().await;
+    assert_eq!(scheduler.task("a").await.unwrap().running, 2);
+    let copied = base.path().join("copy");
+    copy(&place, &copied);
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+
+    let time = VirtualClock::new(at(20));
+    let scheduler = Scheduler::builder()
+        .clock(time.clock())
+        .registry(Ran::default().registry())
+        .store("default", SledStore::open(&copied).unwrap())
+        .build()
+        .unwrap();
+    let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+    scheduler.start().await.unwrap();
+    time.advance(secs(200)).await;
+    let told = heard(&mut events);
+    let mut cut_off: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            Event::RunInterrupted { record, .. } => {
+                Some((record.id, record.end.as_ref().unwrap().retry_at.map(second)))
+            }
+            _ => None,
+        })
+        .collect();
+    cut_off.sort();
+    let retries: Vec<_> = cut_off.into_iter().map(|(_, again)| again).collect();
+    assert_eq!(retries, [None, Some(20)], "{told:#?}");
+    assert_eq!(ends(&told, "a"), [(10, 2, "executed", None)]);
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
 }

@@ -194,3 +194,26 @@ async fn a_first_run_that_was_had_does_not_come_again_with_another_trigger() {
     time.advance(secs(1)).await;
     assert_eq!(ran.of("b"), [at(32)]);
 }
+
+#[actix::test]
+async fn times_that_no_calendar_has_are_refused_by_name() {
+    let (scheduler, time, _) = board(|b| b).await;
+    time.advance(secs(100)).await;
+    scheduler.add(every(1000).id("a").first_run(at(900))).await.unwrap();
+    let (never, ever) = (DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MIN_UTC);
+    let refused = |error: callboard::Error, name: &str| {
+        let callboard::Error::Task(callboard::task::TaskError::Invalid { field, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(*field, name);
+        let told = error.to_string();
+        assert!(told.contains("0001-01-01") && told.contains("9999-12-31"), "{told}");
+    };
+    refused(scheduler.add(every(10).start_at(never)).await.unwrap_err(), "start_at");
+    refused(scheduler.add(every(10).start_at(ever)).await.unwrap_err(), "start_at");
+    refused(scheduler.add(every(10).first_run(never)).await.unwrap_err(), "first_run");
+    let changes = TaskChanges::new().start_at(never);
+    refused(scheduler.update_task("a", changes).await.unwrap_err(), "start_at");
+    refused(scheduler.backfill("a", ever, at(50), secs(1)).await.unwrap_err(), "from");
+    assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap().len(), 1);
+}
