@@ -135,7 +135,7 @@ impl Scheduler {
         }
         tracing::info!(scheduler = %self.settings.name, ?grace, "the scheduler is shutting down");
         let clock = self.clock().clone();
-        let end = clock.monotonic() + grace + SLACK;
+        let end = clock.monotonic().saturating_add(grace).saturating_add(SLACK);
         let left = {
             let clock = clock.clone();
             move || end.saturating_sub(clock.monotonic())

@@ -232,7 +232,7 @@ impl Scheduler {
         let delay = match error {
             // It is free the moment its holder is gone.
             StoreError::InUse { .. } if slot.lock.is_some() => base,
-            _ => Backoff::exponential(base, base * 60).delay(slot.failures, slot.generation),
+            _ => Backoff::exponential(base, base.saturating_mul(60)).delay(slot.failures, slot.generation),
         };
         slot.failures = slot.failures.saturating_add(1);
         slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));

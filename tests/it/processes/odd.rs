@@ -144,7 +144,10 @@ fn a_worker_that_retires_takes_nobody_s_place_in_the_queue() {
 
 #[test]
 fn an_overdue_run_is_tried_again_by_a_fresh_worker() {
+    use callboard::backoff::Backoff;
     use callboard::prelude::*;
+    use callboard::task::Retry;
+    use futures::StreamExt;
 
     on_stage(async {
         let place = tempfile::tempdir().unwrap();
@@ -154,7 +157,7 @@ fn an_overdue_run_is_tried_again_by_a_fresh_worker() {
             Scheduler::builder().registry(registry()).executor("default", pool).start().await.unwrap();
         let mut ends = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
         let task = Task::new("hang").id("hang").args(note.to_str().unwrap()).trigger(Date::now());
-        let retry = Retry::new(3).backoff(Backoff::fixed(Duration::from_millis(10)));
+        let retry = Retry::times(2).backoff(Backoff::fixed(Duration::from_millis(10)));
         scheduler.add(task.timeout(Duration::from_secs(2)).retry(retry)).await.unwrap();
         let mut pids = std::collections::BTreeSet::new();
         for attempt in 1..=3 {
