@@ -4,6 +4,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// How often a lock is taken whose file is being removed meanwhile.
+const TRIES: usize = 10;
+
 /// A locked file. The holder's process id is written in it, for people; who holds the lock is known
 /// by the lock alone. The file is never removed: another process may be about to lock it.
 #[derive(Debug)]
@@ -25,6 +28,18 @@ impl FileLock {
     /// Takes the lock, or says who has it. Makes the file, for its owner alone, but not the directory
     /// it is in.
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+        // Somebody may remove the file between the opening and the locking: then what is locked is
+        // not what others will find. Nobody has the lock for that, so it is tried again at once.
+        for _ in 0..TRIES {
+            let lock = Self::take_once(path)?;
+            if lock.is_in_place() {
+                return Ok(lock);
+            }
+        }
+        Err(LockError::Held(None))
+    }
+
+    fn take_once(path: &Path) -> Result<Self, LockError> {
         let mut file = open(path).map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -33,10 +48,7 @@ impl FileLock {
         }
         // A note for people: without it the lock is as good.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
-        let lock = Self { file, path: path.to_owned() };
-        // Somebody removed the file between the opening and the locking: what is locked is not what
-        // others will find.
-        if lock.is_in_place() { Ok(lock) } else { Err(LockError::Held(None)) }
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// An error when the file cannot even be opened.

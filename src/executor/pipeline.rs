@@ -14,6 +14,10 @@ use crate::task::panics::{Panic, catch};
 use crate::task::{Code, Failure, Outcome, Run, TaskContext, TaskFuture};
 use crate::timer;
 
+/// The target of the span around a run.
+#[cfg(all(unix, feature = "process"))]
+pub(super) const TARGET: &str = module_path!();
+
 impl Started {
     /// Runs the code and reports its end: a future for the thread it is made on. Dropping it cuts
     /// the run off; cancelling the run ends it at its next poll. Blocking code runs, and blocks,

@@ -186,6 +186,13 @@ impl StoreLock {
         self.others_until
     }
 
+    /// See [`StoreSlot::clock_set_back`](super::slot::StoreSlot::clock_set_back).
+    pub(super) fn clock_set_back(&mut self, jump: TimeDelta) {
+        for at in [&mut self.look_at, &mut self.others_until] {
+            *at = at.and_then(|at| at.checked_add_signed(jump));
+        }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 
 use super::keeper::Keeper;
@@ -116,6 +116,15 @@ impl StoreSlot {
             None => None,
         };
         work.into_iter().chain(self.lock.as_ref().and_then(StoreLock::look_at)).min()
+    }
+
+    /// The wall clock was moved by `jump`, backwards: what waits for a time of it is to wait no
+    /// longer for that.
+    pub(super) fn clock_set_back(&mut self, jump: TimeDelta) {
+        self.retry_at = self.retry_at.and_then(|at| at.checked_add_signed(jump));
+        if let Some(lock) = &mut self.lock {
+            lock.clock_set_back(jump);
+        }
     }
 
     /// Something is due at `due`; says whether that is news.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::SchedulerState;
 use super::actor::Scheduler;
@@ -48,6 +48,9 @@ impl Scheduler {
         if let Some(jump) = self.wake.look(&self.settings.clock) {
             tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock jumped");
             self.tell(Event::ClockJumped { by_ms: jump.num_milliseconds() });
+            if jump < TimeDelta::zero() {
+                self.estate.stores.values_mut().for_each(|slot| slot.clock_set_back(jump));
+            }
         }
         let now = self.last_seen;
         self.retry_stores(now, &busy, ctx);

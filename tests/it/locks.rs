@@ -97,6 +97,55 @@ async fn a_lock_whose_file_is_removed_is_lost_and_taken_again() {
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 }
 
+/// A clock that is set back delays neither the look at the lock, nor the runs of who has it.
+#[actix::test]
+async fn the_take_over_does_not_mind_a_clock_that_is_set_back() {
+    let base = tempfile::tempdir().unwrap();
+    let time = VirtualClock::starting_at(START);
+    let (first, _, _) = rival(&time, base.path()).await;
+    time.advance(secs(5)).await;
+    let (second, mut told, ran) = rival(&time, base.path()).await;
+    time.advance(secs(5)).await;
+    assert!(matches!(heard(&mut told)[..], [Event::LockAwaited { .. }]));
+    time.set(at(-3600)).await;
+    first.shutdown(Shutdown::now()).await.unwrap();
+    time.advance(secs(5)).await;
+    assert!(matches!(heard(&mut told)[..], [Event::LockTaken { .. }]));
+    second.add(every(2).id("a")).await.unwrap();
+    time.advance(secs(10)).await;
+    assert!(ran.count("a") >= 4, "{:?}", ran.of("a"));
+    time.set(at(-7200)).await;
+    second.add(every(2).id("b")).await.unwrap();
+    time.advance(secs(10)).await;
+    assert!(ran.count("b") >= 4, "{:?}", ran.of("b"));
+    second.shutdown(Shutdown::now()).await.unwrap();
+}
+
+#[actix::test]
+async fn a_lock_whose_directory_goes_is_taken_again_when_that_is_back() {
+    let base = tempfile::tempdir().unwrap();
+    let place = base.path().join("locks");
+    fs::create_dir(&place).unwrap();
+    let time = VirtualClock::starting_at(START);
+    let (scheduler, mut events, ran) = rival(&time, &place).await;
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(5)).await;
+    fs::rename(&place, base.path().join("elsewhere")).unwrap();
+    time.advance(secs(30)).await;
+    let problem = lock_of(&scheduler).await.problem.unwrap();
+    assert!(problem.contains("cannot be locked"), "{problem}");
+    let so_far = ran.count("a");
+    time.advance(secs(30)).await;
+    assert_eq!(ran.count("a"), so_far, "without the lock nothing runs");
+    fs::create_dir(&place).unwrap();
+    time.advance(secs(20)).await;
+    assert!(ran.count("a") > so_far && lock_of(&scheduler).await.held);
+    let kinds: Vec<_> = heard(&mut events).iter().map(Event::mask).collect();
+    let lost = [EventMask::LOCK_LOST, EventMask::LOCK_AWAITED];
+    assert_eq!(kinds, [&[EventMask::LOCK_TAKEN][..], &lost, &[EventMask::LOCK_TAKEN]].concat());
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+}
+
 #[actix::test]
 async fn the_lock_stays_when_the_schedulers_actor_dies() {
     let base = tempfile::tempdir().unwrap();
@@ -140,6 +189,10 @@ async fn bad_paths_are_refused() {
     let nowhere = base.path().join("no/such/{store}.lock").display().to_string();
     let told = Scheduler::builder().lock_path(nowhere).start().await.unwrap_err();
     assert!(told.is_invalid() && told.to_string().contains("no/such/default.lock"), "{told}");
+
+    let directory = base.path().display().to_string();
+    let told = Scheduler::builder().lock_path(directory).start().await.unwrap_err();
+    assert!(told.is_invalid() && told.to_string().contains("choose another"), "{told}");
 
     let one = base.path().join("lock").display().to_string();
     let scheduler = Scheduler::builder().lock_path(one).start().await.unwrap();

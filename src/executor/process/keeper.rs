@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process_group, waitid,
 };
 use tokio::sync::oneshot;
 
@@ -168,6 +168,13 @@ impl Group {
         state.mercy = Some(Clock::system().monotonic().saturating_add(mercy));
         if let Some(leader) = state.leader {
             let _ = kill_process_group(leader, Signal::TERM);
+        }
+    }
+
+    /// Kills the leader. The others keep the time they have been given.
+    pub(super) fn kill_leader(&self) {
+        if let Some(leader) = self.state().leader {
+            let _ = kill_process(leader, Signal::KILL);
         }
     }
 

@@ -27,6 +27,10 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// How much of its output is read between two messages: more than its pipe holds.
 const DRAIN: usize = 1 << 20;
 
+/// How often each of its pipes is read in one turn. One that says more than anybody can listen to
+/// must not keep the rest of the arbiter from its turn, nor its own deadline.
+const TURN: usize = 4;
+
 /// A worker that is ready, or was. Its process group is killed when this is dropped.
 pub(super) struct Worker {
     group: GroupHold,
@@ -105,11 +109,15 @@ fn quoted(last_words: &str) -> String {
 impl Worker {
     /// Starts a worker and waits until it is ready, `limit` at most.
     pub(super) async fn start(launch: Launch, executor: Alias, limit: Duration) -> Result<Self, StartError> {
-        let process =
-            keeper::start(launch).await.map_err(|_| std::io::Error::other("its thread is gone"))??;
-        let mut worker = Self::new(process, executor)?;
         // Processes live in real time, whatever clock the scheduler has.
-        let silence = pin!(timer::sleep(&Clock::system(), limit));
+        let mut silence = pin!(timer::sleep(&Clock::system(), limit));
+        let process = match select(keeper::start(launch), silence.as_mut()).await {
+            Either::Left((process, _)) => {
+                process.map_err(|_| std::io::Error::other("its thread is gone"))??
+            }
+            Either::Right(_) => return Err(StartError::Silent(limit)),
+        };
+        let mut worker = Self::new(process, executor)?;
         let news = match select(pin!(worker.news()), silence).await {
             Either::Left((news, _)) => news,
             Either::Right(_) => return Err(StartError::Silent(limit)),
@@ -203,7 +211,8 @@ impl Worker {
             return Poll::Ready(News::Lost(fate.clone()));
         }
         self.send(cx);
-        self.poll_output(cx);
+        let mut more = self.poll_output(cx);
+        let mut reads = 0;
         loop {
             match self.frames.next() {
                 Ok(Some(FromWorker::Log(line))) => {
@@ -226,9 +235,14 @@ impl Worker {
                 }
                 return self.lost(Fate::Ended(end));
             }
-            if self.closing.is_none() {
+            if reads == TURN {
+                more = true;
+            } else if self.closing.is_none() {
                 match self.poll_socket(cx) {
-                    Poll::Ready(Ok(true)) => continue,
+                    Poll::Ready(Ok(true)) => {
+                        reads += 1;
+                        continue;
+                    }
                     Poll::Ready(Ok(false)) => {
                         let gone = timer::sleep(&Clock::system(), CLOSING);
                         self.closing = Some(Box::pin(async move { drop(gone.await) }));
@@ -247,6 +261,10 @@ impl Worker {
         {
             let torn = self.frames.finish().err();
             return self.lost(torn.map_or(Fate::Closed, Fate::Garbled));
+        }
+        if more {
+            // Its next turn comes when all others have had theirs, timers and pipes among them.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         Poll::Pending
     }
@@ -315,11 +333,18 @@ impl Worker {
         }
     }
 
-    /// Reads output as it comes.
-    fn poll_output(&mut self, cx: &mut Context<'_>) {
+    /// Reads output as it comes; whether there is more than this turn has room for.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> bool {
         let mut buffer = [0; 8 << 10];
+        let mut more = false;
         for index in 0..self.streams.len() {
+            let mut reads = 0;
             while let Some(pipe) = &self.streams[index].pipe {
+                if reads == TURN {
+                    more = true;
+                    break;
+                }
+                reads += 1;
                 match pipe.poll_read_ready(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => self.streams[index].pipe = None,
@@ -333,6 +358,7 @@ impl Worker {
                 }
             }
         }
+        more
     }
 
     /// Reads the output that is there, past what tokio knows of it, and ends the last lines.

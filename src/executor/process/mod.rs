@@ -71,7 +71,9 @@ use super::{ExecutorActor, ExecutorAddr, ExecutorSource, Keep};
 ///
 /// What a worker prints, and the events of its `tracing`, become tracing events of this process with
 /// the target `callboard::worker` and the fields `task`, `run`, `executor`, `pid` and `origin`
-/// (`stdout`, `stderr` or the event's target). Events keep their level; lines of standard output
+/// (`stdout`, `stderr` or the event's target), and for an event within spans of the worker `spans`:
+/// their names and fields, the outermost first, as in `batch{number=3}:page{url="…"}`. Events keep
+/// their level; lines of standard output
 /// have the level info, those of standard error warn. A line is cut at 8 KiB. Standard input is
 /// empty.
 ///

@@ -92,21 +92,22 @@ pub(super) fn level() -> String {
 impl Speaker {
     /// A line of standard output or standard error.
     pub(super) fn printed(&self, stream: &'static str, text: &str) {
-        self.say(if stream == "stderr" { Level::WARN } else { Level::INFO }, stream, text);
+        self.say(if stream == "stderr" { Level::WARN } else { Level::INFO }, stream, text, "");
     }
 
     /// An event of the worker's own tracing.
     pub(super) fn logged(&self, line: &wire::Line) {
-        self.say(line.level.parse().unwrap_or(Level::INFO), &line.target, &line.text);
+        self.say(line.level.parse().unwrap_or(Level::INFO), &line.target, &line.text, &line.spans);
     }
 
-    fn say(&self, level: Level, origin: &str, text: &str) {
+    fn say(&self, level: Level, origin: &str, text: &str, spans: &str) {
         let task = self.run.as_ref().map(|run| tracing::field::display(&run.task.id));
         let run = self.run.as_ref().map(|run| tracing::field::display(run.id));
+        let spans = (!spans.is_empty()).then(|| tracing::field::display(spans));
         let (executor, pid) = (&self.executor, self.pid);
         macro_rules! event {
             ($level:expr) => {
-                tracing::event!(target: TARGET, $level, task, run, %executor, pid, origin, "{text}")
+                tracing::event!(target: TARGET, $level, task, run, %executor, pid, origin, spans, "{text}")
             };
         }
         for_level!(level, event);

@@ -38,8 +38,10 @@ struct Shared {
     /// Rung when there is work.
     bell: Notify,
     places: Cell<usize>,
-    /// Places with a run.
+    /// Places with a run, or with a worker that retires.
     busy: Cell<usize>,
+    /// Those of them that have no run any more.
+    retiring: Cell<usize>,
     stopped: Cell<bool>,
     /// The workers that live.
     groups: RefCell<Vec<Weak<Group>>>,
@@ -68,6 +70,7 @@ impl PoolRunner {
             bell: Notify::new(),
             places: Cell::new(0),
             busy: Cell::new(0),
+            retiring: Cell::new(0),
             stopped: Cell::new(false),
             groups: RefCell::default(),
             trouble: RefCell::new(trouble),
@@ -111,7 +114,8 @@ impl Runner for PoolRunner {
                 continue;
             }
             let room = limit.saturating_add(shared.settings.max_workers);
-            if shared.busy.get() + shared.queue.borrow().len() >= room {
+            let working = shared.busy.get() - shared.retiring.get();
+            if working + shared.queue.borrow().len() >= room {
                 let executor = executor();
                 job.refuse(Refusal::QueueFull { executor, limit });
                 continue;
@@ -165,8 +169,8 @@ impl Drop for PoolRunner {
 /// A place for a worker, given back when it ends for whatever reason.
 struct Place(Rc<Shared>);
 
-/// A place's hold on a run, for the count of busy places.
-struct AtWork<'a>(&'a Shared);
+/// Counts a place for as long as it lives.
+struct Count<'a>(&'a Cell<usize>);
 
 impl Place {
     fn take(shared: Rc<Shared>) -> Self {
@@ -180,7 +184,7 @@ impl Place {
         let mut hold = Busy::default();
         loop {
             let job = shared.next(&mut worker, std::mem::take(&mut hold)).await;
-            let _at_work = AtWork::begin(shared);
+            let _at_work = Count::begin(&shared.busy);
             let clock = job.clock().clone();
             let (job, ready) = match worker.take().filter(Worker::lives) {
                 Some(ready) => (Some(job), Some(ready)),
@@ -211,7 +215,10 @@ impl Place {
             let spent = shared.settings.recycle_after.is_some_and(|runs| ready.runs >= runs);
             match (fit, spent) {
                 (true, false) => worker = Some(ready),
-                (true, true) => ready.retire(shared.settings.grace).await,
+                (true, true) => {
+                    let _retiring = Count::begin(&shared.retiring);
+                    ready.retire(shared.settings.grace).await;
+                }
                 (false, _) => {}
             }
         }
@@ -343,24 +350,29 @@ impl Shared {
 
     fn note_trouble(&self, error: &StartError) -> Duration {
         let mut trouble = self.trouble.borrow_mut();
+        let now = Clock::system().monotonic();
+        if let Some(known) = trouble.as_ref().filter(|known| known.until > now) {
+            // Of several that were started together the first has been noted.
+            return known.until - now;
+        }
         let times = trouble.as_ref().map_or(0, |trouble| trouble.times);
         let delay = BACKOFF.delay(times, 0);
-        let until = Clock::system().monotonic().saturating_add(delay);
+        let until = now.saturating_add(delay);
         *trouble = Some(Trouble { reason: error.to_string(), times: times.saturating_add(1), until });
         delay
     }
 }
 
-impl<'a> AtWork<'a> {
-    fn begin(shared: &'a Shared) -> Self {
-        shared.busy.set(shared.busy.get() + 1);
-        Self(shared)
+impl<'a> Count<'a> {
+    fn begin(places: &'a Cell<usize>) -> Self {
+        places.set(places.get() + 1);
+        Self(places)
     }
 }
 
-impl Drop for AtWork<'_> {
+impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.0.busy.set(self.0.busy.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }
 

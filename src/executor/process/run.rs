@@ -46,6 +46,8 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
         terminated: false,
         patience: None,
         deadline: None,
+        ended: None,
+        problem: None,
     };
     if let Some(limit) = flight.run.task.timeout {
         let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
@@ -60,7 +62,7 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
         }
     };
     worker.assign(None);
-    if let (false, None, Some(fate)) = (flight.begun, flight.asked, worker.fate()) {
+    if let (false, None, None, Some(fate)) = (flight.begun, flight.asked, &flight.problem, worker.fate()) {
         *started.busy() = flight.hold.take().unwrap_or_default();
         return Carried::Not(started, fate.clone());
     }
@@ -105,6 +107,10 @@ struct Flight {
     /// How long until it is stopped by other means.
     patience: Option<BoxFuture<'static, ()>>,
     deadline: Option<(u64, BoxFuture<'static, Busy>)>,
+    /// How it ended, while others of its group still do.
+    ended: Option<End>,
+    /// Why its worker gives up.
+    problem: Option<String>,
 }
 
 enum Turn {
@@ -148,12 +154,23 @@ impl Flight {
                     if run == self.run.id =>
                 {
                     self.begun = true;
-                    return match self.asked {
+                    let fit = !self.terminated;
+                    let end = match self.asked {
                         Some(Asked::TimedOut { after_ms }) => {
-                            End { outcome: Outcome::TimedOut { after_ms }, backtrace: None, fit: false }
+                            End { outcome: Outcome::TimedOut { after_ms }, backtrace: None, fit }
                         }
-                        _ => End { outcome, backtrace, fit: !self.terminated },
+                        _ => End { outcome, backtrace, fit },
                     };
+                    if fit {
+                        return end;
+                    }
+                    // What it has started has the rest of the grace.
+                    self.ended.get_or_insert(end);
+                    worker.group().kill_leader();
+                }
+                Turn::News(News::Message(FromWorker::Broken { problem })) => {
+                    self.problem = Some(problem);
+                    worker.group().kill();
                 }
                 Turn::News(News::Message(FromWorker::Alarm { run, alarm, at })) if run == self.run.id => {
                     if let Alarm::Ring(bell) = self.clock.alarm(at) {
@@ -169,7 +186,12 @@ impl Flight {
                 // Of an earlier run, or nothing of importance.
                 Turn::News(News::Message(_)) => {}
                 Turn::News(News::Lost(fate)) => {
-                    return End { outcome: self.lost(&fate), backtrace: None, fit: false };
+                    let ended = self.ended.take();
+                    return ended.unwrap_or_else(|| End {
+                        outcome: self.lost(&fate),
+                        backtrace: None,
+                        fit: false,
+                    });
                 }
                 Turn::Rung(alarm, busy) => {
                     self.hold = Some(busy);
@@ -241,7 +263,13 @@ impl Flight {
         match self.asked {
             Some(Asked::Cancelled) => Outcome::Cancelled,
             Some(Asked::TimedOut { after_ms }) => Outcome::TimedOut { after_ms },
-            None => Outcome::Failed { error: format!("its worker process {fate}") },
+            None => {
+                let error = match &self.problem {
+                    Some(problem) => format!("its worker process gave up: {problem}"),
+                    None => format!("its worker process {fate}"),
+                };
+                Outcome::Failed { error }
+            }
         }
     }
 }

@@ -13,10 +13,13 @@ use std::sync::Arc;
 use crate::task::{Alias, Outcome, RunId, Source, TaskSpec};
 
 /// The version of the protocol; it changes whenever a message does.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// The longest message, in bytes.
 pub(super) const LIMIT: usize = 16 << 20;
+
+/// How deep a message may be nested: a little less than what can be read.
+const DEPTH: usize = 120;
 
 /// The longest line of a log that is passed on, in bytes.
 pub(super) const LINE: usize = 8 << 10;
@@ -90,6 +93,8 @@ pub(super) struct Line {
     pub level: String,
     pub target: String,
     pub text: String,
+    /// The spans around it with their fields, the outermost first; empty when there are none.
+    pub spans: String,
 }
 
 /// Why what came is no message, or what should go cannot.
@@ -97,6 +102,8 @@ pub(super) struct Line {
 pub(super) enum WireError {
     #[error("a message of {bytes} bytes is longer than the {LIMIT} that are allowed")]
     TooLarge { bytes: usize },
+    #[error("a message is nested {levels} levels deep, and {DEPTH} are allowed; pass what is deeper as text")]
+    TooDeep { levels: usize },
     #[error("what came is no message of a worker: it begins with {start:?}")]
     NotAFrame { start: String },
     #[error(
@@ -116,10 +123,34 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
         .map_err(|error| WireError::NotAMessage { reason: error.to_string() })?;
     let bytes = frame.len() - HEADER;
     let length = u32::try_from(bytes).ok().filter(|_| bytes <= LIMIT).ok_or(WireError::TooLarge { bytes })?;
+    let levels = depth(&frame[HEADER..]);
+    if levels > DEPTH {
+        return Err(WireError::TooDeep { levels });
+    }
     frame[..3].copy_from_slice(&LETTERS);
     frame[3] = VERSION;
     frame[4..HEADER].copy_from_slice(&length.to_be_bytes());
     Ok(frame)
+}
+
+/// How deep JSON is nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut levels, mut deepest, mut text, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = text,
+            b'"' => text = !text,
+            _ if text => {}
+            b'[' | b'{' => {
+                levels += 1;
+                deepest = deepest.max(levels);
+            }
+            b']' | b'}' => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Puts messages together from bytes as they come in.
@@ -135,6 +166,8 @@ impl Frames {
         if self.at > 0 && self.at >= self.buffer.len() / 2 {
             self.buffer.drain(..self.at);
             self.at = 0;
+            // A long message leaves no long buffer.
+            self.buffer.shrink_to(64 << 10);
         }
         self.buffer.extend_from_slice(bytes);
     }
@@ -237,12 +270,18 @@ mod tests {
         assert_eq!(next(b"hello\n"), Err(WireError::NotAFrame { start: "hello\n".to_owned() }));
         assert_eq!(next(b"C"), Ok(None));
         assert_eq!(next(b"Cb"), Err(WireError::NotAFrame { start: "Cb".to_owned() }));
-        assert_eq!(next(b"CBW\x02"), Err(WireError::Version { theirs: 2 }));
-        assert_eq!(next(b"CBW\x01\xff\0\0\0"), Err(WireError::TooLarge { bytes: 0xff00_0000 }));
-        assert!(matches!(next(b"CBW\x01\0\0\0\x02{}"), Err(WireError::NotAMessage { .. })));
+        assert_eq!(next(b"CBW\x01"), Err(WireError::Version { theirs: 1 }));
+        assert_eq!(next(b"CBW\x02\xff\0\0\0"), Err(WireError::TooLarge { bytes: 0xff00_0000 }));
+        assert!(matches!(next(b"CBW\x02\0\0\0\x02{}"), Err(WireError::NotAMessage { .. })));
         assert_eq!(next(&frame("x")), Ok(Some("x".to_owned())));
         let bytes = LIMIT + 2;
         assert_eq!(encode(&"x".repeat(LIMIT)), Err(WireError::TooLarge { bytes }));
         assert!(encode(&"x".repeat(LIMIT - 2)).is_ok());
+        let nested = |levels: usize| (0..levels).fold(serde_json::Value::Null, |inner, _| [inner].into());
+        assert_eq!(encode(&nested(DEPTH + 1)), Err(WireError::TooDeep { levels: DEPTH + 1 }));
+        let mut frames = Frames::default();
+        frames.push(&encode(&nested(DEPTH)).unwrap());
+        assert_eq!(frames.next::<serde_json::Value>(), Ok(Some(nested(DEPTH))), "it can be read");
+        assert_eq!(depth(br#"{"[[\"[": [{}, "\\", {"a": [1]}]}"#), 4);
     }
 }

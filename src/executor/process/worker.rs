@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
 use tokio::sync::mpsc;
@@ -124,13 +124,17 @@ fn prepare(
     let ear = outlet.socket().try_clone().map_err(failed)?;
     panics::listen();
     forward::install(outlet.clone());
+    let (orders, work) = mpsc::unbounded_channel();
+    let known = Arc::new(OnceLock::new());
+    let reader =
+        Reader { ear, outlet: outlet.clone(), registry: known.clone(), orders: Some(orders), current: None };
+    // Before the registry is made, which may take its time: the pool may be gone meanwhile.
+    let thread = std::thread::Builder::new().name("callboard-orders".to_owned());
+    thread.spawn(move || reader.listen()).map_err(failed)?;
     let registry = registry();
     registry.check().map_err(|error| error.to_string())?;
-    let (orders, work) = mpsc::unbounded_channel();
-    let reader = Reader { ear, outlet: outlet.clone(), registry, orders: Some(orders), current: None };
-    let thread = std::thread::Builder::new().name("callboard-orders".to_owned());
+    let _ = known.set(registry);
     outlet.say(&FromWorker::Hello { version: env!("CARGO_PKG_VERSION").to_owned() });
-    thread.spawn(move || reader.listen()).map_err(failed)?;
     Ok(work)
 }
 
@@ -184,7 +188,8 @@ async fn carry_out(Work { run, executor, clock }: Work) -> Done {
 struct Reader {
     ear: UnixStream,
     outlet: Outlet,
-    registry: Registry,
+    /// Empty until the worker is ready; no run comes before.
+    registry: Arc<OnceLock<Registry>>,
     orders: Option<mpsc::UnboundedSender<Work>>,
     /// The latest run.
     current: Option<(Arc<Run>, Option<Arc<RemoteClock>>)>,
@@ -240,7 +245,7 @@ impl Reader {
         // That is the pool's to see to: it ends what the run has started as well.
         Arc::make_mut(&mut order.task).timeout = None;
         forward::want(&order.level);
-        let code = match self.registry.find(order.task.handler.name()) {
+        let code = match self.registry.get_or_init(Registry::new).find(order.task.handler.name()) {
             Ok(code) => code.clone(),
             Err(error) => {
                 let error = format!("the registry of the worker process lacks its handler: {error}");

@@ -121,8 +121,8 @@ impl Company {
 
     /// What one process did, a run of ticks as one word.
     fn life(&self, pid: u32) -> Vec<String> {
-        let mut life: Vec<_> =
-            self.notes().into_iter().filter(|note| note.pid == pid).map(|note| note.what).collect();
+        let done = self.notes().into_iter().filter(|note| note.pid == pid && note.what != "beat");
+        let mut life: Vec<_> = done.map(|note| note.what).collect();
         life.dedup();
         life
     }
@@ -212,16 +212,44 @@ fn one_that_waits_for_the_lock_cleans_up_as_well() {
     assert_eq!(company.life(holder), ["set-up", "tick", "clean-up"]);
 }
 
+#[test]
+fn a_holder_that_is_stopped_keeps_its_lock() {
+    let mut company = Company::new("memory", "{store}.lock");
+    let holder = company.add(None);
+    company.five_of_one(&[holder]);
+    let waiting = company.add(None);
+    company.signal(holder, Signal::STOP);
+    // It looks at the lock as often as its heart beats.
+    let beats =
+        |notes: &[Note]| notes.iter().filter(|note| note.pid == waiting && note.what == "beat").count();
+    let so_far = beats(&company.notes());
+    company.until("twenty beats", |notes| (beats(notes) >= so_far + 20).then_some(()));
+    assert_eq!(company.life(waiting), ["set-up"]);
+    company.signal(holder, Signal::CONT);
+    company.five_of_one(&[holder]);
+    assert_eq!(company.life(waiting), ["set-up"]);
+    company.terminate(holder);
+    company.five_of_one(&[waiting]);
+    company.terminate(waiting);
+    assert_eq!(company.life(holder), ["set-up", "tick", "clean-up"]);
+    assert_eq!(company.life(waiting), ["set-up", "tick", "clean-up"]);
+}
+
+fn note(mut file: &fs::File, what: &str, nominal: &str) -> std::io::Result<()> {
+    // At once: others write to the file as well.
+    file.write_all(format!("{} {what} {nominal}\n", std::process::id()).as_bytes())
+}
+
+fn open(path: &Path) -> std::io::Result<fs::File> {
+    fs::OpenOptions::new().append(true).create(true).open(path)
+}
+
 /// A lifecycle that notes what it does at `path`.
 fn pulse(path: PathBuf) -> Lifecycle<fs::File> {
-    fn note(mut file: &fs::File, what: &str, nominal: &str) -> std::io::Result<()> {
-        // At once: others write to the file as well.
-        file.write_all(format!("{} {what} {nominal}\n", std::process::id()).as_bytes())
-    }
     // The same run times in each process.
     let trigger = Interval::every(Duration::from_millis(100)).start_at(at(-31_536_000));
     Lifecycle::new("pulse", async move || {
-        let file = fs::OpenOptions::new().append(true).create(true).open(&path)?;
+        let file = open(&path)?;
         note(&file, "set-up", "-")?;
         Ok::<_, std::io::Error>(file)
     })
@@ -253,6 +281,13 @@ fn live_until_terminated() {
         // Before the start: where another process has the store, the task waits for it.
         scheduler.add_lifecycle(pulse(base.join("notes"))).await.unwrap();
         scheduler.send(callboard::scheduler::message::Start::default()).await.unwrap().unwrap();
+        let heart = open(&base.join("notes")).unwrap();
+        actix_rt::spawn(async move {
+            loop {
+                actix_rt::time::sleep(Duration::from_millis(100)).await;
+                note(&heart, "beat", "-").unwrap();
+            }
+        });
         let (sender, left_alone) = futures::channel::oneshot::channel::<()>();
         std::thread::spawn(move || {
             std::io::read_to_string(std::io::stdin()).ok();

@@ -18,6 +18,16 @@ pub(super) fn talk() {
     tracing::error!(target: "theatre", act = 2, "the {} fell", "curtain");
     tracing::debug!(scene = "balcony", "whispered");
     tracing::trace!("breathed");
+    let scene = tracing::info_span!("scene", number = 2, who = tracing::field::Empty);
+    let dream = scene.in_scope(|| {
+        tracing::info!("entered");
+        tracing::debug_span!("dream", of = "night")
+    });
+    scene.record("who", "Juliet");
+    drop(scene);
+    dream.in_scope(|| tracing::info!("dreamt"));
+    drop(dream);
+    tracing::info!("awoke");
     println!("{}", "long".repeat(5000));
     print!("the end");
 }
@@ -88,6 +98,13 @@ fn what_a_run_says_comes_back_before_its_end() {
             assert_eq!(of("theatre"), [(Level::ERROR, "\"theatre\"", "the curtain fell act=2")]);
             let whisper = said.iter().find(|(_, _, text)| text.starts_with("whispered")).unwrap();
             assert_eq!((whisper.0, whisper.2), (Level::DEBUG, "whispered scene=\"balcony\""));
+            let spans = |what: &str| {
+                let (_, fields) = of_run.iter().find(|(_, fields)| fields["message"] == what).unwrap();
+                fields.get("spans").map(String::as_str)
+            };
+            assert_eq!(spans("entered"), Some("scene{number=2}"), "the run's own is known");
+            assert_eq!(spans("dreamt"), Some("scene{number=2 who=\"Juliet\"}:dream{of=\"night\"}"));
+            assert_eq!((spans("awoke"), spans("whispered scene=\"balcony\"")), (None, None));
             // Nobody wants these, so they do not cross.
             assert!(!said.iter().any(|(_, _, text)| text.contains("breathed")));
         }

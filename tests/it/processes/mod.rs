@@ -3,6 +3,7 @@
 
 mod crashes;
 mod logs;
+mod odd;
 mod orphans;
 mod pool;
 mod stopping;
@@ -84,6 +85,24 @@ fn registry() -> Registry {
         .register("babble", |_: TaskContext, lines: usize| async move {
             (0..lines).for_each(|line| println!("line {line}"));
         })
+        .register("heed SIGTERM", |run: TaskContext, note: String| async move {
+            let terminate = tokio::signal::unix::SignalKind::terminate();
+            let mut asked = tokio::signal::unix::signal(terminate).unwrap();
+            odd::start_a_tidy_child(&note);
+            let sleep = run.sleep(Duration::from_secs(3600));
+            futures::future::select(Box::pin(sleep), Box::pin(asked.recv())).await;
+        })
+        .register_blocking("flood", |_: TaskContext, how: String| odd::flood(&how))
+        .register_blocking("leave and abort", |_: TaskContext, note: String| -> () {
+            std::thread::spawn(move || odd::leave_and_abort(&note));
+            std::thread::sleep(Duration::from_secs(1));
+            std::process::abort()
+        })
+        .register_blocking("close output", |_: TaskContext, ()| odd::close_output())
+        .register(
+            "nested",
+            |_: TaskContext, levels: usize| async move { Ok::<_, String>(odd::nested(levels)) },
+        )
         .register("big", |_: TaskContext, bytes: usize| async move { Ok::<_, String>("x".repeat(bytes)) })
         .register_blocking("environment", |_: TaskContext, name: String| {
             let mut typed = String::new();

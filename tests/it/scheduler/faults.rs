@@ -114,6 +114,40 @@ async fn the_scheduler_itself_dies_and_the_handle_goes_on_working() {
     scheduler.shutdown(Shutdown::default()).await.unwrap();
 }
 
+/// Waits are lengths of time, whatever becomes of the wall clock meanwhile.
+#[actix::test]
+async fn a_store_is_tried_again_although_the_clock_was_set_back() {
+    let faults = Faults::new();
+    let (scheduler, time, ran) = faulty_board(&faults).await;
+    let mut events = scheduler.events(EventMask::STORE_RECOVERED).await.unwrap();
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(5)).await;
+    faults.fail(Op::TakeDue, StoreError::unavailable("the network is down"));
+    time.advance(secs(5)).await;
+    assert_eq!((faults.left(), ran.count("a")), (0, 1));
+    time.set(at(-3600)).await;
+    time.advance(secs(10)).await;
+    assert_eq!(heard(&mut events).len(), 1);
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+}
+
+#[actix::test]
+async fn absurd_lengths_of_time_are_no_panics() {
+    let faults = Faults::new();
+    let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
+    let longest = Duration::MAX;
+    let (scheduler, time, ran) =
+        board(|b| b.store("default", store).store_retry(longest).store_deadline(longest)).await;
+    scheduler.add(every(10).id("a")).await.unwrap();
+    time.advance(secs(15)).await;
+    assert_eq!(ran.count("a"), 2);
+    faults.fail(Op::TakeDue, StoreError::unavailable("the network is down"));
+    time.advance(secs(10)).await;
+    assert_eq!(faults.left(), 0);
+    assert!(scheduler.status().await.unwrap().stores[0].problem.is_some());
+    scheduler.shutdown(Shutdown::wait(longest)).await.unwrap();
+}
+
 async fn faulty_board(faults: &Faults) -> (Handle, VirtualClock, Ran) {
     let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
     board(move |b| b.store("default", store)).await
