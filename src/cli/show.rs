@@ -92,6 +92,9 @@ fn event_line(event: &Event) -> Option<String> {
         Event::StoreSetAside { store, place, cause } => {
             format!("store {store} began anew, empty; its damaged data is in {place}: {cause}")
         }
+        Event::StoreExportFailed { store, cause } => {
+            format!("store {store} could not be exported: {cause}; trying again")
+        }
         Event::StoreRecovered { store } => format!("store {store} works again"),
         Event::RecordUnreadable { store, id, cause } => {
             format!("store {store}: the record of task {id} cannot be read ({cause}); it was left as it is")

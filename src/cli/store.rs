@@ -226,8 +226,7 @@ fn import(args: StoreImport) -> Result<(), Failure> {
     let mut vault = named.open(&place.data, true)?;
     let imported = vault.import(file, mode(filling), bar("importing"))?;
     vault.close()?;
-    filled(place, &named, &as_json(&imported)?);
-    Ok(())
+    filled(place, &named, &as_json(&imported)?)
 }
 
 fn migrate(args: StoreMigrate) -> Result<(), Failure> {
@@ -246,11 +245,10 @@ fn migrate(args: StoreMigrate) -> Result<(), Failure> {
     let imported = target.import_from(&mut source, mode(filling), bar("migrating"))?;
     target.close()?;
     source.close()?;
-    filled(place, &to, &as_json(&imported)?);
-    Ok(())
+    filled(place, &to, &as_json(&imported)?)
 }
 
-fn filled(place: &StorePlace, named: &Named, answer: &Value) {
+fn filled(place: &StorePlace, named: &Named, answer: &Value) -> Result<(), Failure> {
     say(place, answer, || {
         let kept = match answer["kept"].as_u64() {
             Some(kept @ 1..) => format!("; {kept} tasks were there already and stayed"),
@@ -263,14 +261,20 @@ fn filled(place: &StorePlace, named: &Named, answer: &Value) {
             named.path.display()
         )]
     });
-    if let Some(bad @ 1..) = answer["unreadable"].as_u64() {
-        out::note(&format!("{bad} records cannot be read; they were written as they are"));
-    }
-    if let Some(bad @ 1..) = answer["left_out"].as_u64() {
-        out::note(&format!(
-            "{bad} records cannot be read and were left out; into an empty store they would be written as they are"
-        ));
-    }
+    let count = |what: &str| answer[what].as_u64().unwrap_or(0);
+    let message = match (count("unreadable"), count("left_out")) {
+        (0, 0) => return Ok(()),
+        (bad, 0) => format!(
+            "{bad} records cannot be read; they were written as they are, and everything else is there. \
+             `callboard store check` lists them and says what each needs"
+        ),
+        (_, bad) => format!(
+            "{bad} records cannot be read and were left out; everything else is there. Keep what they came from: \
+             into an empty store, or with `--replace`, they are written as they are, and `callboard store check` \
+             says what each needs"
+        ),
+    };
+    Err(Failure::new(Exit::Damaged, message))
 }
 
 fn rekey(args: StoreRekey) -> Result<(), Failure> {

@@ -86,7 +86,9 @@ bitflags! {
         /// [`Event::LockLost`]
         const LOCK_LOST = 1 << 44;
         /// [`Event::RecordReadable`]
-        const RECORD_READABLE = 1 << 42;
+        const RECORD_READABLE = 1 << 45;
+        /// [`Event::StoreExportFailed`]
+        const STORE_EXPORT_FAILED = 1 << 46;
 
         /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -121,6 +123,7 @@ impl Event {
             Self::LockAwaited { .. } => EventMask::LOCK_AWAITED,
             Self::LockLost { .. } => EventMask::LOCK_LOST,
             Self::StoreSetAside { .. } => EventMask::STORE_SET_ASIDE,
+            Self::StoreExportFailed { .. } => EventMask::STORE_EXPORT_FAILED,
             Self::RecordUnreadable { .. } => EventMask::RECORD_UNREADABLE,
             Self::RecordReadable { .. } => EventMask::RECORD_READABLE,
             Self::AllTasksRemoved { .. } => EventMask::ALL_TASKS_REMOVED,
@@ -145,5 +148,22 @@ impl Event {
             }
             Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitflags::Flags;
+
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_share_a_bit() {
+        let mut taken = EventMask::empty();
+        for kind in EventMask::FLAGS.iter().filter(|kind| kind.value().bits().count_ones() == 1) {
+            assert!(!taken.intersects(*kind.value()), "{}", kind.name());
+            taken |= *kind.value();
+        }
+        assert!(taken.bits().count_ones() > 30);
     }
 }

@@ -125,6 +125,13 @@ pub enum Event {
         /// What is wrong with it.
         cause: String,
     },
+    /// A store could not take an export of itself. It is tried again; told once, until one is taken.
+    StoreExportFailed {
+        /// Its alias.
+        store: Alias,
+        /// Why.
+        cause: String,
+    },
     /// A record in a store cannot be read; it was left as it is and its task does not run.
     RecordUnreadable {
         /// The store.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
+use futures::future::AbortHandle;
 
 use super::keeper::Keeper;
 use super::locks::StoreLock;
@@ -58,6 +59,8 @@ pub(super) struct StoreSlot {
     after_tick: Vec<oneshot::Sender<()>>,
     after_finish: Vec<oneshot::Sender<()>>,
     pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
+    /// Ends whoever listens for exports that fail.
+    pub listening: Option<AbortHandle>,
 }
 
 impl StoreSlot {
@@ -89,6 +92,7 @@ impl StoreSlot {
             after_tick: Vec::new(),
             after_finish: Vec::new(),
             opening: Vec::new(),
+            listening: None,
         }
     }
 

@@ -1,9 +1,11 @@
 //! The stores of a scheduler: raised, opened, lost and found again, lowered.
 
-use actix::fut::{ready, wrap_future};
+use actix::fut::{ready, wrap_future, wrap_stream};
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
+use futures::future::{AbortHandle, Abortable};
+use futures::stream;
 
 use super::SchedulerState;
 use super::actor::Scheduler;
@@ -16,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, Open, Opened, SetAside, Unreadable};
+use crate::store::message::{Close, ExportFailures, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, OwnerId, RunRecord};
@@ -129,13 +131,16 @@ impl Scheduler {
     }
 
     /// Sees to it that runs sort after those of earlier lives, also when the clock was set back since.
-    /// Only before there are any: stores know runs by their owner.
-    fn sort_after(&mut self, latest: Option<OwnerId>) {
-        if let Some(latest) = latest
-            && self.state() == SchedulerState::Starting
-            && self.owner() <= latest
-        {
-            self.estate.owner = Some(latest.successor());
+    /// Only before there are any: stores know runs by their owner. Answers whether there was another
+    /// owner of that number, whose runs the store has taken for those of this one.
+    fn sort_after(&mut self, latest: Option<OwnerId>) -> bool {
+        let owner = self.owner();
+        match latest {
+            Some(latest) if self.state() == SchedulerState::Starting && owner <= latest => {
+                self.estate.owner = Some(latest.successor());
+                owner == latest
+            }
+            _ => false,
         }
     }
 
@@ -147,7 +152,7 @@ impl Scheduler {
         busy: Busy,
         ctx: &mut Context<Self>,
     ) {
-        self.sort_after(opened.latest_owner);
+        let was_mistaken = self.sort_after(opened.latest_owner);
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.addr = Some(addr);
         slot.capabilities = opened.capabilities;
@@ -163,6 +168,7 @@ impl Scheduler {
             );
             self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
         }
+        self.listen_for_exports(alias, opened.export_failures, ctx);
         self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
         self.look_at_lock(alias, busy.clone(), ctx);
@@ -170,8 +176,38 @@ impl Scheduler {
         self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
+        if was_mistaken {
+            return self.open_store(alias, busy, ctx);
+        }
         // A virtual clock stands still until the alarm is set.
         drop(busy);
+    }
+
+    /// Tells of exports that the store could not take, until it is opened again.
+    fn listen_for_exports(
+        &mut self,
+        alias: &Alias,
+        failures: Option<ExportFailures>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(alias) else { return };
+        let (end, ended) = AbortHandle::new_pair();
+        if let Some(before) = slot.listening.replace(end) {
+            before.abort();
+        }
+        let Some(failures) = failures else { return };
+        let next = |mut failures: ExportFailures| async move {
+            failures.next().await.map(|cause| (cause, failures))
+        };
+        let told = Abortable::new(Box::pin(stream::unfold(failures, next)), ended);
+        let store = alias.clone();
+        ctx.spawn(
+            wrap_stream::<_, Self>(told)
+                .map(move |cause, scheduler, _| {
+                    scheduler.tell(Event::StoreExportFailed { store: store.clone(), cause });
+                })
+                .finish(),
+        );
     }
 
     /// Tells of what cannot be read and was not told of yet, and of what is readable again.
@@ -246,7 +282,10 @@ impl Scheduler {
 
     pub(super) fn store_works(&mut self, alias: &Alias) {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
-        slot.failures = 0;
+        // One that opens and then does not say what it was asked has not recovered yet.
+        if slot.doubtful.is_empty() {
+            slot.failures = 0;
+        }
         slot.retry_at = None;
         if slot.problem.take().is_some() {
             tracing::info!(scheduler = %self.settings.name, store = %alias, "the store works again");

@@ -42,6 +42,27 @@ pub struct Opened {
     /// The tasks with an [`Attempt`](crate::task::Attempt) that is going on; `None` when the store
     /// cannot tell without more ado, and then all tasks are listed to find them.
     pub unsettled: Option<Vec<TaskId>>,
+    /// Tells of exports that the store takes by itself and that fail; `None` for a store that takes
+    /// none.
+    pub export_failures: Option<ExportFailures>,
+}
+
+/// Tells of exports that a store could not take, for as long as it is open.
+#[derive(Debug, Clone)]
+pub struct ExportFailures(pub(crate) tokio::sync::watch::Receiver<Option<String>>);
+
+impl ExportFailures {
+    /// Waits for the next one and answers why it failed; nothing when the store is open no more.
+    /// Of several since the last call, only the latest is told.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            self.0.changed().await.ok()?;
+            let failure = self.0.borrow_and_update().clone();
+            if failure.is_some() {
+                return failure;
+            }
+        }
+    }
 }
 
 /// Damaged data that was given another name; the store was told to do that.

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -12,16 +11,24 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use super::load::Loaded;
 use super::sweep::Sweep;
 use super::{Changes, Place, Rules, keys};
+use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::store::StoreError;
 use crate::task::TaskId;
 
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
+/// How long after a failure the next try is made.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// Exports that a store takes by itself while it runs: how often, how many are kept, and where.
 ///
 /// Each is a file of its own, written beside the work and synced before it gets its name,
 /// `callboard-<directory>-<time in UTC>.jsonl`; then the oldest beyond those to keep are removed.
 /// While nothing changes none is taken. An encrypted store is exported as it is, encrypted.
+///
+/// One that fails is told by the event [`StoreExportFailed`](crate::event::Event::StoreExportFailed),
+/// once, and tried again, also when nothing changes: after a second, then after twice that each time, at
+/// most after the time between two.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -84,8 +91,10 @@ pub(super) struct Automatic {
     next: Duration,
     /// Whether something has changed since the last one.
     changed: bool,
-    /// One is under way.
-    busy: Arc<AtomicBool>,
+    /// What becomes of the one under way.
+    underway: Option<mpsc::Receiver<Result<(), StoreError>>>,
+    /// How many have failed since one did not.
+    failures: u32,
 }
 
 impl Automatic {
@@ -104,7 +113,7 @@ impl Automatic {
         let named = loaded.unreadable.iter().filter_map(|bad| TaskId::new(&bad.what.id).ok());
         let tasks = loaded.tasks.ids().into_iter().chain(gone).chain(named).collect();
         let next = clock.monotonic().saturating_add(wait);
-        Some(Self { exports, dir, prefix, tasks, next, changed: true, busy: Arc::default() })
+        Some(Self { exports, dir, prefix, tasks, next, changed: true, underway: None, failures: 0 })
     }
 
     pub(super) fn next(&self) -> Duration {
@@ -122,28 +131,47 @@ impl Automatic {
         }
     }
 
+    /// Looks at what has become of the one under way; says why, when it is the first that failed.
+    pub(super) fn settle(&mut self, clock: &Clock) -> Option<StoreError> {
+        let exported = match self.underway.as_ref()?.try_recv() {
+            Err(mpsc::TryRecvError::Empty) => return None,
+            Err(mpsc::TryRecvError::Disconnected) => Err(StoreError::unavailable("it was given up")),
+            Ok(exported) => exported,
+        };
+        self.underway = None;
+        let Err(error) = exported else {
+            if self.failures > 0 {
+                tracing::info!(dir = %self.dir.display(), "the store is exported again");
+            }
+            self.failures = 0;
+            prune(&self.dir, &self.prefix, self.exports.keep);
+            return None;
+        };
+        let again = Backoff::exponential(FIRST_RETRY, self.exports.every.max(FIRST_RETRY));
+        let again = again.delay(self.failures, 0);
+        tracing::error!(
+            dir = %self.dir.display(), %error, ?again, "the store could not be exported; it is tried again"
+        );
+        self.changed = true;
+        self.next = clock.monotonic().saturating_add(again);
+        self.failures = self.failures.saturating_add(1);
+        (self.failures == 1).then_some(error)
+    }
+
     /// The export whose time has come.
     pub(super) fn take(&mut self, clock: &Clock) -> Option<Sweep> {
         if clock.monotonic() < self.next {
             return None;
         }
         self.next = clock.monotonic().saturating_add(self.exports.every);
-        if !self.changed || self.busy.swap(true, Ordering::AcqRel) {
+        if !self.changed || self.underway.is_some() {
             return None;
         }
         self.changed = false;
         let path = self.dir.join(format!("{}{}.jsonl", self.prefix, clock.now().format(STAMP)));
-        let (dir, prefix, keep, busy) =
-            (self.dir.clone(), self.prefix.clone(), self.exports.keep, self.busy.clone());
-        let done = move |exported: Result<_, crate::store::StoreError>| {
-            busy.store(false, Ordering::Release);
-            match exported {
-                Ok(_) => prune(&dir, &prefix, keep),
-                Err(error) => {
-                    tracing::error!(dir = %dir.display(), %error, "the store could not be exported; the next export is tried in its time");
-                }
-            }
-        };
+        let (done, underway) = mpsc::channel();
+        self.underway = Some(underway);
+        let done = move |exported: Result<_, StoreError>| drop(done.send(exported.map(drop)));
         Some(Sweep::export_then(self.tasks.clone(), path, false, done))
     }
 }

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Batch, Disk, Order, ROW_LIMIT, Rules, keys};
+use super::{Batch, Count, Disk, Order, ROW_LIMIT, Rules, keys};
 use crate::store::envelope::{Codec, Kind};
 use crate::store::message::{FindRuns, Found, Pick};
 use crate::store::{MemoryBackend, StoreError};
@@ -181,7 +181,7 @@ pub(super) struct Upkeep {
     /// How many records of a task are kept.
     limit: usize,
     /// How many records a task has, once that was counted.
-    counts: FxHashMap<TaskId, usize>,
+    counts: FxHashMap<TaskId, Count>,
 }
 
 impl Upkeep {
@@ -201,7 +201,7 @@ impl Upkeep {
                 Chore::Leaves(task) => drop(self.counts.remove(&task)),
                 Chore::Ages(task, before) => {
                     let dropped = drop_oldest(disk, &self.codec, batch, &task, AT_ONCE, Some(before))?;
-                    if let Some(count) = self.counts.get_mut(&task) {
+                    if let Some(Count::Exactly(count) | Count::AtMost(count)) = self.counts.get_mut(&task) {
                         *count = count.saturating_sub(dropped);
                     }
                 }
@@ -222,22 +222,28 @@ impl Upkeep {
         task: TaskId,
         more: usize,
     ) -> Result<(), StoreError> {
-        let count = match self.counts.get(&task) {
+        let bound = self.limit.saturating_add(self.limit / 4);
+        let rows = keys::runs(&task);
+        let mut count = match self.counts.get(&task) {
             Some(count) => *count,
-            None => {
-                let mut count = 0;
-                disk.scan(&keys::runs(&task), Order::Ascending, &mut |_, _| {
-                    count += 1;
-                    Continue(())
-                })?;
-                count
+            None => disk.count(&rows, bound.saturating_sub(more))?,
+        };
+        if let Count::AtMost(most) = count
+            && most + more > bound
+        {
+            count = disk.count(&rows, 0)?;
+        }
+        let wanted = match &mut count {
+            Count::Exactly(count) | Count::AtMost(count) => {
+                *count += more;
+                *count
             }
         };
-        let mut wanted = count + more;
-        if wanted > self.limit.saturating_add(self.limit / 4) {
-            wanted -= drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit, None)?;
+        if wanted > bound {
+            let dropped = drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit, None)?;
+            count = Count::Exactly(wanted - dropped);
         }
-        self.counts.insert(task, wanted);
+        self.counts.insert(task, count);
         Ok(())
     }
 }

@@ -127,6 +127,8 @@ struct Import {
     /// The tasks that were in the target.
     there: FxHashSet<TaskId>,
     next_gone: u64,
+    /// The owner that sorts last among those whose runs are in the target.
+    latest_owner: u64,
     imported: Imported,
 }
 
@@ -161,6 +163,7 @@ pub(super) fn import(
         mode: if fresh { ImportMode::Replace } else { mode },
         there: target.whole_tasks()?,
         next_gone: gone(target.disk())?.last().map_or(0, |(number, _)| number + 1),
+        latest_owner: target.disk().get(keys::LATEST_OWNER)?.and_then(|at| keys::number_of(&at)).unwrap_or(0),
         imported: Imported::default(),
     };
     let mut changes = Changes::new();
@@ -175,6 +178,10 @@ pub(super) fn import(
         progress(Progress { done, total });
         Ok(())
     })?;
+    // So that no later owner is taken for one whose runs came along.
+    if import.latest_owner > 0 {
+        changes.push((keys::LATEST_OWNER.to_vec(), Some(import.latest_owner.to_be_bytes().to_vec())));
+    }
     target.apply(changes)?;
     target.sync()?;
 
@@ -221,6 +228,7 @@ impl Import {
         let mut rows = Vec::with_capacity(2);
         if let Row::Run(task, run) = &row {
             self.imported.runs += 1;
+            self.latest_owner = self.latest_owner.max(run.owner.0);
             let open = read_run(&self.from, &row, &bytes).is_ok_and(|record| record.end.is_none());
             if open {
                 rows.push((keys::open_run(*run), Some(task.as_str().as_bytes().to_vec())));

@@ -64,7 +64,9 @@ impl Loaded {
         loaded.load_gone(disk)?;
         loaded.noted = notes(disk)?;
         let latest = disk.get(keys::LATEST_OWNER)?;
-        loaded.latest_owner = latest.and_then(|key| keys::number_of(&key)).map(OwnerId);
+        // Runs that an earlier version has imported may be those of a later owner.
+        let open = loaded.open_runs.iter().map(|record| record.id.owner).max();
+        loaded.latest_owner = latest.and_then(|key| keys::number_of(&key)).map(OwnerId).max(open);
         Ok(loaded)
     }
 
@@ -88,17 +90,14 @@ impl Loaded {
 
     fn find_orphans<D: Disk>(&mut self, disk: &D) -> Result<(), StoreError> {
         let mut reported: FxHashSet<_> = self.unreadable.iter().map(|bad| bad.what.id.clone()).collect();
-        each(disk, keys::STATE, |key, _| {
-            let known = keys::id_of(key).map(|id| (self.tasks.find(&id).is_some(), id));
-            let id = match known {
-                Ok((true, _)) => return Ok(()),
-                Ok((false, id)) => id.into(),
-                Err(text) => text,
-            };
+        let tasks = &self.tasks;
+        let known = |key: &[u8]| keys::id_of(key).is_ok_and(|id| tasks.find(&id).is_some());
+        disk.scan_others(keys::STATE, &known, &mut |key, _| {
+            let id = keys::id_of(key).map_or_else(|text| text, String::from);
             if reported.insert(id.clone()) {
                 self.unreadable.push(Bad::new(key, id, missing("its spec")));
             }
-            Ok(())
+            Continue(())
         })
     }
 

@@ -203,6 +203,30 @@ pub(super) trait Disk: 'static {
     /// [`get`](Self::get) only when everything is synced.
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
+    /// Shows `visit` what lies under a prefix and is not `known`, in the order of the keys. As
+    /// [`scan`](Self::scan), where what is known costs nothing less.
+    fn scan_others(
+        &self,
+        prefix: &[u8],
+        known: &dyn Fn(&[u8]) -> bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.scan(prefix, Order::Ascending, &mut |key, value| {
+            if known(key) { ControlFlow::Continue(()) } else { visit(key, value) }
+        })
+    }
+
+    /// How many keys lie under a prefix. Where counting takes long, a bound will do that is not above
+    /// `enough`.
+    fn count(&self, prefix: &[u8], _enough: usize) -> Result<Count, StoreError> {
+        let mut count = 0;
+        self.scan(prefix, Order::Ascending, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(Count::Exactly(count))
+    }
+
     /// Makes the changes of a batch: after a crash either all of them are there or none, and none
     /// without those applied before.
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError>;
@@ -215,7 +239,12 @@ pub(super) trait Disk: 'static {
         None
     }
 
-    /// Work that nobody waits for. Everything is synced.
+    /// Whether that is urgent: it may take half of the time then, instead of a tenth.
+    fn is_pressed(&self) -> bool {
+        false
+    }
+
+    /// Does a part of the work that nobody waits for. Everything is synced.
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -224,6 +253,14 @@ pub(super) trait Disk: 'static {
     fn close(self) -> Result<(), StoreError>
     where
         Self: Sized;
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    Exactly(usize),
+    /// So many or fewer.
+    AtMost(usize),
 }
 
 /// Keys with their new values, or none to remove them; a later change of a key wins.

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::exports::Automatic;
@@ -20,7 +21,7 @@ use super::{Batch, Disk, Durability, Place, Rules, identity, import};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
-use crate::store::message::{FindRuns, Found, SetAside};
+use crate::store::message::{ExportFailures, FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
@@ -43,15 +44,17 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
     accepted: u64,
     identity: Uuid,
+    export_failures: watch::Receiver<Option<String>>,
     shared: Arc<Shared>,
 }
 
 /// What the thread tells without being asked.
-#[derive(Default)]
 struct Shared {
     /// How many batches are as durable as they were promised to be.
     durable: AtomicU64,
     failure: OnceLock<StoreError>,
+    /// Why exports that were to be taken by themselves were not.
+    export_failures: watch::Sender<Option<String>>,
 }
 
 impl Writer {
@@ -59,7 +62,9 @@ impl Writer {
     pub(super) fn open<P: Place>(place: &P, rules: &Rules) -> Result<(Self, Loaded), StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let (opened, wait) = mpsc::channel();
-        let shared = Arc::<Shared>::default();
+        let (tell, export_failures) = watch::channel(None);
+        let shared =
+            Arc::new(Shared { durable: AtomicU64::new(0), failure: OnceLock::new(), export_failures: tell });
         let limit = rules.open_limit;
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
@@ -68,7 +73,9 @@ impl Writer {
                     let automatic = Automatic::begin(&place, &rules, &loaded);
                     let codec = loaded.codec.clone();
                     opened.send(Ok((identity, loaded))).ok();
+                    let clock = Clock::system();
                     Desk {
+                        untidy: disk.untidy().map(|after| clock.monotonic().saturating_add(after)),
                         disk: Some(disk),
                         upkeep: Upkeep::new(codec, rules.history),
                         sweeps: Sweeps::new(identity),
@@ -76,8 +83,7 @@ impl Writer {
                         durability: rules.durability,
                         waiting: Vec::new(),
                         unsynced: None,
-                        untidy: None,
-                        clock: Clock::system(),
+                        clock,
                         shared: theirs,
                     }
                     .serve(&inbox);
@@ -89,8 +95,14 @@ impl Writer {
             reason: format!("no thread could be started for it: {error}"),
             source: Some(Arc::new(error)),
         })?;
-        let mut writer =
-            Self { jobs: Some(jobs), thread: Some(thread), accepted: 0, identity: Uuid::nil(), shared };
+        let mut writer = Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            accepted: 0,
+            identity: Uuid::nil(),
+            export_failures,
+            shared,
+        };
         // So long is for ever.
         let longest = if limit.is_zero() { Duration::MAX } else { limit };
         match wait.recv_timeout(longest) {
@@ -164,6 +176,13 @@ impl Writer {
         let (done, receipt) = oneshot::channel();
         self.send(Job::Find { request, done });
         answer(receipt)
+    }
+
+    /// Tells of exports that fail, and of those that have failed since this was asked for last.
+    pub(super) fn export_failures(&mut self) -> ExportFailures {
+        let untold = self.export_failures.clone();
+        self.export_failures.borrow_and_update();
+        ExportFailures(untold)
     }
 
     /// The identity of the store.
@@ -341,8 +360,8 @@ impl<D: Disk> Desk<D> {
                 }
                 Ok(Job::Write { .. }) | Err(_) => {}
             }
-            self.take_exports();
             self.go_on();
+            self.take_exports();
         }
     }
 
@@ -356,11 +375,13 @@ impl<D: Disk> Desk<D> {
         self.unsynced.into_iter().chain(self.untidy).chain(export).min()
     }
 
-    /// Begins the export whose time has come.
+    /// Tells of the export that failed, and begins the one whose time has come.
     fn take_exports(&mut self) {
-        if let (Some(automatic), Some(_)) = (&mut self.automatic, &self.disk)
-            && let Some(sweep) = automatic.take(&self.clock)
-        {
+        let (Some(automatic), Some(_)) = (&mut self.automatic, &self.disk) else { return };
+        if let Some(error) = automatic.settle(&self.clock) {
+            self.shared.export_failures.send_replace(Some(error.to_string()));
+        }
+        if let Some(sweep) = automatic.take(&self.clock) {
             self.sweeps.add(sweep);
         }
     }
@@ -464,9 +485,9 @@ impl<D: Disk> Desk<D> {
         if let Err(error) = guarded(|| disk.tidy()) {
             return self.fail(error);
         }
-        // At most a tenth of the time goes into it.
+        // At most a tenth of the time goes into it, or half.
         let ended = self.clock.monotonic();
-        let rest = (ended - begun) * 9;
+        let rest = (ended - begun) * if disk.is_pressed() { 1 } else { 9 };
         self.untidy = disk.untidy().map(|after| ended.saturating_add(after.max(rest)));
     }
 

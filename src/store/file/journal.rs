@@ -1,13 +1,16 @@
 //! The journal: what is acknowledged and not in the files yet. A line for each sync, so that the
 //! changes of a sync are there wholly or not at all.
+//!
+//! There are two: `journal.jsonl` is written to. When its changes are to be brought to the files, it
+//! gets the name `journal.old.jsonl` and has a successor; it goes when they are there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{Layout, private, read_text};
+use super::place::{Layout, private, read_text, remove};
 use super::text::{Cell, key_of, key_text, sealed, unsealed};
 use crate::store::StoreError;
 use crate::store::engine::{Changes, damaged, io_error};
@@ -24,51 +27,41 @@ struct Line {
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
+    settling: PathBuf,
     /// In bytes.
     length: u64,
 }
 
 impl Journal {
-    /// Opens the journal and reads it.
+    /// Reads what the process before this one has left, and opens an empty journal. All that was left is in
+    /// the other one, until [`settled`](Self::settled).
     pub(super) fn open(layout: &Layout) -> Result<(Self, Changes), StoreError> {
-        let path = layout.journal();
-        let text = read_text(&path)?.unwrap_or_default();
+        let (path, settling) = (layout.journal(), layout.settling());
         let mut changes = Changes::new();
-        let mut sound = 0;
-        let mut broken = None;
-        for (index, line) in text.split_inclusive('\n').enumerate() {
-            let read = unsealed::<Line>(line).and_then(|read| {
-                if !line.ends_with('\n') {
-                    return Err("it is cut off".to_owned());
-                }
-                read.changes
-                    .into_iter()
-                    .map(|(key, cell)| Ok((key_of(&key)?, cell.map(|cell| cell.value()).transpose()?)))
-                    .collect::<Result<Changes, String>>()
-            });
-            match (read, &broken) {
-                (Ok(read), None) => {
-                    changes.extend(read);
-                    sound += line.len() as u64;
-                }
-                // Whatever was written after a line was written after that line was acknowledged.
-                (Ok(_), Some((at, reason))) => {
-                    return Err(damaged(
-                        &layout.root,
-                        &format!("line {at} of `journal.jsonl`: {reason}"),
-                        "restore the directory from a backup; or, to go on without the changes of that line, \
-                         remove the line while the program is stopped",
-                    ));
-                }
-                (Err(reason), None) => broken = Some((index + 1, reason)),
-                (Err(_), Some(_)) => {}
-            }
+        let older = Left::read(layout, &settling, &mut changes)?;
+        let left = Left::read(layout, &path, &mut changes)?;
+        let failed = |error| io_error(&settling, "write", error);
+        // What a process died in was told to nobody: it goes.
+        if older.is_torn {
+            let file = private(&settling, OpenOptions::new().append(true))?;
+            file.set_len(older.sound).and_then(|()| file.sync_all()).map_err(failed)?;
+        }
+        if older.sound > 0 && left.sound > 0 {
+            // Lines that are there twice say the same.
+            let mut file = private(&settling, OpenOptions::new().append(true))?;
+            file.write_all(left.lines()).and_then(|()| file.sync_all()).map_err(failed)?;
         }
         let file = private(&path, OpenOptions::new().append(true).create(true))?;
-        let journal = Self { file, path, length: sound };
-        if broken.is_some() {
-            // The write that the process died in: nobody was told that it had happened.
-            journal.cut(sound)?;
+        let mut journal = Self { file, path, settling, length: left.sound };
+        if left.is_torn || older.sound > 0 {
+            let kept = if older.sound > 0 { 0 } else { left.sound };
+            let cut = journal.file.set_len(kept).and_then(|()| journal.file.sync_all());
+            cut.map_err(|error| io_error(&journal.path, "write", error))?;
+            journal.length = kept;
+        }
+        layout.sync_root()?;
+        if journal.length > 0 {
+            journal.succeed(layout)?;
         }
         Ok((journal, changes))
     }
@@ -94,15 +87,70 @@ impl Journal {
         Ok(())
     }
 
-    /// Empties the journal: everything in it is in the files, on the device.
-    pub(super) fn clear(&mut self) -> Result<(), StoreError> {
-        self.cut(0)?;
+    /// Gives this journal its other name, and begins an empty one. There is no other of that name.
+    pub(super) fn succeed(&mut self, layout: &Layout) -> Result<(), StoreError> {
+        fs::rename(&self.path, &self.settling).map_err(|error| io_error(&self.path, "rename", error))?;
+        self.file = private(&self.path, OpenOptions::new().append(true).create_new(true))?;
         self.length = 0;
-        Ok(())
+        // Nothing is written to it before it has its name on the device.
+        layout.sync_root()
     }
 
-    fn cut(&self, length: u64) -> Result<(), StoreError> {
-        let cut = self.file.set_len(length).and_then(|()| self.file.sync_all());
-        cut.map_err(|error| io_error(&self.path, "write", error))
+    /// What was in the other journal is in the files, on the device.
+    pub(super) fn settled(&self) -> Result<(), StoreError> {
+        // Should it come back with a power cut, it says what is there already.
+        remove(&self.settling)
+    }
+}
+
+/// A journal that was left by another process.
+struct Left {
+    text: String,
+    /// So many bytes are whole lines.
+    sound: u64,
+    is_torn: bool,
+}
+
+impl Left {
+    fn read(layout: &Layout, path: &Path, changes: &mut Changes) -> Result<Self, StoreError> {
+        let text = read_text(path)?.unwrap_or_default();
+        let mut sound = 0;
+        let mut broken = None;
+        for (index, line) in text.split_inclusive('\n').enumerate() {
+            let read = unsealed::<Line>(line).and_then(|read| {
+                if !line.ends_with('\n') {
+                    return Err("it is cut off".to_owned());
+                }
+                read.changes
+                    .into_iter()
+                    .map(|(key, cell)| Ok((key_of(&key)?, cell.map(|cell| cell.value()).transpose()?)))
+                    .collect::<Result<Changes, String>>()
+            });
+            match (read, &broken) {
+                (Ok(read), None) => {
+                    changes.extend(read);
+                    sound += line.len() as u64;
+                }
+                // Whatever was written after a line was written after that line was acknowledged.
+                (Ok(_), Some((at, reason))) => {
+                    let name = path.file_name().unwrap_or_default().display();
+                    return Err(damaged(
+                        &layout.root,
+                        &format!("line {at} of `{name}`: {reason}"),
+                        "restore the directory from a backup; or, to go on without the changes of that line, \
+                         remove the line while the program is stopped",
+                    ));
+                }
+                (Err(reason), None) => broken = Some((index + 1, reason)),
+                (Err(_), Some(_)) => {}
+            }
+        }
+        Ok(Self { is_torn: broken.is_some(), text, sound })
+    }
+
+    /// The whole lines.
+    fn lines(&self) -> &[u8] {
+        let end = usize::try_from(self.sound).unwrap_or(usize::MAX);
+        self.text.as_bytes().get(..end).unwrap_or_default()
     }
 }

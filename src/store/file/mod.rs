@@ -3,8 +3,13 @@
 mod disk;
 mod journal;
 mod name;
+mod pending;
 mod place;
 mod runs;
+mod scan;
+mod settle;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 mod text;
 
 use std::path::Path;
@@ -21,13 +26,14 @@ use super::{BackendSource, StoreError};
 /// the process was killed or the power was cut (see [`Durability`](super::Durability) for another
 /// bargain), and every change is there wholly or not at all. It does so by a journal, which changes that
 /// wait at the same time share; a moment later (a second, or longer when much changes) they are in the
-/// files, each of which is written aside, synced and renamed. It suits hundreds or thousands of tasks;
+/// files, each of which is written aside, synced and renamed; nobody waits for that. It suits hundreds or thousands of tasks;
 /// for more, or for many runs a second, [`SledStore`](super::SledStore) and `RedbStore` are faster.
 ///
 /// ```text
 /// callboard-files.json       what this directory is, for people and for the store
 /// callboard-store.lock       held by the process that has the store; its id is in it
 /// journal.jsonl              changes that are not in the files yet
+/// journal.old.jsonl          those that are being brought there, while that goes on
 /// runs-and-removed.json      which runs have not ended, which tasks were removed
 /// tasks/weekly.json          a task: what it is, how far it has come
 /// tasks/weekly.runs.jsonl    its runs
@@ -70,7 +76,7 @@ impl FileStore {
 embedded_store!(FileStore);
 
 #[cfg(test)]
-mod tests {
+mod promise {
     use super::*;
     use crate::store::engine::lost_writes::{Torn, survives};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::name::is_short_for;
 use super::text::{pretty, sealed, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
@@ -15,19 +16,21 @@ use crate::store::engine::{
 
 const TASKS: &str = "tasks";
 const JOURNAL: &str = "journal.jsonl";
+const SETTLING: &str = "journal.old.jsonl";
 const REST: &str = "runs-and-removed.json";
 /// What a file is called while it is written.
-const NEW: &str = ".new";
-/// The latest layout of a directory.
-const FORMAT: u32 = 1;
+pub(super) const NEW: &str = ".new";
+/// The latest layout of a directory. In the first one there was one journal, and a file with runs had
+/// no lines that take others back.
+const FORMAT: u32 = 2;
 
 const ABOUT: &[&str] = &[
     "This directory is a file store of callboard. Each task is a file in `tasks`, named after its id.",
     "Stop the program before you change anything. In a file that you edit, remove the line `sum`;",
     "the id in it must stay. To remove a task, remove its file; a copy needs an id and a name of its own.",
     "`tasks/*.runs.jsonl` are the runs of a task, latest last. `runs-and-removed.json` says which runs have",
-    "not ended, and which tasks were removed. `journal.jsonl` has changes that are not in the files yet: they",
-    "get there within a second or at the next start, so do not remove it.",
+    "not ended, and which tasks were removed. `journal.jsonl` and `journal.old.jsonl` have changes that are",
+    "not in the files yet: they get there within moments or after the next start, so do not remove them.",
 ];
 
 #[derive(Serialize, Deserialize)]
@@ -60,6 +63,11 @@ impl Layout {
         self.root.join(JOURNAL)
     }
 
+    /// The journal whose changes are being brought to the files.
+    pub(super) fn settling(&self) -> PathBuf {
+        self.root.join(SETTLING)
+    }
+
     pub(super) fn rest(&self) -> PathBuf {
         self.root.join(REST)
     }
@@ -78,29 +86,46 @@ impl Layout {
                     damaged(root, &format!("`{FILES_MARK}`: {reason}"), advice)
                 })?;
                 known_format(root, mark.format, FORMAT)?;
-                for (path, kind) in [(&self.tasks, "directory"), (&self.journal(), "file")] {
+                // A journal that has just got its other name has no successor yet.
+                let journal = if self.settling().exists() { self.settling() } else { self.journal() };
+                for (path, kind) in [(&self.tasks, "directory"), (&journal, "file")] {
                     if !path.exists() {
                         let name = path.file_name().unwrap_or_default().display();
                         return Err(unreadable(root, &format!("the {kind} `{name}` is missing")));
                     }
+                }
+                if mark.format < FORMAT {
+                    self.write_mark()?;
                 }
             }
             None => {
                 // The mark is written last: a directory without one was never used.
                 if fs::read_dir(&self.tasks).is_ok_and(|mut tasks| tasks.next().is_some())
                     || fs::metadata(self.journal()).is_ok_and(|journal| journal.len() > 0)
+                    || self.settling().exists()
                 {
                     return Err(unreadable(root, &format!("the file `{FILES_MARK}` is missing")));
                 }
                 create_dir(&self.tasks)?;
                 drop(private(&self.journal(), OpenOptions::new().append(true).create(true))?);
-                let about = ABOUT.iter().map(|&line| line.to_owned()).collect();
-                write_object(&mark, &Mark { about, format: FORMAT })?;
-                sync_dir(root).map_err(|error| io_error(root, "sync", error))?;
+                self.write_mark()?;
             }
         }
-        self.remove_unfinished()?;
         Ok(lock)
+    }
+
+    fn write_mark(&self) -> Result<(), StoreError> {
+        let about = ABOUT.iter().map(|&line| line.to_owned()).collect();
+        write_object(&self.root.join(FILES_MARK), &Mark { about, format: FORMAT })?;
+        self.sync_root()
+    }
+
+    pub(super) fn sync_root(&self) -> Result<(), StoreError> {
+        sync_dir(&self.root).map_err(|error| io_error(&self.root, "sync", error))
+    }
+
+    pub(super) fn sync_tasks(&self) -> Result<(), StoreError> {
+        sync_dir(&self.tasks).map_err(|error| io_error(&self.tasks, "sync", error))
     }
 
     /// The names of the files in `tasks` that end in `end`, without it.
@@ -116,14 +141,21 @@ impl Layout {
         listing().map_err(|error| io_error(&self.tasks, "read", error))
     }
 
-    /// Files that were being written when the process died: what they were to hold is in the journal.
-    fn remove_unfinished(&self) -> Result<(), StoreError> {
-        for end in [".json", ".runs.jsonl"] {
-            for name in self.names(&format!("{end}{NEW}"))? {
-                fs::remove_file(self.tasks.join(format!("{name}{end}{NEW}"))).ok();
+    /// Removes files that were being written when the process died (what they were to hold is in the
+    /// journal), and answers with the names that do not say their ids: of tasks, and of their runs.
+    pub(super) fn clean(&self) -> Result<[Vec<String>; 2], StoreError> {
+        let mut short = [Vec::new(), Vec::new()];
+        for name in self.names("")? {
+            if name.ends_with(".json.new") || name.ends_with(".runs.jsonl.new") {
+                fs::remove_file(self.tasks.join(name)).ok();
+            } else if is_short_for(&name) {
+                let ends = [(".json", 0), (".runs.jsonl", 1)];
+                for (end, kind) in ends {
+                    short[kind].extend(name.strip_suffix(end).map(str::to_owned));
+                }
             }
         }
-        Ok(())
+        Ok(short)
     }
 }
 
@@ -148,15 +180,15 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
 
 /// Writes a file anew. Its content is on the device when it gets its name; its name is when the
 /// directory is synced.
-pub(super) fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
+pub(super) fn write_anew(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), StoreError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(NEW);
     let aside = PathBuf::from(aside);
     let mut file = private(&aside, OpenOptions::new().write(true).create(true).truncate(true))?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&aside, path));
+    let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, path));
     written.map_err(|error| {
         // A full device needs the room.
         fs::remove_file(&aside).ok();
@@ -166,7 +198,7 @@ pub(super) fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
 
 pub(super) fn write_object<T: Serialize>(path: &Path, object: &T) -> Result<(), StoreError> {
     let text = sealed(object).map_err(StoreError::unavailable)?;
-    write_text(path, &pretty(&text))
+    write_anew(path, |file| file.write_all(pretty(&text).as_bytes()))
 }
 
 /// Removes a file that may be gone already.

@@ -1,5 +1,7 @@
 //! How records look in files: JSON that people can read, with a sum that tells when it was damaged.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -99,7 +101,8 @@ const SUM: &str = r#"{"sum":""#;
 
 /// An object as one line of JSON, with the sum of its text in front.
 pub(super) fn sealed<T: Serialize>(object: &T) -> Result<String, String> {
-    let text = compact(&serde_json::to_string(object).map_err(|error| error.to_string())?);
+    let text = serde_json::to_string(object).map_err(|error| error.to_string())?;
+    let text = compact(&text);
     let rest = text.strip_prefix('{').ok_or("only objects have a sum")?;
     Ok(format!("{SUM}{:08x}\",{rest}", crc32fast::hash(text.as_bytes())))
 }
@@ -108,27 +111,59 @@ pub(super) fn sealed<T: Serialize>(object: &T) -> Result<String, String> {
 pub(super) fn unsealed<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
     let text = compact(text);
     let unsummed;
-    let object = match text.strip_prefix(SUM).and_then(|rest| rest.split_once("\",")) {
+    let object = match summed(&text) {
         Some((sum, rest)) => {
-            unsummed = format!("{{{rest}");
-            if sum != format!("{:08x}", crc32fast::hash(unsummed.as_bytes())) {
+            if sum != sum_of(rest) {
                 return Err("its text does not have the sum that stands in it: it was damaged (whoever has \
                             edited it on purpose removes the line `sum`)"
                     .to_owned());
             }
+            unsummed = format!("{{{rest}");
             &unsummed
         }
-        None => &text,
+        None => &*text,
     };
     serde_json::from_str(object).map_err(|error| format!("it does not decode: {error}"))
 }
 
+/// What comes after the sum of a line as [`sealed`] writes it, if that is what it is and the sum is
+/// right.
+pub(super) fn sound(line: &str) -> Option<&str> {
+    let (sum, rest) = summed(line)?;
+    (sum == sum_of(rest)).then_some(rest)
+}
+
+fn summed(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(SUM).and_then(|rest| rest.split_once("\","))
+}
+
+/// The sum of an object whose text, without its opening brace, is `rest`.
+fn sum_of(rest: &str) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(b"{");
+    hasher.update(rest.as_bytes());
+    format!("{:08x}", hasher.finalize())
+}
+
 /// JSON without blanks between its parts. What is no JSON stays none.
-fn compact(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
+fn compact(json: &str) -> Cow<'_, str> {
+    let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let trimmed = json.trim_matches([' ', '\t', '\r', '\n']);
+    if !trimmed.bytes().any(blank) {
+        return Cow::Borrowed(trimmed);
+    }
+    let mut out = String::with_capacity(trimmed.len());
     let mut strings = Strings::default();
-    out.extend(json.chars().filter(|c| strings.inside(*c) || !matches!(c, ' ' | '\t' | '\r' | '\n')));
-    out
+    // What was copied up to here.
+    let mut from = 0;
+    for (index, byte) in trimmed.bytes().enumerate() {
+        if !strings.inside(char::from(byte)) && blank(byte) {
+            out.push_str(&trimmed[from..index]);
+            from = index + 1;
+        }
+    }
+    out.push_str(&trimmed[from..]);
+    Cow::Owned(out)
 }
 
 /// JSON with a line for each part, from JSON without blanks.

@@ -4,12 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use callboard::event::{Event, EventMask};
+use callboard::scheduler::{Scheduler, Shutdown};
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
 use callboard::store::{
     Exports, FileStore, ImportMode, Keyring, Keys, RedbStore, SledStore, StoreError, StoreSource, Vault,
 };
-use callboard::task::{Outcome, RunEnd, RunRecord, StoredTask};
+use callboard::task::{Outcome, OwnerId, RunEnd, RunRecord, StoredTask};
+use futures::{FutureExt, StreamExt};
 
 use super::sled::{Running, id, moved_on, run, snapshot};
 use super::system;
@@ -378,6 +381,59 @@ fn exports_are_taken_and_the_oldest_go() {
     let copy = base.path().join("copy");
     let imported = into(SledStore::open(&copy).unwrap().vault(), &latest, ImportMode::IntoEmpty).unwrap();
     assert!(imported.tasks > 0);
+}
+
+/// An export of a store in which nothing happens any more fails: that is told once, and it is tried again.
+#[actix::test]
+async fn an_export_that_failed_is_told_and_tried_again() {
+    let base = tempfile::tempdir().unwrap();
+    let (path, dir) = (base.path().join("store"), base.path().join("exports"));
+    fs::write(&dir, "in the way").unwrap();
+    let exports = Exports::every(Duration::from_secs(60)).dir(&dir);
+    let source = RedbStore::open(&path).unwrap().exports(exports);
+    let scheduler = Scheduler::builder().store("default", source).build().unwrap();
+    let mut events = scheduler.events(EventMask::STORE_EXPORT_FAILED).await.unwrap();
+    scheduler.start_paused().await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(30), events.next()).await.unwrap();
+    let Some(Event::StoreExportFailed { store, cause }) = told else { panic!("{told:?}") };
+    assert!(store.as_str() == "default" && cause.contains("exports"), "{cause}");
+    fs::remove_file(&dir).unwrap();
+    let begin = Instant::now();
+    while files(&dir).is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(events.next().now_or_never().is_none(), "once");
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+}
+
+/// The runs that came along with an import are those of others, whatever the numbers of their owners.
+#[test]
+fn whoever_comes_after_an_import_is_none_of_the_owners_in_it() {
+    let base = tempfile::tempdir().unwrap();
+    let [from, to] = ["from", "to"].map(|name| base.path().join(name));
+    system(async {
+        let source = SledStore::open(&from).unwrap();
+        let (store, _) = Running::open_as(source, OwnerId(7)).await.unwrap();
+        let task = store.put("a").await;
+        let mut record = run("a", 1);
+        record.id.owner = OwnerId(7);
+        store.0.commit(Commit { changes: vec![moved_on(&task, vec![record])] }).await.unwrap();
+        store.0.close(Close).await.unwrap();
+        store.stop().await;
+        for (kept, owner) in [(ImportMode::Replace, 3), (ImportMode::Merge, 7)] {
+            let mut source = SledStore::open(&from).unwrap().vault().unwrap();
+            let mut vault = RedbStore::open(&to).unwrap().vault().unwrap();
+            vault.import_from(&mut source, kept, |_| {}).unwrap();
+            vault.close().unwrap();
+            source.close().unwrap();
+            let (store, opened) =
+                Running::open_as(RedbStore::open(&to).unwrap(), OwnerId(owner)).await.unwrap();
+            assert_eq!(opened.latest_owner, Some(OwnerId(7)), "{kept:?}: the scheduler takes a later one");
+            store.0.close(Close).await.unwrap();
+            store.stop().await;
+        }
+    });
 }
 
 #[test]

@@ -27,8 +27,8 @@ const STEADY: [(&str, usize); 7] = [
     ("graced", 40),
     ("slow", 40),
     ("blocking", 40),
-    (RECOVERED, 10),
-    (RETRIED, 10),
+    (RECOVERED, 40),
+    (RETRIED, 40),
 ];
 /// Those that are run again when they were cut off, and those that fail and are tried again.
 pub(super) const RECOVERED: &str = "recovered";

@@ -1,0 +1,132 @@
+//! Brings changes to the files of their tasks, those of several tasks at once: devices sync many files
+//! together in little more time than one.
+
+use std::num::NonZero;
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+
+use super::pending::Pending;
+use super::place::{Layout, read_text, remove, write_object};
+use super::runs::{self, Index};
+use super::text::{Cell, unsealed};
+use crate::store::StoreError;
+use crate::store::engine::damaged;
+
+/// So many files are written at a time.
+const AT_ONCE: usize = 8;
+
+/// The file of a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TaskFile {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Cell>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Cell>,
+}
+
+/// What became of reading the file of a task.
+#[derive(Debug, Clone)]
+pub(super) enum Read {
+    Nothing,
+    Task(Box<TaskFile>),
+    /// Why it cannot be read.
+    Damaged(String),
+}
+
+impl Read {
+    /// Reads the file `name`, which should be that of `task`.
+    pub(super) fn of(layout: &Layout, name: &str, task: &str) -> Result<Self, StoreError> {
+        Ok(match read_text(&layout.task(name))? {
+            None => Self::Nothing,
+            Some(text) => match unsealed::<TaskFile>(&text) {
+                Ok(file) if file.id == task => Self::Task(Box::new(file)),
+                Ok(file) => Self::Damaged(format!(
+                    "its file `{name}.json` is that of another task, `{}`; a copy needs an id of its own",
+                    file.id
+                )),
+                Err(reason) => Self::Damaged(format!("its file `{name}.json`: {reason}")),
+            },
+        })
+    }
+}
+
+/// What is to be done about a task.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    pub task: String,
+    pub name: String,
+    pub pending: Pending,
+    /// Of its runs, if it is known.
+    pub index: Option<Index>,
+    /// The changes were left by another process: the file may have been damaged since.
+    pub inherited: bool,
+}
+
+impl Settlement {
+    fn settle(&mut self, layout: &Layout) -> Result<(), StoreError> {
+        if self.pending.spec.is_some() || self.pending.state.is_some() {
+            self.write_task(layout)?;
+        }
+        if self.pending.runs.is_empty() {
+            return Ok(());
+        }
+        runs::change(&layout.runs(&self.name), &self.task, &self.pending.runs, &mut self.index)
+    }
+
+    fn write_task(&self, layout: &Layout) -> Result<(), StoreError> {
+        let (name, path) = (&self.name, layout.task(&self.name));
+        let Pending { spec, state, .. } = &self.pending;
+        let mut file = TaskFile { id: self.task.clone(), spec: None, state: None };
+        if spec.is_none() || state.is_none() {
+            let lost = match Read::of(layout, name, &self.task)? {
+                Read::Task(there) => {
+                    file = *there;
+                    None
+                }
+                Read::Nothing => Some("it is missing".to_owned()),
+                Read::Damaged(reason) => Some(reason),
+            };
+            if let Some(reason) = lost {
+                // The task was reported when it was loaded; what it was to become means nothing without
+                // the rest of it.
+                if self.inherited {
+                    tracing::error!(file = %path.display(), %reason, "a task was changed and its file cannot be read");
+                    return Ok(());
+                }
+                let advice = "the task does not run until its file can be read again";
+                return Err(damaged(&layout.root, &format!("`{name}.json`: {reason}"), advice));
+            }
+        }
+        if let Some(spec) = spec {
+            file.spec = spec.as_deref().map(Cell::new);
+        }
+        if let Some(state) = state {
+            file.state = state.as_deref().map(Cell::new);
+        }
+        if file.spec.is_none() && file.state.is_none() { remove(&path) } else { write_object(&path, &file) }
+    }
+}
+
+/// Settles all of them; the caller syncs the directory.
+pub(super) fn settle(layout: &Layout, all: &mut [Settlement]) -> Result<(), StoreError> {
+    let each = |some: &mut [Settlement]| some.iter_mut().try_for_each(|one| one.settle(layout));
+    let share = all.len().div_ceil(AT_ONCE);
+    let Some(share) = NonZero::new(share).filter(|_| all.len() > 1) else { return each(all) };
+    thread::scope(|scope| {
+        let mut ended = Ok(());
+        let mut threads = Vec::with_capacity(AT_ONCE);
+        for some in all.chunks_mut(share.get()) {
+            threads.push(scope.spawn(move || each(some)));
+        }
+        for thread in threads {
+            let one = thread.join().unwrap_or_else(|_| {
+                Err(StoreError::unavailable("a thread that writes files for it has panicked"))
+            });
+            ended = ended.and(one);
+        }
+        ended
+    })
+}
