@@ -5,7 +5,7 @@
 
 mod actor;
 mod addr;
-#[cfg(feature = "encryption")]
+#[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
 mod cipher;
 #[cfg(feature = "testing")]
 pub mod contract;
@@ -33,7 +33,7 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
-#[cfg(feature = "encryption")]
+#[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
 pub use cipher::{KeyError, KeyId, Keyring, Keys};
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 pub use engine::{Durability, Exports, ImportMode, Imported, Progress, ROW_LIMIT, Vault};

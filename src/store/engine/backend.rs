@@ -107,20 +107,17 @@ impl<P: Place> Engine<P> {
                     tracing::warn!(%error, "the keys of a store were looked for and not found; it goes on with those it has");
                     self.codec.clone()
                 });
-                writer.load(codec).ok()
+                writer.load(codec)
             }
-            _ => None,
-        };
-        let mut loaded = match reloaded {
-            Some(loaded) => loaded,
-            None => {
+            _ => {
                 // What is left of a failed one lets go of its files first.
                 self.writer = None;
                 let (writer, loaded) = Writer::open(&self.place, &self.rules)?;
                 self.writer = Some(writer);
-                loaded
+                Ok(loaded)
             }
         };
+        let mut loaded = reloaded.inspect_err(|_| self.writer = None)?;
         let mut batch = Batch::default();
         self.codec = loaded.codec.clone();
         self.tasks = std::mem::take(&mut loaded.tasks);

@@ -201,8 +201,8 @@ impl Upkeep {
                 Chore::Leaves(task) => drop(self.counts.remove(&task)),
                 Chore::Ages(task, before) => {
                     let dropped = drop_oldest(disk, &self.codec, batch, &task, AT_ONCE, Some(before))?;
-                    if let Some(Count::Exactly(count) | Count::AtMost(count)) = self.counts.get_mut(&task) {
-                        *count = count.saturating_sub(dropped);
+                    if let Some(count) = self.counts.get_mut(&task) {
+                        count.most = count.most.saturating_sub(dropped);
                     }
                 }
                 Chore::Forgotten(task) => {
@@ -228,20 +228,12 @@ impl Upkeep {
             Some(count) => *count,
             None => disk.count(&rows, bound.saturating_sub(more))?,
         };
-        if let Count::AtMost(most) = count
-            && most + more > bound
-        {
+        if !count.exact && count.most + more > bound {
             count = disk.count(&rows, 0)?;
         }
-        let wanted = match &mut count {
-            Count::Exactly(count) | Count::AtMost(count) => {
-                *count += more;
-                *count
-            }
-        };
-        if wanted > bound {
-            let dropped = drop_oldest(disk, &self.codec, batch, &task, wanted - self.limit, None)?;
-            count = Count::Exactly(wanted - dropped);
+        count.most += more;
+        if count.most > bound {
+            count.most -= drop_oldest(disk, &self.codec, batch, &task, count.most - self.limit, None)?;
         }
         self.counts.insert(task, count);
         Ok(())

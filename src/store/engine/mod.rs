@@ -224,7 +224,7 @@ pub(super) trait Disk: 'static {
             count += 1;
             ControlFlow::Continue(())
         })?;
-        Ok(Count::Exactly(count))
+        Ok(Count { most: count, exact: true })
     }
 
     /// Makes the changes of a batch: after a crash either all of them are there or none, and none
@@ -257,10 +257,10 @@ pub(super) trait Disk: 'static {
 
 /// How many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Count {
-    Exactly(usize),
-    /// So many or fewer.
-    AtMost(usize),
+pub(super) struct Count {
+    pub most: usize,
+    /// There are no fewer either.
+    pub exact: bool,
 }
 
 /// Keys with their new values, or none to remove them; a later change of a key wins.

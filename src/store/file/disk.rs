@@ -211,7 +211,7 @@ impl Disk for FileDisk {
             let lines = runs::length(&self.layout.runs(&name))? / runs::SHORTEST;
             let most = usize::try_from(lines).unwrap_or(usize::MAX).saturating_add(waiting);
             if most <= enough {
-                return Ok(Count::AtMost(most));
+                return Ok(Count { most, exact: false });
             }
         }
         let mut count = 0;
@@ -219,7 +219,7 @@ impl Disk for FileDisk {
             count += 1;
             ControlFlow::Continue(())
         })?;
-        Ok(Count::Exactly(count))
+        Ok(Count { most: count, exact: true })
     }
 
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 //! together in little more time than one.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread;
 
 use serde::{Deserialize, Serialize};
@@ -116,17 +117,21 @@ pub(super) fn settle(layout: &Layout, all: &mut [Settlement]) -> Result<(), Stor
     let share = all.len().div_ceil(AT_ONCE);
     let Some(share) = NonZero::new(share).filter(|_| all.len() > 1) else { return each(all) };
     thread::scope(|scope| {
-        let mut ended = Ok(());
         let mut threads = Vec::with_capacity(AT_ONCE);
         for some in all.chunks_mut(share.get()) {
-            threads.push(scope.spawn(move || each(some)));
+            let thread = thread::Builder::new().name("callboard-files".to_owned());
+            threads.push(thread.spawn_scoped(scope, move || each(some)));
         }
-        for thread in threads {
-            let one = thread.join().unwrap_or_else(|_| {
-                Err(StoreError::unavailable("a thread that writes files for it has panicked"))
-            });
-            ended = ended.and(one);
-        }
-        ended
+        threads.into_iter().fold(Ok(()), |ended, thread| {
+            let one = match thread.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(one)) => one,
+                Ok(Err(_)) => Err(StoreError::unavailable("a thread that writes files for it has panicked")),
+                Err(error) => {
+                    let reason = format!("no thread could be started to write its files: {error}");
+                    Err(StoreError::Unavailable { reason, source: Some(Arc::new(error)) })
+                }
+            };
+            ended.and(one)
+        })
     })
 }

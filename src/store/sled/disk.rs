@@ -1,16 +1,16 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec};
 
 use super::check;
-use super::stuck::{Released, Stuck, let_go_elsewhere};
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
@@ -31,14 +31,6 @@ pub(super) struct SledPlace {
     pub path: PathBuf,
     /// In bytes.
     pub cache: u64,
-    /// Whether an earlier database there keeps the files.
-    stuck: Stuck,
-}
-
-impl SledPlace {
-    pub(super) fn new(path: PathBuf, cache: u64) -> Self {
-        Self { path, cache, stuck: Stuck::default() }
-    }
 }
 
 impl Place for SledPlace {
@@ -53,7 +45,6 @@ impl Place for SledPlace {
         create_dir(path)?;
         check_kind(path, check::DATA)?;
         let lock = take_directory(path)?;
-        self.stuck.renew(path)?;
         let seal = read_seal(path)?;
         let known = check::examine(path, self.cache, seal)?;
         let db = try_open(path, self.cache)?;
@@ -75,7 +66,7 @@ impl Place for SledPlace {
             sealed: batch,
             synced_blobs: HashSet::new(),
             _last: last,
-            _released: self.stuck.released(path),
+            _released: Released(path.join(check::DATA)),
             _lock: lock,
         };
         if !known {
@@ -113,6 +104,36 @@ pub(super) struct SledDisk {
     _released: Released,
     /// Dropped last.
     _lock: FileLock,
+}
+
+/// Keeps a database until the sender is gone, and drops it on a thread of its own: after a failed
+/// write sled may wait in there for ever.
+fn let_go_elsewhere(db: Db) -> mpsc::Sender<()> {
+    let (sender, gone) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("callboard-sled".to_owned());
+    // Without a thread, whoever opened it drops it.
+    let _ = thread.spawn(move || {
+        let _ = gone.recv();
+        drop(db);
+    });
+    sender
+}
+
+/// Its drop ends when the files are free: threads of sled hold them for a moment after the
+/// database was dropped. It gives up after some seconds; then nobody opens them before the program
+/// ends.
+#[derive(Debug)]
+struct Released(PathBuf);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        for _ in 0..5000 {
+            match File::open(&self.0).map(|file| file.try_lock()) {
+                Ok(Err(TryLockError::WouldBlock)) => std::thread::sleep(Duration::from_millis(1)),
+                _ => return,
+            }
+        }
+    }
 }
 
 /// What a database says of itself.
@@ -166,12 +187,6 @@ impl Disk for SledDisk {
 }
 
 impl SledDisk {
-    /// The database, for whoever is to keep it.
-    #[cfg(test)]
-    pub(super) fn database(&self) -> Db {
-        self.db.clone()
-    }
-
     /// Gives sled what is pending, as one batch with the number of the latest in it.
     fn hand_over(&self) -> Result<(), StoreError> {
         let pending = self.pending.take();

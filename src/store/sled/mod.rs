@@ -2,7 +2,6 @@
 
 mod check;
 mod disk;
-mod stuck;
 
 use std::path::Path;
 
@@ -52,7 +51,7 @@ impl SledStore {
     /// [`Damaged`](StoreError::Damaged) when `path` is something else than a directory.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = check_directory(path.as_ref())?;
-        Ok(Self { place: SledPlace::new(path, 16 << 20), rules: Rules::default(), source: None })
+        Ok(Self { place: SledPlace { path, cache: 16 << 20 }, rules: Rules::default(), source: None })
     }
 }
 
@@ -66,13 +65,16 @@ mod tests {
 
     #[test]
     fn nothing_acknowledged_is_lost_whatever_fails() {
-        crate::store::engine::faults::suite(|path: &Path| SledPlace::new(path.to_owned(), 1 << 20));
+        crate::store::engine::faults::suite(|path: &Path| SledPlace {
+            path: path.to_owned(),
+            cache: 1 << 20,
+        });
     }
 
     #[test]
     fn a_power_cut_takes_nothing_that_was_acknowledged() {
         for seed in [1, 2] {
-            survives(|path| SledPlace::new(path.to_owned(), 16 << 20), Torn::Blocks, seed);
+            survives(|path| SledPlace { path: path.to_owned(), cache: 16 << 20 }, Torn::Blocks, seed);
         }
     }
 }

@@ -88,13 +88,28 @@ fn a_full_disk_is_an_error_and_what_was_acknowledged_stays() {
                 assert!(error.is_retryable(), "{kind:?}: {error:?}");
             }
             fs::remove_file(mount.0.join("ballast")).unwrap();
+            let all = acknowledged + 1..=acknowledged + 2;
             // With room it opens, and has what was acknowledged.
-            store.0.open(Open { owner: OwnerId(1), now: start() }).await.unwrap();
+            let reopened = store.0.open(Open { owner: OwnerId(1), now: start() }).await;
+            // sled may hang after a failed write, and with it all of sled in this process: then the next
+            // process has what was acknowledged.
+            if let (Kind::Sled, Err(error)) = (kind, &reopened) {
+                assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
+                let copy = base.path().join("copy");
+                for (file, bytes) in snapshot(&path) {
+                    let file = copy.join(file.strip_prefix(&path).unwrap());
+                    fs::create_dir_all(file.parent().unwrap()).unwrap();
+                    fs::write(file, bytes).unwrap();
+                }
+                let (mut next, there) = other_process(kind, &copy);
+                next.kill().unwrap();
+                next.wait().unwrap();
+                assert!(all.contains(&there), "the next process has {there} of {acknowledged}");
+                return store.stop().await;
+            }
+            reopened.unwrap();
             let there = store.ids().await.len();
-            assert!(
-                (acknowledged + 1..=acknowledged + 2).contains(&there),
-                "{kind:?}: {there} of {acknowledged}"
-            );
+            assert!(all.contains(&there), "{kind:?}: {there} of {acknowledged}");
             store.put("later").await;
             store.stop().await;
             let (store, opened) = open(kind, &path).await.unwrap();
@@ -190,8 +205,9 @@ fn a_directory_has_one_kind_of_store() {
     }
 }
 
-/// Another process with a store, at work until it is killed or its standard input ends.
-fn other_process(kind: Kind, path: &Path) -> Child {
+/// Another process with a store, at work until it is killed or its standard input ends, and how many tasks
+/// it has found.
+fn other_process(kind: Kind, path: &Path) -> (Child, usize) {
     let mut other = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "contract::places::hold_a_store", "--nocapture", "--ignored"])
         .env("CALLBOARD_HOLD", path)
@@ -201,15 +217,15 @@ fn other_process(kind: Kind, path: &Path) -> Child {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("held")));
-    other
+    let there = lines.find_map(|line| line.unwrap().split_once("held besides ")?.1.parse().ok());
+    (other, there.unwrap())
 }
 
 #[test]
 fn the_process_that_has_a_directory_is_named_and_its_death_frees_it() {
     for kind in Kind::ALL {
         let base = tempfile::tempdir().unwrap();
-        let mut other = other_process(kind, base.path());
+        let (mut other, _) = other_process(kind, base.path());
         system(async {
             let error = open(kind, base.path()).await.map(|_| ()).unwrap_err();
             let named = matches!(&error, StoreError::InUse { holder: Some(pid), .. } if *pid == other.id());
@@ -231,8 +247,9 @@ fn hold_a_store() {
     let kind = Kind::named(&std::env::var("CALLBOARD_HOLD_KIND").unwrap());
     system(async {
         let (store, _) = open(kind, Path::new(&path)).await.unwrap();
+        let there = store.ids().await.len();
         store.put("held").await;
-        println!("held");
+        println!("\nheld besides {there}");
         std::io::read_to_string(std::io::stdin()).unwrap();
     });
 }
@@ -326,6 +343,14 @@ async fn a_scheduler_serves_its_other_stores_meanwhile() {
         fs::remove_file(&ballast).unwrap();
         time.advance(secs(130)).await;
         let told = heard(&mut events);
+        if let (Kind::Sled, true) = (kind, told.is_empty()) {
+            // sled may hang after a failed write until the process ends: then it is said why.
+            let status = scheduler.status().await.unwrap();
+            let disk = status.stores.iter().find(|store| store.alias.as_str() == "disk").unwrap();
+            assert!(disk.problem.as_ref().is_some_and(|problem| problem.contains("in use")), "{disk:?}");
+            scheduler.shutdown(callboard::scheduler::Shutdown::now()).await.unwrap();
+            continue;
+        }
         assert!(told.iter().any(|event| matches!(event, Event::StoreRecovered { .. })), "{kind:?}: {told:?}");
         assert!(ran.count("disk") > stuck, "{kind:?}");
         let last = *ran.of("disk").last().unwrap();
