@@ -62,7 +62,7 @@ use super::{ExecutorActor, ExecutorAddr, ExecutorSource, Keep};
 /// [`TaskContext`](crate::task::TaskContext) knows. What the code returns comes back, or its error
 /// or panic, as from every other executor. Closures do not cross: a task that has one is refused.
 /// Nor does what the program keeps in memory: a worker has a registry of its own. A message holds
-/// 16 MiB; a run whose arguments or value take more has failed.
+/// 16 MiB and 120 levels of lists and objects; a run whose arguments or value take more has failed.
 ///
 /// Asynchronous code runs in an actix system of the worker, blocking code beside it. On a virtual
 /// clock the context's clock is the scheduler's, and the work itself keeps it still.

@@ -19,6 +19,9 @@ use crate::task::panics::Panic;
 use crate::task::{Outcome, Run};
 use crate::timer;
 
+/// How many messages of a worker are heard before somebody else is.
+const PATIENT: u32 = 64;
+
 /// What became of a run, and of the worker it was given to.
 pub(super) enum Carried {
     /// It has ended, and the worker can be given another one.
@@ -145,8 +148,15 @@ impl Flight {
     }
 
     async fn watch(&mut self, worker: &mut Worker) -> End {
+        let mut turn = 0u32;
         loop {
-            match poll_fn(|cx| self.poll(worker, cx)).await {
+            turn = turn.wrapping_add(1);
+            // A worker that says more than can be heard is not the only one who is heard.
+            let news_first = !turn.is_multiple_of(PATIENT);
+            if !news_first {
+                tokio::task::yield_now().await;
+            }
+            match poll_fn(|cx| self.poll(worker, news_first, cx)).await {
                 Turn::News(News::Message(FromWorker::Begun { run })) if run == self.run.id => {
                     self.begun = true
                 }
@@ -220,8 +230,8 @@ impl Flight {
         }
     }
 
-    fn poll(&mut self, worker: &mut Worker, cx: &mut Context<'_>) -> Poll<Turn> {
-        if let Poll::Ready(news) = worker.poll_news(cx) {
+    fn poll(&mut self, worker: &mut Worker, news_first: bool, cx: &mut Context<'_>) -> Poll<Turn> {
+        if news_first && let Poll::Ready(news) = worker.poll_news(cx) {
             return Poll::Ready(Turn::News(news));
         }
         if let Some((after, deadline)) = &mut self.deadline
@@ -241,7 +251,7 @@ impl Flight {
         if let Poll::Ready(Some((alarm, busy))) = self.alarms.poll_next_unpin(cx) {
             return Poll::Ready(Turn::Rung(alarm, busy));
         }
-        Poll::Pending
+        if news_first { Poll::Pending } else { worker.poll_news(cx).map(Turn::News) }
     }
 
     /// Stops the worker: gently, and the next time for good.

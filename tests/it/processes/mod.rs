@@ -103,6 +103,11 @@ fn registry() -> Registry {
             "nested",
             |_: TaskContext, levels: usize| async move { Ok::<_, String>(odd::nested(levels)) },
         )
+        .register_blocking("last words", |_: TaskContext, note: String| {
+            write(&note, std::process::id());
+            println!("the end is near");
+            std::thread::sleep(Duration::from_secs(3600));
+        })
         .register("big", |_: TaskContext, bytes: usize| async move { Ok::<_, String>("x".repeat(bytes)) })
         .register_blocking("environment", |_: TaskContext, name: String| {
             let mut typed = String::new();

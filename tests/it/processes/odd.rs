@@ -115,6 +115,26 @@ fn floods_end_on_time(how: &'static str) {
 }
 
 #[test]
+fn a_flood_of_messages_ends_on_time() {
+    on_stage(async {
+        let place = tempfile::tempdir().unwrap();
+        // Of a run that nobody knows.
+        let run = callboard::task::RunId { owner: callboard::task::OwnerId(1), serial: 1 };
+        let message = json!({ "idle": { "run": run, "heard": 0 } }).to_string();
+        let mut frame = b"CBW\x02\0\0\0".to_vec();
+        frame.push(message.len().try_into().unwrap());
+        frame.extend(message.as_bytes());
+        let flood = place.path().join("flood");
+        fs::write(&flood, frame.repeat(20_000)).unwrap();
+        let text = hello() + "head -c 8 <&0 >/dev/null; exec cat $(yes \"$0\" | head -n 5000) >&0";
+        let pool = script(&text).args([flood.to_str().unwrap()]);
+        let mut play = Play::in_real_time(pool).await;
+        play.submit_limited("ok", Value::Null, Duration::from_secs(1)).await;
+        assert_eq!(play.soon().await.outcome, Outcome::TimedOut { after_ms: 1000 });
+    });
+}
+
+#[test]
 fn a_flood_of_output_ends_on_time() {
     floods_end_on_time("stdout");
 }
@@ -296,6 +316,92 @@ fn a_drain_ends_workers_that_work_are_stuck_or_start() {
         play.stage.is_empty().await;
         gone(&pids);
     });
+}
+
+/// Ends the arbiter of whoever hears a worker say so.
+struct Saboteur;
+
+impl tracing::Subscriber for Saboteur {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "callboard::worker"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Read;
+        impl tracing::field::Visit for Read {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" && format!("{value:?}").contains("the end is near") {
+                    actix::Arbiter::current().stop();
+                }
+            }
+        }
+        event.record(&mut Read);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// In a process of its own: a subscriber is everybody's.
+#[test]
+fn a_pool_whose_arbiter_ends_leaves_nobody_and_comes_back() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "processes::odd::lose_an_arbiter", "--nocapture", "--ignored"])
+        .env(PLACE, "here")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "the process of `a_pool_whose_arbiter_ends_leaves_nobody_and_comes_back`"]
+fn lose_an_arbiter() {
+    use callboard::prelude::*;
+    use futures::StreamExt;
+
+    if std::env::var_os(PLACE).is_none() {
+        return;
+    }
+    tracing::subscriber::set_global_default(Saboteur).unwrap();
+    on_stage(async {
+        let place = tempfile::tempdir().unwrap();
+        let note = place.path().join("family");
+        let scheduler =
+            Scheduler::builder().registry(registry()).executor("default", pool(2)).start().await.unwrap();
+        let mut ends = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
+        let last = Task::new("last words").id("last").args(note.to_str().unwrap()).trigger(Date::now());
+        scheduler.add(last).await.unwrap();
+        let event = actix_rt::time::timeout(PATIENCE, ends.next()).await.expect("an end").unwrap();
+        let outcome = &event.report().unwrap().end.outcome;
+        assert!(matches!(outcome, Outcome::Interrupted { .. }), "{outcome:?}");
+        let pid = noted_pid(&note);
+        gone(&[pid]);
+        let executors = async || scheduler.status().await.unwrap().executors;
+        until_async("the executor's return", async || executors().await[0].problem.is_none()).await;
+        let task = Task::new("pid").id("pid").trigger(Date::now());
+        scheduler.add(task).await.unwrap();
+        let event = actix_rt::time::timeout(PATIENCE, ends.next()).await.expect("an end").unwrap();
+        assert!(event.report().unwrap().end.outcome.is_success(), "{event:?}");
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+    });
+}
+
+async fn until_async(what: &str, look: impl AsyncFn() -> bool) {
+    let begin = Instant::now();
+    while !look().await {
+        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        actix_rt::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// The pool's process is killed while its worker has not come to its registry's end yet.
