@@ -122,16 +122,18 @@ pub(super) fn settle(layout: &Layout, all: &mut [Settlement]) -> Result<(), Stor
             let thread = thread::Builder::new().name("callboard-files".to_owned());
             threads.push(thread.spawn_scoped(scope, move || each(some)));
         }
-        threads.into_iter().fold(Ok(()), |ended, thread| {
-            let one = match thread.map(thread::ScopedJoinHandle::join) {
-                Ok(Ok(one)) => one,
+        // All of them come to their end, whatever becomes of one.
+        let ends: Vec<Result<(), StoreError>> = threads
+            .into_iter()
+            .map(|thread| match thread.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(end)) => end,
                 Ok(Err(_)) => Err(StoreError::unavailable("a thread that writes files for it has panicked")),
                 Err(error) => {
                     let reason = format!("no thread could be started to write its files: {error}");
                     Err(StoreError::Unavailable { reason, source: Some(Arc::new(error)) })
                 }
-            };
-            ended.and(one)
-        })
+            })
+            .collect();
+        ends.into_iter().collect()
     })
 }
