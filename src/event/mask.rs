@@ -86,7 +86,7 @@ bitflags! {
         /// [`Event::LockLost`]
         const LOCK_LOST = 1 << 44;
         /// [`Event::RecordReadable`]
-        const RECORD_READABLE = 1 << 42;
+        const RECORD_READABLE = 1 << 45;
 
         /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -145,5 +145,23 @@ impl Event {
             }
             Self::SchedulerRestarted { .. } => EventMask::SCHEDULER_RESTARTED,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitflags::Flags;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_bit_of_its_own() {
+        let kinds = EventMask::FLAGS.iter().filter(|flag| flag.value().bits().count_ones() == 1);
+        let mut seen = EventMask::empty();
+        for kind in kinds {
+            assert!(!seen.intersects(*kind.value()), "{} shares its bit", kind.name());
+            seen |= *kind.value();
+        }
+        assert!(seen.contains(EventMask::TASK), "{seen:?}");
     }
 }
