@@ -338,7 +338,9 @@ impl<R: Runner> ActorFuture<ExecutorActor<R>> for Reading {
         cx: &mut task::Context<'_>,
     ) -> task::Poll<()> {
         if !ctx.connected() {
-            // Nobody can ask for anything any more: the actor ends, and cuts off what runs.
+            // Nobody can ask for anything any more: the actor ends, whatever it waits for, and cuts off
+            // what runs. Reports that nobody reads would keep a virtual clock still.
+            ctx.stop();
             return task::Poll::Ready(());
         }
         while executor.reports.poll_recv_many(cx, &mut executor.buffer, BATCH).is_ready() {

@@ -17,6 +17,7 @@ use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;
 use crate::clock::{Busy, Clock};
+use crate::error::Error;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
 use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults, TaskId};
 
@@ -39,6 +40,8 @@ pub struct Scheduler {
     pub(super) last_seen: DateTime<Utc>,
     /// The control messages under way, by task.
     pub(super) turns: Turns,
+    /// Who asked for a start while one was under way.
+    pub(super) starting: Vec<oneshot::Sender<Result<(), Error>>>,
     /// Who waits for the shutdown under way.
     pub(super) stopping: Vec<oneshot::Sender<()>>,
     /// Shutdown tasks not submitted yet, and who waits for them.
@@ -117,6 +120,11 @@ impl Scheduler {
 
     pub(super) fn state(&self) -> SchedulerState {
         self.estate.state.state
+    }
+
+    /// Whether stores and executors are at work, or being raised.
+    pub(super) fn is_raised(&self) -> bool {
+        self.is_open() || self.state() == SchedulerState::Starting
     }
 
     /// Whether stores and executors are at work.

@@ -236,6 +236,7 @@ impl Builder {
                     committing: false,
                     last_seen: now,
                     turns: Turns::default(),
+                    starting: Vec::new(),
                     stopping: Vec::new(),
                     shutdown_runs: 0,
                     shutdown_bell: None,

@@ -128,7 +128,7 @@ impl Handler<AddExecutor> for Scheduler {
         let serial = self.next_generation();
         self.estate.executors.insert(alias.clone(), ExecutorSlot::new(serial, source, policy));
         self.tell(Event::ExecutorAdded { executor: alias.clone() });
-        if !self.is_open() {
+        if !self.is_raised() {
             return Box::pin(ready(Ok(())));
         }
         self.raise_executor(&alias, ctx);

@@ -78,6 +78,7 @@ impl Scheduler {
                 .then(move |committed, scheduler, ctx| match committed {
                     Ok(()) => {
                         scheduler.begin(paused, ctx);
+                        scheduler.starting.drain(..).for_each(|wait| drop(wait.send(Ok(()))));
                         Box::pin(ready(Ok(()))) as Step<_>
                     }
                     Err(error) => {
@@ -86,6 +87,9 @@ impl Scheduler {
                         Box::pin(wrap_future::<_, Self>(lowered).map(move |(), scheduler, _| {
                             scheduler.estate.state = Lifecycle::default();
                             scheduler.estate.owner = None;
+                            for wait in scheduler.starting.drain(..) {
+                                wait.send(Err(error.clone())).ok();
+                            }
                             Err(error)
                         }))
                     }
@@ -323,7 +327,13 @@ impl Handler<Start> for Scheduler {
         match self.state() {
             SchedulerState::Stopped => self.start_up(paused, ctx),
             SchedulerState::ShuttingDown => Box::pin(ready(Err(Error::Running))),
-            _ => {
+            SchedulerState::Starting => {
+                self.estate.state.depth += 1;
+                let (bell, started) = futures::channel::oneshot::channel();
+                self.starting.push(bell);
+                Box::pin(wrap_future(async move { started.await.unwrap_or(Err(Error::Died)) }))
+            }
+            SchedulerState::Running | SchedulerState::Paused => {
                 self.estate.state.depth += 1;
                 Box::pin(ready(Ok(())))
             }

@@ -391,7 +391,7 @@ impl Handler<AddStore> for Scheduler {
             slot.lock = Some(StoreLock::new(lock_path.of(&alias)));
         }
         self.estate.stores.insert(alias.clone(), slot);
-        if !self.is_open() {
+        if !self.is_raised() {
             return Box::pin(ready(Ok(())));
         }
         let opened = self.raise_store(&alias, ctx);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use super::message::*;
-use super::obituary::Obituary;
+use super::obituary::{Birth, Obituary};
 use super::{Death, Link, LinkOwner, RestartHistory, RestartPolicy, Verdict};
 use crate::clock::{Busy, Clock};
 use crate::timer;
@@ -81,8 +81,8 @@ impl<A: Clone + Send + 'static> Guardian<A> {
     /// successor, and tell `notices` about it.
     ///
     /// The factory must hand its argument to the actor it starts, and the actor must keep it: when
-    /// it is dropped, the child counts as dead, and when that was before the factory returned, as one
-    /// that [never started](Death::NotStarted). A factory that panics counts as a child that did.
+    /// it is dropped, the child counts as dead, and when the factory itself drops it, as one that [never
+    /// started](Death::NotStarted). A factory that panics counts as a child that did.
     pub fn new(
         name: impl Into<Arc<str>>,
         policy: RestartPolicy,
@@ -145,19 +145,20 @@ impl<A: Clone + Send + 'static> Guardian<A> {
 
     fn start_child(&mut self, cause: Option<Death>, ctx: &mut Context<Self>) {
         self.generation += 1;
-        let life = Arc::new(());
-        let unborn = Arc::downgrade(&life);
+        let birth = Birth::begin();
         let obituary = Obituary {
             generation: self.generation,
             clock: self.clock.clone(),
             guardian: ctx.address().recipient(),
-            _life: life,
+            birth: birth.clone(),
         };
         self.state = ChildState::Alive;
         // What the obituary itself has to say comes later, and is then known already.
         match catch_unwind(AssertUnwindSafe(|| (self.factory)(Box::new(obituary)))) {
-            Ok(child) if unborn.strong_count() > 0 => self.tell(ChildChange::Started { child, cause }),
-            Ok(_) => self.child_died(Death::NotStarted, ctx),
+            Ok(child) => match birth.end() {
+                None => self.tell(ChildChange::Started { child, cause }),
+                Some(death) => self.child_died(death, ctx),
+            },
             Err(_) => self.child_died(Death::Panicked, ctx),
         }
     }

@@ -1,5 +1,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 
 use actix::prelude::*;
 
@@ -13,8 +15,35 @@ pub(super) struct Obituary {
     pub(super) generation: u64,
     pub(super) clock: Clock,
     pub(super) guardian: Recipient<Exited>,
-    /// As long as this is there, so is the child.
-    pub(super) _life: Arc<()>,
+    pub(super) birth: Arc<Birth>,
+}
+
+/// What the factory of a child and the child's obituary tell each other.
+pub(super) struct Birth {
+    /// The thread the factory is called on.
+    place: ThreadId,
+    /// The factory has returned.
+    over: AtomicBool,
+    death: OnceLock<Death>,
+}
+
+impl Birth {
+    /// Begins here and now.
+    pub(super) fn begin() -> Arc<Self> {
+        let place = std::thread::current().id();
+        Arc::new(Self { place, over: AtomicBool::new(false), death: OnceLock::new() })
+    }
+
+    /// The factory has returned. How the child has died if it is dead already.
+    pub(super) fn end(&self) -> Option<Death> {
+        self.over.store(true, Ordering::Relaxed);
+        self.death.get().copied()
+    }
+
+    /// Whether nobody but the factory can have dropped what is dropped here and now.
+    fn is_under_way_here(&self) -> bool {
+        std::thread::current().id() == self.place && !self.over.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Obituary {
@@ -24,9 +53,12 @@ impl Drop for Obituary {
         let sent = catch_unwind(AssertUnwindSafe(|| {
             let death = match panicked {
                 true => Death::Panicked,
+                false if self.birth.is_under_way_here() => Death::NotStarted,
                 false if arbiter_ended() => Death::ArbiterEnded,
                 false => Death::Stopped,
             };
+            // Before it is told: whoever does not find it here will hear of it.
+            self.birth.death.set(death).ok();
             self.guardian.do_send(Exited { generation: self.generation, death, busy: self.clock.busy() });
         }));
         drop(sent);

@@ -18,8 +18,8 @@ pub enum Death {
     Panicked,
     /// The arbiter it lived on has ended.
     ArbiterEnded,
-    /// It never lived: what it was to keep was dropped before the factory returned. So it goes on an
-    /// arbiter that has ended already.
+    /// It never lived: what it was to keep was dropped by the factory. So it goes on an arbiter that
+    /// has ended already.
     NotStarted,
 }
 

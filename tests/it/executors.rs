@@ -321,6 +321,44 @@ fn a_run_may_drain_its_own_executor() {
     check(DebugExecutor::new());
 }
 
+/// Whoever drained it did not wait for the end, and let go of its address.
+#[test]
+fn an_executor_that_nobody_holds_keeps_no_clock_still() {
+    fn check<S: ExecutorSource>(mut source: S) {
+        on_stage(async {
+            let time = VirtualClock::starting_at("2026-01-01T00:00:00Z");
+            let mut stage = Stage::new(&mut source, time.clock()).await;
+            let (alive, ended) = mpsc::channel::<()>();
+            let code = Code::from_async(move |context: TaskContext, ()| {
+                let alive = alive.clone();
+                async move {
+                    context.sleep(Duration::from_secs(1_000_000)).await;
+                    drop(alive);
+                }
+            });
+            let run = stage.run(&task("endless", |task| task), &code);
+            drop(code);
+            stage.submit([run]).await;
+            let drain = stage.drain(Duration::from_secs(60));
+            stage.status().await;
+            drop(drain);
+            drop(stage);
+            let turn = async {
+                time.advance(Duration::from_secs(120)).await;
+                // What it ran is dropped, perhaps on another thread.
+                while ended.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), turn).await.expect("time goes on");
+        });
+    }
+    check(AsyncExecutor::new());
+    check(AsyncExecutor::new().arbiters(2));
+    check(AsyncExecutor::new().on_current());
+    check(DebugExecutor::new());
+}
+
 #[test]
 fn absurd_limits_are_limits() {
     fn check<S: ExecutorSource>(source: S, runs: usize, refused: usize) {

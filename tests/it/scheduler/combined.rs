@@ -147,8 +147,10 @@ async fn perform(play: Play) {
     scheduler.pause_task("a").await.unwrap();
     time.advance(secs(10_000)).await;
     told.extend(heard(&mut events));
+    // Attempts that wait have their turn, and nothing new.
+    let over = TaskChanges::new().end_at(at(play.end.unwrap_or(i64::MAX).min(last)));
+    scheduler.update_task("a", over).await.unwrap();
     scheduler.resume_task("a").await.unwrap();
-    scheduler.update_task("a", TaskChanges::new().end_at(at(last))).await.ok();
     time.advance(secs(10_000)).await;
     told.extend(heard(&mut events));
     account(&play, &told, last);

@@ -217,3 +217,59 @@ async fn waiting_tasks_are_found_by_their_store_and_changed_whole_or_not_at_all(
     scheduler.start().await.unwrap();
     assert_eq!(scheduler.tasks(TaskQuery::new()).await.unwrap().len(), 1);
 }
+
+/// A scheduler that is not started, and a store of it that takes its time.
+fn slow_to_start() -> (Handle, VirtualClock, Ran, callboard::store::Faults) {
+    use callboard::store::{BackendSource, Faults, MemoryBackend};
+    let (time, ran, faults) = (VirtualClock::starting_at(START), Ran::default(), Faults::new());
+    let store = BackendSource::keeping(faults.around(MemoryBackend::default()));
+    let builder = Scheduler::builder().clock(time.clock()).registry(ran.registry()).store("default", store);
+    (builder.build().unwrap(), time, ran, faults)
+}
+
+#[actix::test]
+async fn what_is_added_during_the_start_is_at_work_after_it() {
+    let (scheduler, time, ran, faults) = slow_to_start();
+    let release = faults.hold(callboard::store::Op::Open);
+    let add = async {
+        while scheduler.status().await.unwrap().state != SchedulerState::Starting {}
+        scheduler.add_executor("late", AsyncExecutor::new()).await.unwrap();
+        scheduler.add_store("late", MemoryStore::new()).await.unwrap();
+        scheduler.add(every(10).id("a").store("late").executor("late")).await.unwrap();
+        assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Starting);
+        release.send(()).unwrap();
+    };
+    let (started, ()) = futures::join!(scheduler.start(), add);
+    started.unwrap();
+    time.advance(secs(30)).await;
+    let status = scheduler.status().await.unwrap();
+    assert_eq!(ran.count("a"), 4, "{status:?}");
+    assert!(status.executors.iter().all(|executor| executor.problem.is_none()), "{status:?}");
+    assert!(status.stores.iter().all(|store| store.problem.is_none()), "{status:?}");
+}
+
+#[actix::test]
+async fn whoever_starts_it_while_it_starts_hears_how_that_ended() {
+    use callboard::store::{Op, StoreError};
+    for works in [true, false] {
+        let (scheduler, _time, _, faults) = slow_to_start();
+        if !works {
+            faults.fail(Op::List, StoreError::unavailable("not today"));
+            faults.fail(Op::Open, StoreError::unavailable("not today"));
+        }
+        let (first, second) = futures::join!(scheduler.start(), scheduler.start());
+        let state = scheduler.status().await.unwrap().state;
+        if works {
+            assert_eq!((first.is_ok(), second.is_ok(), state), (true, true, SchedulerState::Running));
+            // They nest, whoever came first.
+            scheduler.shutdown(Shutdown::now()).await.unwrap();
+            assert!(scheduler.status().await.unwrap().is_running());
+            scheduler.shutdown(Shutdown::now()).await.unwrap();
+        } else {
+            assert_eq!((first.is_err(), second.is_err(), state), (true, true, SchedulerState::Stopped));
+        }
+        scheduler.start().await.unwrap();
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+        assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Stopped);
+    }
+}

@@ -61,6 +61,35 @@ fn a_child_that_dies_in_its_first_moment_has_died() {
     });
 }
 
+/// It has come and gone on another thread before its factory returns: what counts is how it ended.
+#[test]
+fn a_child_that_dies_before_its_factory_returns_has_died_as_it_did() {
+    on_stage(async {
+        for (panics, death) in [(true, Death::Panicked), (false, Death::Stopped)] {
+            let start = move |keep| {
+                let arbiter = Arbiter::new().handle();
+                let (gone, wait) = std::sync::mpsc::channel::<()>();
+                // Dropped after the child, or instead of it.
+                let keep: Keep = Box::new((keep, gone));
+                let addr = Stillborn::start_in_arbiter(&arbiter, move |_| Stillborn { _keep: keep, panics });
+                wait.recv().unwrap_err();
+                arbiter.stop();
+                addr
+            };
+            let mut house = House::new(RestartPolicy::always().max(1, 60 * S), start);
+            assert_eq!(house.restarting().await, (100 * MS, death));
+            house.time.advance(S).await;
+            assert!(matches!(house.change().await, ChildChange::Failed { .. }));
+            let mut house = House::new(RestartPolicy::on_failure(), start);
+            match death {
+                Death::Stopped => assert!(matches!(house.change().await, ChildChange::Ended)),
+                _ => assert_eq!(house.restarting().await.1, death),
+            }
+            assert!(house.is_quiet());
+        }
+    });
+}
+
 #[test]
 fn a_child_that_panics_while_it_is_dropped_has_panicked() {
     on_stage(async {
