@@ -170,6 +170,8 @@ fn exports_are_taken_while_the_service_runs() {
     let begin = std::time::Instant::now();
     let complete = || {
         let files = fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+        // One that is being written has another name.
+        let files = files.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl"));
         files.filter(|path| fs::read_to_string(path).unwrap_or_default().contains("\"tasks\":2")).max()
     };
     while complete().is_none() {
