@@ -22,6 +22,10 @@ use crate::store::engine::{
 const SEAL_EVERY: u64 = 256;
 /// So many changes are handed to sled at once at most, but for the last batch among them.
 const PENDING: usize = 10_000;
+/// So many bytes of room, and so many times those of a batch, are left to sled: for its buffers, and
+/// for what it writes anew to make room.
+const ROOM: u64 = 8 << 20;
+const FOLD: u64 = 8;
 /// Where sled puts what is too large for its log.
 pub(super) const BLOBS: &str = "blobs";
 
@@ -193,6 +197,9 @@ impl SledDisk {
         if pending.is_empty() {
             return Ok(());
         }
+        let bytes =
+            |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+        self.check_room(pending.iter().map(bytes).sum())?;
         let mut batch = Batch::default();
         for (key, value) in pending {
             match value {
@@ -202,6 +209,22 @@ impl SledDisk {
         }
         batch.insert(MARK, IVec::from(Mark::encoded(self.batch)?));
         self.db.apply_batch(batch).map_err(|error| failure(&self.path, error))
+    }
+
+    /// sled does not get over a write that fails: its threads may wait for ever then, those of other
+    /// databases of the process too. So it is given nothing that the device may have no room for.
+    fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
+        let path = &self.path;
+        let needed = ROOM.saturating_add(FOLD.saturating_mul(bytes as u64));
+        match free(path).map_err(|error| io_error(path, "ask for the free space of", error))? {
+            Some(free) if free < needed => Err(StoreError::unavailable(format!(
+                "the device of {} has {} MB left, and sled may need {}: make room, and it goes on by itself",
+                path.display(),
+                free >> 20,
+                needed >> 20,
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// sled's `flush` hands its log over to the system, and stops there (on Linux it starts the
@@ -251,6 +274,19 @@ impl SledDisk {
         self.sealed = self.batch;
         Ok(())
     }
+}
+
+/// How many bytes may still be written to the device of a path, where that is known.
+#[cfg(unix)]
+fn free(path: &Path) -> io::Result<Option<u64>> {
+    let device = rustix::fs::statvfs(path)?;
+    let blocks = if rustix::process::geteuid().is_root() { device.f_bfree } else { device.f_bavail };
+    Ok(Some(blocks.saturating_mul(device.f_frsize)))
+}
+
+#[cfg(not(unix))]
+fn free(_: &Path) -> io::Result<Option<u64>> {
+    Ok(None)
 }
 
 /// Opens a database with sled, which may panic on a damaged one.
