@@ -37,7 +37,11 @@ async fn open(kind: &str, path: &Path, durability: Durability) -> (StoreAddr, Du
         "memory" => Box::new(MemoryStore::new()),
         "sled" => Box::new(SledStore::open(path).expect("a path").durability(durability)),
         "redb" => Box::new(RedbStore::open(path).expect("a path").durability(durability)),
-        _ => Box::new(FileStore::open(path).expect("a path").durability(durability)),
+        _ => {
+            // A million files take their time.
+            let limit = Duration::from_secs(600);
+            Box::new(FileStore::open(path).expect("a path").durability(durability).open_limit(limit))
+        }
     };
     let began = Instant::now();
     let store = source.start(Box::new(()));
