@@ -45,32 +45,26 @@ pub(super) enum Is {
 
 type Members = &'static [(&'static str, Is)];
 
-const START: (&str, Is) = ("start_at", Is::Moment);
-const END: (&str, Is) = ("end_at", Is::Moment);
 const ZONE: (&str, Is) = ("timezone", Is::Zone);
-const JITTER: (&str, Is) = ("jitter", Is::Seconds);
-const GAP: (&str, Is) = ("gap", Is::OneOf(&["fire_after", "skip"]));
-const FOLD: (&str, Is) = ("fold", Is::OneOf(&["first", "second", "both"]));
+const SPANNED: [(&str, Is); 6] = [
+    ("start_at", Is::Moment),
+    ("end_at", Is::Moment),
+    ZONE,
+    ("jitter", Is::Seconds),
+    ("gap", Is::OneOf(&["fire_after", "skip"])),
+    ("fold", Is::OneOf(&["first", "second", "both"])),
+];
+const ZONED: Members = SPANNED.split_at(2).1;
 const WHOLE: Is = Is::Whole("a whole number");
 const COUNT: Is = Is::Whole("a whole number, 0 or more");
 
-const TYPES: [(&str, Members); 11] = [
-    ("date", &[("run_at", Is::Moment), ZONE]),
+/// Each type with the members of its own, and with those it has in common with others.
+const TYPES: [(&str, Members, Members); 11] = [
+    ("date", &[("run_at", Is::Moment), ZONE], &[]),
     (
         "interval",
-        &[
-            ("weeks", WHOLE),
-            ("days", WHOLE),
-            ("hours", WHOLE),
-            ("minutes", WHOLE),
-            ("seconds", Is::Part),
-            START,
-            END,
-            ZONE,
-            JITTER,
-            GAP,
-            FOLD,
-        ],
+        &[("weeks", WHOLE), ("days", WHOLE), ("hours", WHOLE), ("minutes", WHOLE), ("seconds", Is::Part)],
+        &SPANNED,
     ),
     (
         "cron",
@@ -83,39 +77,15 @@ const TYPES: [(&str, Members); 11] = [
             ("hour", Is::Pattern),
             ("minute", Is::Pattern),
             ("second", Is::Pattern),
-            START,
-            END,
-            ZONE,
-            JITTER,
-            GAP,
-            FOLD,
         ],
+        &SPANNED,
     ),
     (
         "crontab",
-        &[
-            ("expression", Is::Text("a crontab line, for instance \"30 8 * * 1-5\"")),
-            ("both_days", Is::Flag),
-            START,
-            END,
-            ZONE,
-            JITTER,
-            GAP,
-            FOLD,
-        ],
+        &[("expression", Is::Text("a crontab line, for instance \"30 8 * * 1-5\"")), ("both_days", Is::Flag)],
+        &SPANNED,
     ),
-    (
-        "quartz",
-        &[
-            ("expression", Is::Text("a Quartz line, for instance \"0 30 8 ? * 2-6\"")),
-            START,
-            END,
-            ZONE,
-            JITTER,
-            GAP,
-            FOLD,
-        ],
-    ),
+    ("quartz", &[("expression", Is::Text("a Quartz line, for instance \"0 30 8 ? * 2-6\""))], &SPANNED),
     (
         "calendar_interval",
         &[
@@ -128,14 +98,11 @@ const TYPES: [(&str, Members); 11] = [
             ("second", Is::Whole("a whole number, 0-59")),
             ("start_date", Is::Day),
             ("end_date", Is::Day),
-            ZONE,
-            JITTER,
-            GAP,
-            FOLD,
         ],
+        ZONED,
     ),
-    ("and", &[("triggers", Is::List("triggers", true)), ("tolerance", Is::Seconds)]),
-    ("or", &[("triggers", Is::List("triggers", true))]),
+    ("and", &[("triggers", Is::List("triggers", true)), ("tolerance", Is::Seconds)], &[]),
+    ("or", &[("triggers", Is::List("triggers", true))], &[]),
     (
         "except",
         &[
@@ -144,9 +111,10 @@ const TYPES: [(&str, Members); 11] = [
             ("ranges", Is::List("ranges, for instance \"2026-08-01..2026-08-15\"", false)),
             ("triggers", Is::List("triggers", false)),
         ],
+        &[],
     ),
-    ("custom", &[("name", Is::Text("the name of a custom trigger")), ("params", Is::Anything)]),
-    ("shutdown", &[]),
+    ("custom", &[("name", Is::Text("the name of a custom trigger")), ("params", Is::Anything)], &[]),
+    ("shutdown", &[], &[]),
 ];
 
 impl Is {
@@ -235,15 +203,15 @@ pub(super) fn trigger(value: Value, path: &str) -> Result<Trigger, TriggerError>
         Value::Object(members) => members,
         other => return Err(Is::Trigger.wrong(here(), &other)),
     };
-    let types = || TYPES.map(|(name, _)| name).join(", ");
+    let types = || TYPES.map(|(name, ..)| name).join(", ");
     let given = members.remove("type").ok_or_else(|| {
         TriggerError::invalid(join(path, "type"), format!("it is missing; allowed are {}", types()))
     })?;
-    let (kind, known) = TYPES.into_iter().find(|(name, _)| given == *name).ok_or_else(|| {
+    let (kind, own, common) = TYPES.into_iter().find(|(name, ..)| given == *name).ok_or_else(|| {
         let reason = format!("{} is not known; allowed are {}", shown(&given), types());
         TriggerError::invalid(join(path, "type"), reason)
     })?;
-    check(kind, known, &members, path)?;
+    check(kind, &[own, common].concat(), &members, path)?;
     let made = match kind {
         "date" => decode::<Date>(members).and_then(IntoTrigger::into_trigger),
         "interval" => decode::<super::interval::Stored>(members).and_then(Interval::try_from).into_trigger(),
@@ -269,7 +237,12 @@ pub(super) fn trigger(value: Value, path: &str) -> Result<Trigger, TriggerError>
 }
 
 /// Whether each member is known and can be what it is, and none is missing.
-fn check(kind: &str, known: Members, members: &Map<String, Value>, path: &str) -> Result<(), TriggerError> {
+fn check(
+    kind: &str,
+    known: &[(&str, Is)],
+    members: &Map<String, Value>,
+    path: &str,
+) -> Result<(), TriggerError> {
     for (name, value) in members {
         let Some((_, is)) = known.iter().find(|(known, _)| known == name) else {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();

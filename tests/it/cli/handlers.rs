@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::{Place, alive, eventually};
+use super::{Place, alive, eventually, kill_in_mid_run};
 
 /// Adds a task, runs it once, and returns the end of the run as it was recorded.
 fn run_once(place: &Place, what: &[&str]) -> Value {
@@ -114,15 +114,7 @@ fn commands_run_in_worker_processes_and_end_with_the_service() {
     assert_eq!(end["error"], "its worker process was killed by signal 9 (SIGKILL)");
     assert!(!alive(&pid));
 
-    let pids = place.path().join("pids");
-    let command = format!("sleep 600 & echo $$ $! $PPID > {0}.new; mv {0}.new {0}; wait", pids.display());
-    place.json(&["add", "--id", "long", "--cron", "0 3 1 1 *", "--shell", &command]);
-    place.json(&["run", "long"]);
-    eventually("the command has started", || pids.exists());
-    let pids = fs::read_to_string(&pids).unwrap();
-    assert!(pids.split_whitespace().all(alive), "{pids}");
-    service.kill();
-    eventually("no process outlives the service", || !pids.split_whitespace().any(alive));
+    kill_in_mid_run(&place, service);
 }
 
 /// A server on a port of its own that gives each request's answer.

@@ -22,6 +22,19 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Kills the service while the command of its task `long` runs: nothing of it stays behind.
+fn kill_in_mid_run(place: &Place, service: Service) {
+    let pids = place.path().join("pids");
+    let command = format!("sleep 600 & echo $$ $! $PPID > {0}.new; mv {0}.new {0}; wait", pids.display());
+    place.json(&["add", "--id", "long", "--cron", "0 3 1 1 *", "--shell", &command]);
+    place.json(&["run", "long"]);
+    eventually("the command has started", || pids.exists());
+    let pids = fs::read_to_string(&pids).unwrap();
+    assert!(pids.split_whitespace().all(alive), "{pids}");
+    service.kill();
+    eventually("no process outlives the service", || !pids.split_whitespace().any(alive));
+}
+
 /// A directory with a configuration and the data of a service.
 struct Place {
     dir: TempDir,

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Place, alive, eventually, wait};
+use super::{Place, alive, eventually, kill_in_mid_run, wait};
 
 const CONFIG: &str = r#"
 [scheduler]
@@ -89,15 +89,7 @@ fn a_run_that_a_sigkill_cut_off_is_reported_and_its_processes_end() {
     let place = Place::new();
     place.config("[task.long]\nat = 2000-01-01T00:00:00Z\nshell = 'true'\n");
     let service = place.serve(&[]);
-    let pids = place.path().join("pids");
-    let command = format!("sleep 600 & echo $$ $! > {0}.new; mv {0}.new {0}; wait", pids.display());
-    place.json(&["add", "--id", "long", "--cron", "0 3 1 1 *", "--shell", &command]);
-    place.json(&["run", "long"]);
-    eventually("the command has started", || pids.exists());
-    let pids = fs::read_to_string(&pids).unwrap();
-    assert!(pids.split_whitespace().all(alive), "{pids}");
-    service.kill();
-    eventually("no process outlives the service", || !pids.split_whitespace().any(alive));
+    kill_in_mid_run(&place, service);
 
     let service = place.serve(&[]);
     let inspected = place.json(&["inspect", "long"]);

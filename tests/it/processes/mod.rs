@@ -10,7 +10,7 @@ mod stopping;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -232,6 +232,17 @@ fn noted_family(path: &Path) -> Vec<i32> {
     family.push(until("the pid of the grandchild", || fs::read_to_string(path).ok()?.trim().parse().ok()));
     assert!(family.iter().all(|pid| lives(*pid)), "{family:?}");
     family
+}
+
+/// A process of its own that runs one of the ignored tests; the variable tells it that it is asked to.
+fn apart(test: &str, variable: &str, place: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--ignored"])
+        .env(variable, place)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 fn lives(pid: i32) -> bool {

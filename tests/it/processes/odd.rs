@@ -1,11 +1,9 @@
 //! Workers and programs that behave as badly as they can: others go on, and nobody is left.
 
-use std::fs::File;
-use std::io::Write;
-use std::process::Stdio;
-
 use callboard::clock::Clock;
 use callboard::executor::message::Drained;
+use std::fs::File;
+use std::io::Write;
 
 use super::crashes::{hello, refusal, script};
 use super::*;
@@ -408,13 +406,7 @@ async fn until_async(what: &str, look: impl AsyncFn() -> bool) {
 #[test]
 fn a_worker_that_is_never_ready_does_not_outlive_its_pool() {
     let place = tempfile::tempdir().unwrap();
-    let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "processes::odd::keep_a_pool_that_is_never_ready", "--nocapture", "--ignored"])
-        .env(PLACE, place.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut other = apart("processes::odd::keep_a_pool_that_is_never_ready", PLACE, place.path());
     let pids = noted_family(&place.path().join("family"));
     other.kill().unwrap();
     other.wait().unwrap();

@@ -1,7 +1,5 @@
 //! No worker outlives its pool, however that ends.
 
-use std::process::Stdio;
-
 use callboard::executor::message::Drain;
 
 use super::*;
@@ -47,13 +45,7 @@ fn a_pool_that_is_shut_down_leaves_nobody() {
 fn a_process_that_is_killed_leaves_nobody() {
     for stopped in [false, true] {
         let place = tempfile::tempdir().unwrap();
-        let mut other = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "processes::orphans::keep_a_pool", "--nocapture", "--ignored"])
-            .env(PLACE, place.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut other = apart("processes::orphans::keep_a_pool", PLACE, place.path());
         let pids = noted_family(&place.path().join("family"));
         let idle = noted_pid(&place.path().join("idle"));
         if stopped {

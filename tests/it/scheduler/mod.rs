@@ -22,6 +22,7 @@ mod why;
 mod window;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -88,6 +89,32 @@ pub(crate) async fn board(set: impl FnOnce(Builder) -> Builder) -> (Handle, Virt
     let builder = Scheduler::builder().clock(time.clock()).registry(ran.registry());
     let scheduler = set(builder).start().await.unwrap();
     (scheduler, time, ran)
+}
+
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// The scheduler of another process, on the files that one has left; with all its events.
+pub(super) async fn successor(time: &VirtualClock, ran: &Ran, left: &Path) -> (Handle, EventStream) {
+    let next = Scheduler::builder()
+        .clock(time.clock())
+        .registry(ran.registry())
+        .store("default", callboard::store::SledStore::open(left).unwrap())
+        .build()
+        .unwrap();
+    let events = next.events(EventMask::ALL).await.unwrap();
+    next.start().await.unwrap();
+    (next, events)
 }
 
 pub(crate) fn every(seconds: u64) -> Task {

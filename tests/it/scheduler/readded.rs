@@ -4,7 +4,6 @@ use callboard::backoff::Backoff;
 use callboard::store::{BackendSource, Faults, MemoryBackend, Op, SledStore, StoreError};
 use callboard::task::{Fate, Retry};
 
-use super::recover::copy;
 use super::retry::{ends, second};
 use super::*;
 
@@ -179,14 +178,7 @@ async fn after_a_crash_the_run_of_the_present_task_comes_again_and_not_that_of_t
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 
     let time = VirtualClock::new(at(20));
-    let scheduler = Scheduler::builder()
-        .clock(time.clock())
-        .registry(Ran::default().registry())
-        .store("default", SledStore::open(&copied).unwrap())
-        .build()
-        .unwrap();
-    let mut events = scheduler.events(EventMask::RUN_ENDED).await.unwrap();
-    scheduler.start().await.unwrap();
+    let (scheduler, mut events) = successor(&time, &Ran::default(), &copied).await;
     time.advance(secs(200)).await;
     let told = heard(&mut events);
     let mut cut_off: Vec<_> = told

@@ -1,7 +1,5 @@
 //! Runs that are cut off, and begun again.
 
-use std::path::Path;
-
 use callboard::backoff::Backoff;
 use callboard::event::RunReport;
 use callboard::executor::AsyncExecutor;
@@ -17,19 +15,6 @@ use callboard::task::{
 use super::retry::{ends, second};
 use super::supervised::Mortal;
 use super::*;
-
-pub(super) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
 
 #[actix::test]
 async fn a_run_whose_executor_dies_is_begun_again_and_not_for_ever() {
@@ -111,14 +96,7 @@ async fn a_process_that_is_killed_is_no_end_for_what_is_to_recover() {
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 
     let time = VirtualClock::starting_at("2027-01-01T00:01:00Z");
-    let next = Scheduler::builder()
-        .clock(time.clock())
-        .registry(ran.registry())
-        .store("default", SledStore::open(&left).unwrap())
-        .build()
-        .unwrap();
-    let mut events = next.events(EventMask::ALL).await.unwrap();
-    next.start().await.unwrap();
+    let (next, mut events) = successor(&time, &ran, &left).await;
     time.advance(secs(60)).await;
     let told = heard(&mut events);
     let mut interrupted: Vec<_> = told

@@ -354,16 +354,9 @@ async fn what_waits_to_be_tried_again_outlives_the_process() {
     assert_eq!(shown, [(2, "failed", Some(6), 3), (1, "failed", Some(3), 0)]);
     // The process is killed: what it leaves is what is on disk by now.
     let left = base.path().join("left");
-    super::recover::copy(&base.path().join("store"), &left);
+    copy(&base.path().join("store"), &left);
     let time = VirtualClock::starting_at("2027-01-01T00:01:00Z");
-    let next = Scheduler::builder()
-        .clock(time.clock())
-        .registry(ran.registry())
-        .store("default", SledStore::open(&left).unwrap())
-        .build()
-        .unwrap();
-    let mut events = next.events(EventMask::ALL).await.unwrap();
-    next.start().await.unwrap();
+    let (next, mut events) = successor(&time, &ran, &left).await;
     time.advance(secs(10)).await;
     assert_eq!(ends(&heard(&mut events), "a"), [(0, 3, "executed", None)]);
     let info = next.task("a").await.unwrap();
