@@ -33,7 +33,7 @@
 //! durability = "fsync"            # not of memory; or a length of time: acknowledged at once, on the
 //!                                 #   device that much later at most
 //! set_aside = false               # not of memory; whether damaged data makes room for an empty store
-//! history = 100                   # not of memory; how many run records of a task are kept
+//! history = 100                   # how many run records of a task are kept; of memory also 0
 //! history_age = "30d"             # not of memory; and how long at most. Default: for ever
 //! exports = { every = "1h", keep = 7, dir = "store.exports" }
 //!                                 # not of memory; taken while it runs. Default: none; of `keep` and
@@ -78,10 +78,11 @@
 //! refused, with its place and what would be valid, and all of them are reported at once. Lengths
 //! of time are text with a unit ([`parse_duration`]).
 
+#[cfg(feature = "_durable")]
+mod directory;
 mod duration;
+mod executor;
 mod policy;
-mod resolve;
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 mod store;
 mod task;
 mod value;
@@ -89,19 +90,21 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono_tz::Tz;
 
+#[cfg(feature = "_durable")]
+pub use directory::Directory;
+#[cfg(all(feature = "encryption", feature = "_durable"))]
+pub use directory::KeySettings;
 pub use duration::{DurationError, parse_duration};
-#[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
-pub use store::KeySettings;
+pub use executor::ExecutorSettings;
+pub use store::StoreSettings;
 pub use task::TaskSettings;
 
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-use crate::store::{Durability, Exports};
+use crate::scheduler::{Builder, Scheduler};
+use crate::store::StoreError;
 use crate::task::{Alias, TaskDefaults};
 use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
@@ -136,71 +139,6 @@ pub struct Settings {
     pub tasks: Vec<TaskSettings>,
     /// What the settings were read from, for messages.
     pub origin: String,
-}
-
-/// A store, as settings describe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreSettings {
-    /// Gone at the end of the process.
-    Memory,
-    /// The embedded store, in a directory.
-    #[cfg(feature = "sled")]
-    Sled(Directory),
-    /// The other embedded store, in a directory.
-    #[cfg(feature = "redb")]
-    Redb(Directory),
-    /// A file for each task, in a directory.
-    #[cfg(feature = "file")]
-    File(Directory),
-}
-
-/// The directory of a durable store.
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Directory {
-    /// Relative to the data directory.
-    pub path: PathBuf,
-    /// When a change is acknowledged. Default: on the device.
-    pub durability: Durability,
-    /// Whether a damaged one is set aside for a fresh one. Default: no.
-    pub set_aside: bool,
-    /// How many run records of a task are kept. Default: the store's, 100.
-    pub history: Option<u32>,
-    /// How long run records are kept. Default: for ever.
-    pub history_age: Option<Duration>,
-    /// Exports that are taken while the store runs; a relative directory is below the data
-    /// directory. Default: none.
-    pub exports: Option<Exports>,
-    /// What it is encrypted with. Default: nothing.
-    #[cfg(feature = "encryption")]
-    pub keys: Option<KeySettings>,
-    /// With keys: whether records that are plain are left alone as unreadable. Default: no.
-    #[cfg(feature = "encryption")]
-    pub refuse_plain: bool,
-}
-
-/// An executor, as settings describe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExecutorSettings {
-    /// Futures on one arbiter.
-    Async,
-    /// Threads for blocking code.
-    ThreadPool {
-        /// How many.
-        workers: u32,
-    },
-    /// Processes of their own for runs that may crash or have to be killed.
-    #[cfg(all(unix, feature = "process"))]
-    ProcessPool {
-        /// How many.
-        workers: u32,
-        /// After how many runs each is replaced; `None` for never.
-        recycle_after: Option<u32>,
-    },
-    /// Inline, one run after the other.
-    Debug,
 }
 
 /// One thing that is wrong with settings.
@@ -259,16 +197,6 @@ impl Default for Settings {
             tasks: Vec::new(),
             origin: "the defaults".to_owned(),
         }
-    }
-}
-
-impl Default for StoreSettings {
-    /// sled where it is there, else memory.
-    fn default() -> Self {
-        #[cfg(feature = "sled")]
-        return Self::Sled(Directory::new(SLED_PATH));
-        #[cfg(not(feature = "sled"))]
-        Self::Memory
     }
 }
 
@@ -335,13 +263,13 @@ impl Settings {
         }
         for (name, section) in root.named("store") {
             let Some(alias) = alias(&name, &section) else { continue };
-            if let Some(store) = store_settings(section) {
+            if let Some(store) = StoreSettings::from_section(section) {
                 settings.stores.insert(alias, store);
             }
         }
         for (name, section) in root.named("executor") {
             let Some(alias) = alias(&name, &section) else { continue };
-            if let Some(executor) = executor(section) {
+            if let Some(executor) = ExecutorSettings::from_section(section) {
                 settings.executors.insert(alias, executor);
             }
         }
@@ -378,6 +306,36 @@ impl Settings {
         section.finish();
     }
 
+    /// A scheduler's builder with these settings. Stores are opened, in `data` where their paths
+    /// are relative; the tasks are not added, and the handlers are for the caller to register.
+    pub fn builder(&self, data: &Path) -> Result<Builder, StoreError> {
+        let mut builder =
+            Scheduler::builder().name(&self.name).timezone(self.timezone).defaults(self.defaults.clone());
+        if let Some(wait) = self.store_retry {
+            builder = builder.store_retry(wait);
+        }
+        if let Some(template) = &self.lock_path {
+            builder = builder.lock_path(match Path::new(template).is_absolute() {
+                true => template.clone(),
+                // The braces of the directory are its own.
+                false => {
+                    let data = data.display().to_string().replace('{', "{{").replace('}', "}}");
+                    Path::new(&data).join(template).display().to_string()
+                }
+            });
+        }
+        if let Some(delay) = self.startup_delay {
+            builder = builder.startup_delay(delay);
+        }
+        for (alias, store) in &self.stores {
+            builder = store.add_to(builder, alias.as_str(), data)?;
+        }
+        for (alias, executor) in &self.executors {
+            builder = executor.add_to(builder, alias.as_str());
+        }
+        Ok(builder)
+    }
+
     /// An error about these settings that was found later, by whoever knows what the handlers
     /// take.
     pub fn refuse(&self, problems: Vec<Problem>) -> ConfigError {
@@ -385,13 +343,6 @@ impl Settings {
     }
 }
 
-#[cfg(feature = "sled")]
-const SLED_PATH: &str = "store";
-/// Not that of sled: who changes the type finds the tasks of before when they change it back.
-#[cfg(feature = "redb")]
-const REDB_PATH: &str = "store-redb";
-#[cfg(feature = "file")]
-const FILE_PATH: &str = "store-file";
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
 const SCHEDULE: &str = "a trigger as text, such as \"*/5 * * * *\" or \"every 30s\"";
 const ALIAS: &str = "the name of one, in quotes";
@@ -404,140 +355,6 @@ fn set<T>(field: &mut T, value: Option<T>) {
 
 fn alias(name: &str, section: &Section<'_>) -> Option<Alias> {
     Alias::new(name).map_err(|error| section.problem(None, "", error.to_string())).ok()
-}
-
-fn store_settings(mut section: Section<'_>) -> Option<StoreSettings> {
-    let kind = section.text("type");
-    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-    let durable = store::DURABLE;
-    #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
-    let durable = ["path", "durability", "set_aside", "history", "history_age"];
-    let given: Vec<_> = durable.iter().map(|key| (*key, section.peek(key).is_some())).collect();
-    let path = section.text("path");
-    // The word reads as the longest of times.
-    let durability = section.duration_or("durability", "fsync");
-    let set_aside = section.flag("set_aside").unwrap_or(false);
-    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-    let directory = {
-        let exports = store::exports(&mut section);
-        let (history, history_age) = (section.count("history"), section.duration("history_age"));
-        #[cfg(feature = "encryption")]
-        let (keys, refuse_plain) = store::keys(&mut section);
-        #[cfg(not(feature = "encryption"))]
-        store::keys(&mut section);
-        move |usual: &str| Directory {
-            durability: promise(durability),
-            set_aside,
-            history,
-            history_age,
-            exports,
-            #[cfg(feature = "encryption")]
-            keys,
-            #[cfg(feature = "encryption")]
-            refuse_plain,
-            ..Directory::new(path.unwrap_or_else(|| usual.to_owned()))
-        }
-    };
-    #[cfg(not(any(feature = "file", feature = "sled", feature = "redb")))]
-    let _checked = (path, durability, set_aside, section.count("history"), section.duration("history_age"));
-    let store = match kind.as_deref() {
-        Some("memory") => {
-            for (key, _) in given.iter().filter(|(_, given)| *given) {
-                let message = format!("a memory store has no {key}; leave it out, or use another type");
-                section.problem(None, key, message);
-            }
-            given.iter().all(|(_, given)| !given).then_some(StoreSettings::Memory)
-        }
-        #[cfg(feature = "sled")]
-        Some("sled") => Some(StoreSettings::Sled(directory(SLED_PATH))),
-        #[cfg(feature = "redb")]
-        Some("redb") => Some(StoreSettings::Redb(directory(REDB_PATH))),
-        #[cfg(feature = "file")]
-        Some("file") => Some(StoreSettings::File(directory(FILE_PATH))),
-        other => {
-            section.problem(None, "type", choice(other, &store_types()));
-            None
-        }
-    };
-    section.finish();
-    store
-}
-
-/// The types of stores, those that are built in first.
-fn store_types() -> String {
-    let durable = [
-        ("sled", cfg!(feature = "sled")),
-        ("redb", cfg!(feature = "redb")),
-        ("file", cfg!(feature = "file")),
-    ];
-    let (mut there, mut missing) = (Vec::new(), Vec::new());
-    for (kind, built_in) in durable {
-        if built_in { there.push(format!("\"{kind}\"")) } else { missing.push(format!("\"{kind}\"")) }
-    }
-    let mut text = "\"memory\"".to_owned();
-    if !there.is_empty() {
-        text = format!("{} or {text}", there.join(", "));
-    }
-    if !missing.is_empty() {
-        text.push_str(&format!(" ({} takes the cargo feature of that name)", missing.join(" or ")));
-    }
-    text
-}
-
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
-fn promise(given: Option<Duration>) -> Durability {
-    match given {
-        None | Some(Duration::MAX) => Durability::Fsync,
-        Some(interval) => Durability::Interval(interval),
-    }
-}
-
-fn executor(mut section: Section<'_>) -> Option<ExecutorSettings> {
-    let kind = section.text("type");
-    let workers = section.count("workers");
-    let recycle_after = section.count("recycle_after");
-    let alien = |key: &str, given: bool, of: &str| {
-        if given {
-            section.problem(None, key, format!("only {of} has {key}; leave it out"));
-        }
-        given
-    };
-    const POOLS: &str = "a \"threadpool\" or a \"processpool\"";
-    const PROCESSES: &str = "a \"processpool\"";
-    let executor = match kind.as_deref() {
-        Some(kind @ ("async" | "debug")) => {
-            let alien = alien("workers", workers.is_some(), POOLS)
-                | alien("recycle_after", recycle_after.is_some(), PROCESSES);
-            let executor = if kind == "async" { ExecutorSettings::Async } else { ExecutorSettings::Debug };
-            (!alien).then_some(executor)
-        }
-        Some("threadpool") => {
-            let alien = alien("recycle_after", recycle_after.is_some(), PROCESSES);
-            (!alien).then_some(ExecutorSettings::ThreadPool { workers: workers.unwrap_or(WORKERS) })
-        }
-        #[cfg(all(unix, feature = "process"))]
-        Some("processpool") => {
-            Some(ExecutorSettings::ProcessPool { workers: workers.unwrap_or(WORKERS), recycle_after })
-        }
-        other => {
-            section.problem(None, "type", choice(other, executor_types()));
-            None
-        }
-    };
-    section.finish();
-    executor
-}
-
-/// How many workers a pool has that names no number.
-const WORKERS: u32 = 4;
-
-/// The types of executors that are built in.
-fn executor_types() -> &'static str {
-    if cfg!(all(unix, feature = "process")) {
-        "\"async\", \"threadpool\", \"processpool\" or \"debug\""
-    } else {
-        "\"async\", \"threadpool\" or \"debug\" (\"processpool\" takes the cargo feature `process`, on Unix)"
-    }
 }
 
 fn choice(given: Option<&str>, valid: &str) -> String {

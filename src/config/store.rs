@@ -1,9 +1,13 @@
-//! Durable stores: exports, keys, and how each is opened.
+//! Stores: which there are, and how each is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "_durable")]
+use std::path::PathBuf;
 
+use super::choice;
+#[cfg(feature = "_durable")]
+use super::directory::Directory;
 use super::value::Section;
-use super::{Directory, StoreSettings};
 use crate::scheduler::Builder;
 #[cfg(feature = "file")]
 use crate::store::FileStore;
@@ -11,59 +15,43 @@ use crate::store::FileStore;
 use crate::store::RedbStore;
 #[cfg(feature = "sled")]
 use crate::store::SledStore;
-use crate::store::{Durability, Exports, MemoryStore, StoreError, Vault};
-#[cfg(feature = "encryption")]
-use crate::store::{Keyring, Keys};
+#[cfg(feature = "_durable")]
+use crate::store::Vault;
+use crate::store::{MemoryStore, StoreError};
 
-/// Where a store has its keys from.
-#[cfg(feature = "encryption")]
+/// A store, as settings describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySettings {
-    /// They stand in the settings.
-    Given(Keyring),
-    /// A file, relative to the data directory.
-    File(PathBuf),
-    /// An environment variable.
-    Variable(String),
+#[non_exhaustive]
+pub enum StoreSettings {
+    /// Gone at the end of the process.
+    Memory {
+        /// How many run records of a task are kept; 0 for none. Default: the store's, 100.
+        history: Option<u32>,
+    },
+    /// The embedded store, in a directory.
+    #[cfg(feature = "sled")]
+    Sled(Directory),
+    /// The other embedded store, in a directory.
+    #[cfg(feature = "redb")]
+    Redb(Directory),
+    /// A file for each task, in a directory.
+    #[cfg(feature = "file")]
+    File(Directory),
 }
 
-#[cfg(feature = "encryption")]
-impl KeySettings {
-    /// The keys, or where they are looked for, of a service on the directory `data`.
-    pub fn keys(&self, data: &Path) -> Keys {
-        match self {
-            Self::Given(ring) => Keys::new(ring.clone()),
-            Self::File(path) => Keys::file(data.join(path)),
-            Self::Variable(name) => Keys::env(name),
-        }
-    }
-}
+#[cfg(feature = "sled")]
+const SLED_PATH: &str = "store";
+/// Not that of sled: who changes the type finds the tasks of before when they change it back.
+#[cfg(feature = "redb")]
+const REDB_PATH: &str = "store-redb";
+#[cfg(feature = "file")]
+const FILE_PATH: &str = "store-file";
 
-impl Directory {
-    /// A directory with the defaults of everything else: acknowledged is on the device, nothing is
-    /// set aside, exported or encrypted.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            durability: Durability::Fsync,
-            set_aside: false,
-            history: None,
-            history_age: None,
-            exports: None,
-            #[cfg(feature = "encryption")]
-            keys: None,
-            #[cfg(feature = "encryption")]
-            refuse_plain: false,
-        }
-    }
-}
-
-/// The keys of a durable store that a memory store has not.
-pub(super) const DURABLE: &[&str] = &[
+/// What can be said of a directory, and not of a memory store.
+const DURABLE: &[&str] = &[
     "path",
     "durability",
     "set_aside",
-    "history",
     "history_age",
     "exports",
     "key",
@@ -72,71 +60,18 @@ pub(super) const DURABLE: &[&str] = &[
     "refuse_plain",
 ];
 
-/// Reads what is said of exports.
-pub(super) fn exports(section: &mut Section<'_>) -> Option<Exports> {
-    let mut exports = section.section("exports")?;
-    let every = exports.duration("every");
-    let (keep, dir) = (exports.count("keep"), exports.text("dir"));
-    if every.is_none() && exports.peek("every").is_none() {
-        exports.problem(None, "every", "is missing; it must be a duration such as \"1h\"");
-    }
-    exports.finish();
-    let mut settings = Exports::every(every?);
-    if let Some(keep) = keep {
-        settings = settings.keep(keep as usize);
-    }
-    Some(match dir {
-        Some(dir) => settings.dir(dir),
-        None => settings,
-    })
-}
-
-/// Reads what is said of keys, and whether plain records are refused.
-#[cfg(feature = "encryption")]
-pub(super) fn keys(section: &mut Section<'_>) -> (Option<KeySettings>, bool) {
-    // Not `text`: an error would show it.
-    let given = section.take("key").and_then(|value| match &value.kind {
-        super::value::Kind::Text(text) => match Keyring::parse(text) {
-            Ok(ring) => Some(KeySettings::Given(ring)),
-            Err(error) => {
-                section.problem(value.line, "key", error.to_string());
-                None
-            }
-        },
-        _ => {
-            section.problem(value.line, "key", "must be text in quotes");
-            None
-        }
-    });
-    let file = section.text("key_file").map(|path| KeySettings::File(path.into()));
-    let variable = section.text("key_env").map(KeySettings::Variable);
-    let refuse_plain = section.flag("refuse_plain").unwrap_or(false);
-    let mut all = [given, file, variable].into_iter().flatten();
-    let first = all.next();
-    if all.next().is_some() {
-        section.problem(
-            None,
-            "",
-            "has its keys from more than one place; keep one of key, key_file and key_env",
-        );
-    }
-    if refuse_plain && first.is_none() {
-        section.problem(None, "refuse_plain", "needs keys; add key_file or key_env");
-    }
-    (first, refuse_plain)
-}
-
-/// Without the feature, keys are refused rather than left out.
-#[cfg(not(feature = "encryption"))]
-pub(super) fn keys(section: &mut Section<'_>) {
-    for key in ["key", "key_file", "key_env", "refuse_plain"] {
-        if let Some(value) = section.take(key) {
-            section.problem(value.line, key, "takes the cargo feature `encryption`");
-        }
+impl Default for StoreSettings {
+    /// sled where it is there, else memory.
+    fn default() -> Self {
+        #[cfg(feature = "sled")]
+        return Self::Sled(Directory::new(SLED_PATH));
+        #[cfg(not(feature = "sled"))]
+        Self::Memory { history: None }
     }
 }
 
 /// A store with the settings of a directory.
+#[cfg(feature = "_durable")]
 macro_rules! configured {
     ($store:ident, $directory:ident, $data:ident) => {{
         let mut store = $store::open($data.join(&$directory.path))?
@@ -160,10 +95,48 @@ macro_rules! configured {
 }
 
 impl StoreSettings {
+    /// Reads one.
+    pub(super) fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let kind = section.text("type");
+        let store = match kind.as_deref() {
+            Some("memory") => {
+                let history = section.number("history");
+                let alien = DURABLE.iter().filter_map(|key| Some((*key, section.take(key)?.line)));
+                let alien: Vec<_> = alien.collect();
+                for (key, line) in &alien {
+                    let message = format!("a memory store has no {key}; leave it out, or use another type");
+                    section.problem(*line, key, message);
+                }
+                alien.is_empty().then_some(Self::Memory { history })
+            }
+            #[cfg(feature = "sled")]
+            Some("sled") => Some(Self::Sled(Directory::from_section(&mut section, SLED_PATH))),
+            #[cfg(feature = "redb")]
+            Some("redb") => Some(Self::Redb(Directory::from_section(&mut section, REDB_PATH))),
+            #[cfg(feature = "file")]
+            Some("file") => Some(Self::File(Directory::from_section(&mut section, FILE_PATH))),
+            other => {
+                section.problem(None, "type", choice(other, &types()));
+                // Whatever it is to be: what else is wrong is told as well.
+                #[cfg(feature = "_durable")]
+                Directory::from_section(&mut section, "");
+                #[cfg(not(feature = "_durable"))]
+                DURABLE.iter().chain(&["history"]).for_each(|key| drop(section.take(key)));
+                None
+            }
+        };
+        section.finish();
+        store
+    }
+
     /// `builder` with the store under `alias`; relative paths are below `data`.
+    #[cfg_attr(not(feature = "_durable"), expect(unused_variables))]
     pub(super) fn add_to(&self, builder: Builder, alias: &str, data: &Path) -> Result<Builder, StoreError> {
         Ok(match self {
-            Self::Memory => builder.store(alias, MemoryStore::new()),
+            Self::Memory { history: None } => builder.store(alias, MemoryStore::new()),
+            Self::Memory { history: Some(runs) } => {
+                builder.store(alias, MemoryStore::new().history(*runs as usize))
+            }
             #[cfg(feature = "sled")]
             Self::Sled(directory) => builder.store(alias, configured!(SledStore, directory, data)),
             #[cfg(feature = "redb")]
@@ -174,9 +147,10 @@ impl StoreSettings {
     }
 
     /// The directory of a durable store; a relative one is below `data`.
+    #[cfg(feature = "_durable")]
     pub fn path(&self, data: &Path) -> Option<PathBuf> {
         match self {
-            Self::Memory => None,
+            Self::Memory { .. } => None,
             #[cfg(feature = "sled")]
             Self::Sled(directory) => Some(data.join(&directory.path)),
             #[cfg(feature = "redb")]
@@ -191,9 +165,10 @@ impl StoreSettings {
     /// # Errors
     /// [`Unsupported`](StoreError::Unsupported) for a memory store, which holds nothing while nobody
     /// runs it; else as when it is started.
+    #[cfg(feature = "_durable")]
     pub fn vault(&self, data: &Path) -> Result<Vault, StoreError> {
         match self {
-            Self::Memory => Err(StoreError::Unsupported { deed: "be opened: it is in memory" }),
+            Self::Memory { .. } => Err(StoreError::Unsupported { deed: "be opened: it is in memory" }),
             #[cfg(feature = "sled")]
             Self::Sled(directory) => configured!(SledStore, directory, data).vault(),
             #[cfg(feature = "redb")]
@@ -202,4 +177,25 @@ impl StoreSettings {
             Self::File(directory) => configured!(FileStore, directory, data).vault(),
         }
     }
+}
+
+/// The types of stores, those that are built in first.
+fn types() -> String {
+    let durable = [
+        ("sled", cfg!(feature = "sled")),
+        ("redb", cfg!(feature = "redb")),
+        ("file", cfg!(feature = "file")),
+    ];
+    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    for (kind, built_in) in durable {
+        if built_in { there.push(format!("\"{kind}\"")) } else { missing.push(format!("\"{kind}\"")) }
+    }
+    let mut text = "\"memory\"".to_owned();
+    if !there.is_empty() {
+        text = format!("{} or {text}", there.join(", "));
+    }
+    if !missing.is_empty() {
+        text.push_str(&format!(" ({} takes the cargo feature of that name)", missing.join(" or ")));
+    }
+    text
 }

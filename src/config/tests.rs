@@ -1,5 +1,6 @@
 use super::*;
 use crate::backoff::Backoff;
+use crate::store::{Durability, Exports};
 use crate::task::{Coalesce, Overlap, Retry, WhenFinished};
 
 fn problems(text: &str) -> String {
@@ -37,6 +38,7 @@ fn everything_can_be_said() {
         executor = "pool"
         [store.default]
         type = "memory"
+        history = 0
         [store.kept]
         type = "sled"
         path = "here"
@@ -66,6 +68,7 @@ fn everything_can_be_said() {
     let delay = Duration::from_secs(3);
     assert_eq!((settings.lock_path.as_deref(), settings.startup_delay), (Some("{store}.lock"), Some(delay)));
     assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
+    assert_eq!(settings.stores[&Alias::default_alias()], StoreSettings::Memory { history: Some(0) });
     assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
     let TaskDefaults { overlap, timeout, retry, recover, .. } = settings.defaults;
     assert_eq!((overlap, timeout), (Overlap::Queue(2), Some(Duration::from_secs(600))));
@@ -151,6 +154,10 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'redis'", "it must be \"sled\", \"redb\", \"file\" or \"memory\""),
         ("[store.x]\ntype = 'memory'\npath = 'x'", "a memory store has no path"),
         ("[store.x]\ntype = 'memory'\ndurability = 'fsync'", "a memory store has no durability"),
+        (
+            "[store.x]\ntype = 'memory'\nhistory_age = '1d'",
+            "test.toml:3: store.x.history_age: a memory store has no",
+        ),
         ("[store.x]\ntype = 'memory'\nset_aside = true", "a memory store has no set_aside"),
         ("[store.x]\ntype = 'memory'\nkey_env = 'KEY'", "a memory store has no key_env"),
         ("[store.x]\ntype = 'sled'\nexports = 5", "store.x.exports: is the number 5; it must be a table"),
@@ -160,7 +167,7 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
         (
             "[store.x]\ntype = 'sled'\ncache = 5",
-            "valid here are type, path, durability, set_aside, exports, history, history_age",
+            "valid here are type, path, durability, set_aside, history, history_age, exports",
         ),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         (

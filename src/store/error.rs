@@ -54,7 +54,7 @@ pub enum StoreError {
         advice: String,
     },
     /// The keys of an encrypted store cannot be had. Trying again may help.
-    #[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
+    #[cfg(all(feature = "encryption", feature = "_durable"))]
     #[error("the store has no keys: {0}")]
     Keys(#[from] super::KeyError),
     /// What it holds is in the way.
@@ -88,7 +88,7 @@ impl StoreError {
 
     /// Whether trying the same again later may succeed.
     pub fn is_retryable(&self) -> bool {
-        #[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
+        #[cfg(all(feature = "encryption", feature = "_durable"))]
         if matches!(self, Self::Keys(_)) {
             return true;
         }

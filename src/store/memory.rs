@@ -191,17 +191,17 @@ impl MemoryBackend {
     }
 
     /// How many places there are for tasks; some are empty.
-    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    #[cfg(feature = "_durable")]
     pub(in crate::store) fn places(&self) -> usize {
         self.tasks.len()
     }
 
-    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    #[cfg(feature = "_durable")]
     pub(in crate::store) fn id_at(&self, place: usize) -> Option<&TaskId> {
         Some(&self.tasks.get(place)?.as_ref()?.spec.id)
     }
 
-    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+    #[cfg(feature = "_durable")]
     pub(in crate::store) fn ids(&self) -> Vec<TaskId> {
         self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
     }

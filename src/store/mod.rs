@@ -5,13 +5,13 @@
 
 mod actor;
 mod addr;
-#[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
+#[cfg(all(feature = "encryption", feature = "_durable"))]
 mod cipher;
 #[cfg(feature = "testing")]
 pub mod contract;
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+#[cfg(feature = "_durable")]
 mod engine;
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+#[cfg(feature = "_durable")]
 mod envelope;
 mod error;
 #[cfg(feature = "testing")]
@@ -20,7 +20,7 @@ mod faulty;
 mod file;
 mod memory;
 pub mod message;
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+#[cfg(feature = "_durable")]
 mod migrate;
 mod recent;
 #[cfg(feature = "redb")]
@@ -33,9 +33,9 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
-#[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
+#[cfg(all(feature = "encryption", feature = "_durable"))]
 pub use cipher::{KeyError, KeyId, Keyring, Keys};
-#[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
+#[cfg(feature = "_durable")]
 pub use engine::{Durability, Exports, ImportMode, Imported, Progress, ROW_LIMIT, Vault};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
