@@ -7,12 +7,14 @@
 mod account;
 mod builder;
 mod context;
+mod defaults;
 mod error;
 mod failure;
 mod id;
 mod info;
 mod lifecycle;
 mod objects;
+mod options;
 mod outcome;
 pub(crate) mod panics;
 mod periodic;
@@ -23,9 +25,10 @@ mod spec;
 mod state;
 
 pub use account::{Account, Fate, RunTime};
-pub(crate) use builder::{FirstRun, check_range};
-pub use builder::{Task, TaskChanges, TaskDefaults};
+pub(crate) use builder::FirstRun;
+pub use builder::{Task, TaskChanges};
 pub use context::TaskContext;
+pub use defaults::TaskDefaults;
 pub use error::TaskError;
 pub(crate) use failure::panic_message;
 pub use failure::{Failure, TaskReturn};
@@ -34,6 +37,7 @@ pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::{AnyLifecycle, LifeEnded, LifeStage, LifeStep, TickCode, TickQueue};
 pub use objects::{ObjectCall, Objects};
+pub(crate) use options::check_range;
 pub use outcome::{Outcome, Refusal, Skip};
 pub use periodic::{Periodic, PeriodicInfo};
 pub use policy::{

@@ -46,7 +46,6 @@ pub struct Periodic {
     delay_until: Option<DateTime<Utc>>,
     iterations: u64,
     allow_overlap: bool,
-    problem: Option<TaskError>,
 }
 
 impl Periodic {
@@ -56,9 +55,11 @@ impl Periodic {
     /// A task that runs the handler registered under `handler`, on the scheduler's
     /// [schedule for tasks that name none](super::TaskDefaults::schedule), for ever.
     pub fn new(handler: impl AsRef<str>) -> Self {
-        let problem = checked("handler", handler.as_ref()).err();
+        let valid = checked("handler", handler.as_ref()).map(drop);
+        let mut task = Task::new(handler).when_finished(WhenFinished::Keep);
+        task.keep(valid);
         Self {
-            task: Task::new(handler).when_finished(WhenFinished::Keep),
+            task,
             schedule: None,
             userdata: Value::Null,
             key: None,
@@ -68,7 +69,6 @@ impl Periodic {
             delay_until: None,
             iterations: 0,
             allow_overlap: false,
-            problem,
         }
     }
 
@@ -83,16 +83,6 @@ impl Periodic {
         Self::run_iterations(handler, 1).run_immediately(true)
     }
 
-    fn keep<T, E: Into<TaskError>>(&mut self, result: Result<T, E>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.problem.get_or_insert(error.into());
-                None
-            }
-        }
-    }
-
     /// Its name within the store. Default: a fresh random one.
     pub fn id(mut self, id: impl TryInto<TaskId, Error: Into<TaskError>>) -> Self {
         self.task = self.task.id(id);
@@ -102,7 +92,7 @@ impl Periodic {
     /// A label for people, up to 255 bytes of printable text. Default: the handler's name.
     pub fn label(mut self, label: impl AsRef<str>) -> Self {
         let label = checked("label", label.as_ref());
-        if let Some(label) = self.keep(label) {
+        if let Some(label) = self.task.keep(label) {
             self.task = self.task.name(&*label);
         }
         self
@@ -112,14 +102,14 @@ impl Periodic {
     /// [`TaskDefaults::schedule`](super::TaskDefaults::schedule).
     pub fn schedule(mut self, schedule: impl IntoTrigger) -> Self {
         let schedule = schedule.into_trigger();
-        self.schedule = self.keep(schedule);
+        self.schedule = self.task.keep(schedule);
         self
     }
 
     /// What the code is given: anything that can be written as JSON. Default: `null`.
     pub fn userdata(mut self, userdata: impl Serialize) -> Self {
         let json = serde_json::to_value(userdata).map_err(|error| TaskError::Args(error.to_string()));
-        self.userdata = self.keep(json).unwrap_or_default();
+        self.userdata = self.task.keep(json).unwrap_or_default();
         self
     }
 
@@ -127,7 +117,7 @@ impl Periodic {
     /// `account.close` say, and is given the object beside the userdata.
     pub fn of(mut self, key: impl Serialize) -> Self {
         let json = serde_json::to_value(key).map_err(|error| TaskError::Args(error.to_string()));
-        self.key = self.keep(json);
+        self.key = self.task.keep(json);
         self
     }
 
@@ -189,9 +179,6 @@ impl Periodic {
     /// When the schedule, the label, the handler's name, the key or the userdata is not valid. Whether
     /// the handler is registered is told when the task is added.
     pub fn task(self) -> Result<Task, TaskError> {
-        if let Some(problem) = self.problem {
-            return Err(problem);
-        }
         let mut task = match self.key {
             Some(key) => self.task.args(ObjectCall::new(key, self.userdata)),
             None => self.task.args(self.userdata),
@@ -228,8 +215,11 @@ impl Periodic {
 impl From<Periodic> for Task {
     /// What is not valid is reported when the task is added.
     fn from(periodic: Periodic) -> Self {
-        let task = periodic.task.clone();
-        periodic.task().unwrap_or_else(|problem| task.with_problem(problem))
+        let mut task = periodic.task.clone();
+        periodic.task().unwrap_or_else(|problem| {
+            task.keep(Err::<(), _>(problem));
+            task
+        })
     }
 }
 
