@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 
 use super::actor::Scheduler;
 use super::plan;
 use super::session::within;
 use crate::event::Event;
 use crate::store::StoreError;
-use crate::store::message::Get;
+use crate::store::message::{Get, List};
 use crate::task::{Alias, Outcome, Run, RunEnd, StoredTask, TaskId};
 
 impl Scheduler {
@@ -22,7 +23,14 @@ impl Scheduler {
         ctx: &mut Context<Self>,
     ) {
         let Some(slot) = self.estate.stores.get_mut(store) else {
-            let lost = runs.into_iter().map(|(run, _)| run).collect();
+            let (mut ended, mut lost) = (Vec::new(), Vec::new());
+            for (run, end) in runs {
+                match end {
+                    Some(end) => ended.push((run, end)),
+                    None => lost.push(run),
+                }
+            }
+            self.end_recorded(ended);
             return self.interrupt(lost, "its store was removed before it was submitted", ctx);
         };
         slot.doubtful.extend(runs);
@@ -36,7 +44,18 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
         let Some(addr) = slot.addr.clone() else { return };
         let generation = slot.generation;
-        let (removed, doubtful) = (slot.perhaps_removed.clone(), std::mem::take(&mut slot.doubtful));
+        let mut doubtful = std::mem::take(&mut slot.doubtful);
+        doubtful.append(&mut slot.unknowable);
+        slot.asked += doubtful.len();
+        let removed = slot.perhaps_removed.clone();
+        if let Some(at) = slot.perhaps_emptied {
+            let (store, busy) = (store.clone(), self.settings.clock.busy());
+            let tasks = within(&self.settings, addr.list(List)).into_actor(self);
+            ctx.spawn(tasks.map(move |tasks, scheduler, ctx| {
+                scheduler.settle_clearing(&store, generation, at, tasks, ctx);
+                drop(busy);
+            }));
+        }
         for id in removed {
             let (store, busy) = (store.clone(), self.settings.clock.busy());
             let task = within(&self.settings, addr.get(Get { id: id.clone() })).into_actor(self);
@@ -50,13 +69,25 @@ impl Scheduler {
             let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
             ctx.spawn(task.map(move |task, scheduler, ctx| {
                 let store = run.store.clone();
-                let slot = scheduler.estate.stores.get(&store);
-                if slot.is_some_and(|slot| slot.generation != generation) {
-                    // What counts is what the store says that was opened since.
-                    return scheduler.doubt(&store, vec![(run, end)], ctx);
+                if let Some(slot) = scheduler.estate.stores.get_mut(&store) {
+                    if slot.generation != generation {
+                        // What counts is what the store says that was opened since.
+                        return scheduler.doubt(&store, vec![(run, end)], ctx);
+                    }
+                    slot.asked = slot.asked.saturating_sub(1);
+                    if task.as_ref().is_err_and(|error| !error.is_retryable())
+                        && slot.is_unreadable(&run.task.id)
+                    {
+                        // That is the task's trouble, and no other one's.
+                        slot.unknowable.push((run, end));
+                        return scheduler.arm(ctx);
+                    }
                 }
                 scheduler.settle(run, end, task, ctx);
-                scheduler.flush_ends(&store, busy, ctx);
+                scheduler.flush_ends(&store, busy.clone(), ctx);
+                scheduler.arm(ctx);
+                // A virtual clock stands still until the alarm is set.
+                drop(busy);
             }));
         }
     }
@@ -77,8 +108,37 @@ impl Scheduler {
         match task {
             Ok(None) if slot.perhaps_removed.contains(&id) => self.removed(id, store),
             Ok(_) => drop(slot.perhaps_removed.remove(&id)),
+            Err(error) if !error.is_retryable() && slot.is_unreadable(&id) => {}
             Err(error) => {
                 self.store_failed(&store, &error);
+                self.arm(ctx);
+            }
+        }
+    }
+
+    /// Nobody was told of a removal of all tasks that was not answered. When it was carried out, what is
+    /// there was added since.
+    fn settle_clearing(
+        &mut self,
+        store: &Alias,
+        generation: u64,
+        at: DateTime<Utc>,
+        tasks: Result<Vec<StoredTask>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        if slot.generation != generation || slot.perhaps_emptied != Some(at) {
+            return;
+        }
+        match tasks {
+            Ok(tasks) => {
+                slot.perhaps_emptied = None;
+                if tasks.iter().all(|task| task.state.created_at >= at) {
+                    self.all_removed(store);
+                }
+            }
+            Err(error) => {
+                self.store_failed(store, &error);
                 self.arm(ctx);
             }
         }
@@ -88,7 +148,7 @@ impl Scheduler {
     /// not known, so nothing is told of them. It is when their store works again after the next start;
     /// in a store that keeps records it may be found by another process.
     pub(super) fn leave_doubts(&mut self) {
-        for run in self.estate.flight.stranded() {
+        for (run, _) in self.estate.flight.stranded() {
             self.estate.flight.leave(&run);
             tracing::warn!(
                 scheduler = %self.settings.name, store = %run.store, task = %run.task.id, run = %run.id,

@@ -72,7 +72,9 @@ impl Scheduler {
             slot.serial
         });
         let lowered = wrap_future::<_, Self>(self.lower_executor(&alias, grace));
-        Box::pin(lowered.map(move |(), scheduler, ctx| {
+        // The ends that it has reported are on their way.
+        let heard = lowered.then(|(), scheduler, ctx| wrap_future(scheduler.hear_out(ctx)));
+        Box::pin(heard.map(move |(), scheduler, ctx| {
             // The alias may stand for another one by now.
             if scheduler.estate.executors.get(&alias).map(|slot| slot.serial) != serial {
                 return;

@@ -180,6 +180,7 @@ impl Scheduler {
                 if records_kept {
                     records.push(crate::task::RunRecord { end: Some(end.clone()), ..run.record(now) });
                 }
+                self.estate.flight.doom(&run, end.clone());
                 cargo.ended.push((index, run, end));
             }
             for planned in plan.runs() {
@@ -200,7 +201,10 @@ impl Scheduler {
                     records.push(crate::task::RunRecord { end: end.clone(), ..run.record(now) });
                 }
                 match end {
-                    Some(end) => cargo.ended.push((index, run, end)),
+                    Some(end) => {
+                        self.estate.flight.doom(&run, end.clone());
+                        cargo.ended.push((index, run, end));
+                    }
                     None => cargo.runs.push((index, run)),
                 }
             }
@@ -360,8 +364,12 @@ impl Scheduler {
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(&tick.store) else { return };
         slot.end_tick(next_due);
-        self.store_works(&tick.store);
-        if more && self.may_tick(&tick.store) {
+        // Another request may have found trouble meanwhile: that ends when the store is opened again.
+        let works = slot.problem.is_none();
+        if works {
+            slot.failures = 0;
+        }
+        if more && works && self.may_tick(&tick.store) {
             self.begin_tick(&tick.store, tick.busy, ctx);
         }
         self.arm(ctx);

@@ -18,6 +18,7 @@ mod recover;
 mod retry;
 mod standstill;
 mod supervised;
+mod trouble;
 mod why;
 mod window;
 
