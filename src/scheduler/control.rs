@@ -252,6 +252,8 @@ impl Scheduler {
                         return Err(Error::store(&store, StoreError::Exists(spec.id.clone())));
                     }
                     let decide = |existing: &StoredTask| {
+                        // It may have run since the last look.
+                        let now = session.settings.clock.now();
                         let state = plan::replace(existing, &spec, first_run, now);
                         Ok(match state.map_err(|error| error.about(&spec.id))? {
                             Some(state) => Decision::Put(spec.clone(), state),

@@ -45,7 +45,7 @@ impl Scheduler {
     pub(super) fn woke(&mut self, busy: Busy, ctx: &mut Context<Self>) {
         self.wake.rung();
         self.last_seen = self.clock().now();
-        if let Some(jump) = self.wake.look(&self.settings.clock) {
+        if let Some(jump) = self.estate.seen.look(&self.settings.clock) {
             tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock jumped");
             self.tell(Event::ClockJumped { by_ms: jump.num_milliseconds() });
             if jump < TimeDelta::zero() {
@@ -75,6 +75,7 @@ impl Scheduler {
         let running = self.ticks();
         let next = self.estate.stores.values().filter_map(|slot| slot.wants_attention(running)).min();
         if self.is_open() {
+            self.estate.seen.begin(&self.settings.clock);
             self.wake.arm(next, &self.settings.clock, ctx);
         } else {
             self.wake.disarm(ctx);

@@ -19,6 +19,7 @@ mod retry;
 mod standstill;
 mod supervised;
 mod trouble;
+mod upheaval;
 mod why;
 mod window;
 

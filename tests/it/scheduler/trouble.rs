@@ -558,6 +558,30 @@ async fn no_run_time_runs_twice_after_the_clock_was_set_back() {
     assert_eq!(seconds.len(), before - 1, "all but 50, which somebody ran by hand: {:?}", ran.of("a"));
 }
 
+/// The alarm has not rung yet when the clock is set back: before the first one, or before that of a
+/// successor of the scheduler's actor.
+#[actix::test]
+async fn a_clock_that_is_set_back_before_the_first_alarm_holds_nothing_up() {
+    for crash in [false, true] {
+        let faults = Faults::new();
+        let (scheduler, time, ran) = faulty_board(&faults, 0).await;
+        let mut events =
+            scheduler.events(EventMask::CLOCK_JUMPED | EventMask::STORE_RECOVERED).await.unwrap();
+        scheduler.add(every(1000).id("a").first_run(at(900_000))).await.unwrap();
+        if crash {
+            scheduler.send(Crash).await.unwrap_err();
+            time.advance(secs(5)).await;
+        }
+        faults.fail(Op::Put, down());
+        scheduler.pause_task("a").await.unwrap_err();
+        time.set(at(-100_000)).await;
+        time.advance(secs(10)).await;
+        let told = heard(&mut events);
+        assert!(matches!(told[..], [Event::ClockJumped { .. }, Event::StoreRecovered { .. }]), "{told:#?}");
+        assert_eq!(ran.count("a"), 0);
+    }
+}
+
 /// The history of a time that has not come yet, by a clock that was set back since.
 #[actix::test]
 async fn why_knows_what_ran_before_the_clock_was_set_back() {
