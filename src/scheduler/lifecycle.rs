@@ -280,7 +280,14 @@ impl Scheduler {
 
 /// Commits one waiting task after the other. A loop, because futures that hold their successor
 /// would be as deep as there are tasks.
-struct CommitPending(Option<(u64, Pending, Step<Result<TaskId, Error>>)>);
+struct CommitPending(Option<Committing>);
+
+/// A waiting task that is on its way to its store.
+struct Committing {
+    serial: u64,
+    pending: Pending,
+    commit: Step<Result<TaskId, Error>>,
+}
 
 impl ActorFuture<Scheduler> for CommitPending {
     type Output = Result<(), Error>;
@@ -292,12 +299,12 @@ impl ActorFuture<Scheduler> for CommitPending {
         task: &mut std::task::Context<'_>,
     ) -> Poll<Self::Output> {
         loop {
-            let (serial, pending, commit) = match &mut self.0 {
+            let Committing { serial, pending, commit } = match &mut self.0 {
                 Some(under_way) => under_way,
                 None => match scheduler.first_pending() {
                     Some((serial, pending)) => {
                         let commit = scheduler.commit_task(pending.task.clone(), pending.since);
-                        self.0.insert((serial, pending, commit))
+                        self.0.insert(Committing { serial, pending, commit })
                     }
                     None => return Poll::Ready(Ok(())),
                 },

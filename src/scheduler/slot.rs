@@ -247,6 +247,8 @@ pub(super) struct ExecutorSlot {
     pub leaving: Option<ExecutorAddr>,
     /// Why it takes no runs.
     pub problem: Option<String>,
+    /// Whether its actor has died, or stopped, and has no successor yet.
+    pub down: bool,
     /// Whether it can run closures.
     pub closures: bool,
 }
@@ -260,6 +262,7 @@ impl ExecutorSlot {
             keeper: Keeper::Source(source, policy),
             addr: None,
             problem: Some("it has not been started".to_owned()),
+            down: false,
         }
     }
 }

@@ -396,20 +396,21 @@ async fn nor_is_it_when_all_tasks_are_removed() {
     }
     faults.hold(Op::Put).send(()).unwrap();
     let put = faults.hold(Op::Put);
+    let mut removed = None;
     let remove = async {
         befallen(&faults).await;
         assert_eq!(scheduler.status().await.unwrap().state, SchedulerState::Starting);
         let asking = scheduler.clone();
-        let asked = actix::spawn(async move { asking.send(RemoveAllTasks { store: None }).await.unwrap() });
+        removed =
+            Some(actix::spawn(async move { asking.send(RemoveAllTasks { store: None }).await.unwrap() }));
         for _ in 0..3 {
             scheduler.status().await.unwrap();
         }
         drop(put);
-        asked
     };
-    let (started, removed) = futures::join!(scheduler.start(), remove);
+    let (started, ()) = futures::join!(scheduler.start(), remove);
     started.unwrap();
-    assert_eq!(removed.await.unwrap().unwrap(), 3);
+    assert_eq!(removed.unwrap().await.unwrap().unwrap(), 3);
     time.advance(secs(10)).await;
     assert!(scheduler.tasks(TaskQuery::new()).await.unwrap().is_empty());
     assert!(["a", "b", "c"].into_iter().all(|id| ran.count(id) == 0));
