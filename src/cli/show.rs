@@ -106,6 +106,7 @@ fn event_line(event: &Event) -> Option<String> {
             format!("executor {executor} was started again: {cause}")
         }
         Event::ExecutorFailed { executor, cause } => format!("executor {executor} has failed: {cause}"),
+        Event::ExecutorRecovered { executor } => format!("executor {executor} works again"),
         Event::SchedulerRestarted { cause } => format!("the scheduler was started again: {cause}"),
         Event::ClockJumped { by_ms } => {
             format!("the clock jumped by {}", time::length(TimeDelta::milliseconds(*by_ms)))

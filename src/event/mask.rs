@@ -89,6 +89,8 @@ bitflags! {
         const RECORD_READABLE = 1 << 45;
         /// [`Event::StoreExportFailed`]
         const STORE_EXPORT_FAILED = 1 << 46;
+        /// [`Event::ExecutorRecovered`]
+        const EXECUTOR_RECOVERED = 1 << 47;
 
         /// Every end of a run, also of one that is tried again.
         const RUN_ENDED = Self::TASK_EXECUTED.bits() | Self::TASK_ERROR.bits() | Self::TASK_MISSED.bits()
@@ -115,6 +117,7 @@ impl Event {
             Self::ExecutorRemoved { .. } => EventMask::EXECUTOR_REMOVED,
             Self::ExecutorRestarted { .. } => EventMask::EXECUTOR_RESTARTED,
             Self::ExecutorFailed { .. } => EventMask::EXECUTOR_FAILED,
+            Self::ExecutorRecovered { .. } => EventMask::EXECUTOR_RECOVERED,
             Self::StoreAdded { .. } => EventMask::STORE_ADDED,
             Self::StoreRemoved { .. } => EventMask::STORE_REMOVED,
             Self::StoreUnavailable { .. } => EventMask::STORE_UNAVAILABLE,

@@ -73,6 +73,11 @@ pub enum Event {
         /// Why.
         cause: String,
     },
+    /// An executor whose actor had died or stopped was brought back, because somebody asked for it.
+    ExecutorRecovered {
+        /// Its alias.
+        executor: Alias,
+    },
     /// A store was added.
     StoreAdded {
         /// Its alias.

@@ -15,7 +15,7 @@ use super::pending::PendingTasks;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
-use super::wake::Wake;
+use super::wake::{Seen, Wake};
 use crate::clock::{Busy, Clock};
 use crate::error::Error;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
@@ -88,6 +88,8 @@ pub(super) struct Estate {
     pub serial: u64,
     /// Tells slots of one alias apart over time.
     pub generation: u64,
+    /// What tells that somebody has set the clock.
+    pub seen: Seen,
     /// The latest time at which a task was added.
     pub latest_added: DateTime<Utc>,
     /// What ends with the scheduler, once no handle is left.

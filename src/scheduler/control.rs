@@ -17,8 +17,8 @@ use super::why;
 use super::{SchedulerState, lifecycle::Permit};
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::StoreError;
 use crate::store::message::{Change, Commit, Expect, Then};
+use crate::store::{StoreAddr, StoreError};
 use crate::task::{
     Alias, Handler as TaskHandler, RunId, Source, StoredTask, Task, TaskChanges, TaskError, TaskId, TaskInfo,
     TaskSpec, TaskState,
@@ -89,7 +89,7 @@ impl Scheduler {
     }
 
     /// A store that does not answer is opened again, also when only somebody's request showed it.
-    fn note_error(&mut self, error: &Error, ctx: &mut Context<Self>) {
+    pub(super) fn note_error(&mut self, error: &Error, ctx: &mut Context<Self>) {
         if let Error::Store { store, source } = error
             && source.is_retryable()
             && self.estate.stores.get(store).is_some_and(|slot| slot.addr.is_some())
@@ -237,8 +237,23 @@ impl Scheduler {
                     let (id, finished) = (spec.id.clone(), task.is_finished());
                     Ok((true, Changed { store, id, task: Some(task), written: true, finished }))
                 }
-                Err(StoreError::Exists(_)) if replace => {
+                Err(StoreError::Exists(_)) => {
+                    // It waited for the start, and an earlier one has put it there and did not hear so.
+                    let there = |(_, _, task): &(Alias, StoreAddr, StoredTask)| {
+                        task.spec == spec && task.state.created_at == created_at
+                    };
+                    let found = session.find(&spec.id).await;
+                    if let Some((_, _, task)) = found.ok().filter(there) {
+                        let (id, finished) = (spec.id.clone(), task.is_finished());
+                        let changed = Changed { store, id, task: Some(task), written: true, finished };
+                        return Ok((true, changed));
+                    }
+                    if !replace {
+                        return Err(Error::store(&store, StoreError::Exists(spec.id.clone())));
+                    }
                     let decide = |existing: &StoredTask| {
+                        // It may have run since the last look.
+                        let now = session.settings.clock.now();
                         let state = plan::replace(existing, &spec, first_run, now);
                         Ok(match state.map_err(|error| error.about(&spec.id))? {
                             Some(state) => Decision::Put(spec.clone(), state),
@@ -300,7 +315,9 @@ impl Handler<UpdateTask> for Scheduler {
     type Result = Answer<TaskInfo>;
 
     fn handle(&mut self, request: UpdateTask, ctx: &mut Self::Context) -> Self::Result {
-        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.update(request))
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| {
+            scheduler.once_started(|scheduler| scheduler.update(request))
+        })
     }
 }
 
@@ -370,7 +387,9 @@ impl Handler<PauseTask> for Scheduler {
     type Result = Answer<TaskInfo>;
 
     fn handle(&mut self, request: PauseTask, ctx: &mut Self::Context) -> Self::Result {
-        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.pause_one(request))
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| {
+            scheduler.once_started(|scheduler| scheduler.pause_one(request))
+        })
     }
 }
 
@@ -398,7 +417,9 @@ impl Handler<ResumeTask> for Scheduler {
     type Result = Answer<Option<TaskInfo>>;
 
     fn handle(&mut self, request: ResumeTask, ctx: &mut Self::Context) -> Self::Result {
-        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.resume_one(request))
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| {
+            scheduler.once_started(|scheduler| scheduler.resume_one(request))
+        })
     }
 }
 
@@ -432,7 +453,9 @@ impl Handler<DeleteTask> for Scheduler {
     type Result = Answer<()>;
 
     fn handle(&mut self, request: DeleteTask, ctx: &mut Self::Context) -> Self::Result {
-        self.in_turn(request.id.clone(), ctx, |scheduler, _| scheduler.delete(request))
+        self.in_turn(request.id.clone(), ctx, |scheduler, _| {
+            scheduler.once_started(|scheduler| scheduler.delete(request))
+        })
     }
 }
 
@@ -485,7 +508,7 @@ impl Scheduler {
         source: Source,
         tries: u32,
         store: Alias,
-        addr: crate::store::StoreAddr,
+        addr: StoreAddr,
         task: StoredTask,
     ) -> Answer<RunId> {
         let now = self.clock().now();

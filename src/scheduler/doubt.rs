@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use actix::prelude::*;
+use chrono::{DateTime, Utc};
 
-use super::actor::Scheduler;
+use super::actor::{Scheduler, Settings};
 use super::plan;
 use super::session::within;
 use crate::event::Event;
-use crate::store::StoreError;
-use crate::store::message::Get;
-use crate::task::{Alias, Outcome, Run, RunEnd, StoredTask, TaskId};
+use crate::store::message::{Get, List, Runs};
+use crate::store::{StoreAddr, StoreError};
+use crate::task::{Alias, Outcome, Run, RunEnd, Source, StoredTask, TaskId};
+
+/// Among so many of the latest records of a task is that of a run in doubt, if there is one.
+const RECORDS: usize = 10_000;
 
 impl Scheduler {
     /// Settles runs whose commit was not answered, or whose scheduler died before it submitted
@@ -22,7 +26,14 @@ impl Scheduler {
         ctx: &mut Context<Self>,
     ) {
         let Some(slot) = self.estate.stores.get_mut(store) else {
-            let lost = runs.into_iter().map(|(run, _)| run).collect();
+            let (mut ended, mut lost) = (Vec::new(), Vec::new());
+            for (run, end) in runs {
+                match end {
+                    Some(end) => ended.push((run, end)),
+                    None => lost.push(run),
+                }
+            }
+            self.end_recorded(ended);
             return self.interrupt(lost, "its store was removed before it was submitted", ctx);
         };
         slot.doubtful.extend(runs);
@@ -36,7 +47,18 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
         let Some(addr) = slot.addr.clone() else { return };
         let generation = slot.generation;
-        let (removed, doubtful) = (slot.perhaps_removed.clone(), std::mem::take(&mut slot.doubtful));
+        let mut doubtful = std::mem::take(&mut slot.doubtful);
+        doubtful.append(&mut slot.unknowable);
+        slot.asked += doubtful.len();
+        let (removed, recorded) = (slot.perhaps_removed.clone(), slot.capabilities.keeps_records());
+        if let Some(at) = slot.perhaps_emptied {
+            let (store, busy) = (store.clone(), self.settings.clock.busy());
+            let tasks = within(&self.settings, addr.list(List)).into_actor(self);
+            ctx.spawn(tasks.map(move |tasks, scheduler, ctx| {
+                scheduler.settle_clearing(&store, generation, at, tasks, ctx);
+                drop(busy);
+            }));
+        }
         for id in removed {
             let (store, busy) = (store.clone(), self.settings.clock.busy());
             let task = within(&self.settings, addr.get(Get { id: id.clone() })).into_actor(self);
@@ -47,16 +69,29 @@ impl Scheduler {
         }
         for (run, end) in doubtful {
             let busy = self.settings.clock.busy();
-            let task = within(&self.settings, addr.get(Get { id: run.task.id.clone() })).into_actor(self);
-            ctx.spawn(task.map(move |task, scheduler, ctx| {
+            let (settings, addr, asked) = (self.settings.clone(), addr.clone(), run.clone());
+            let told = async move { tell(&settings, &addr, &asked, recorded).await }.into_actor(self);
+            ctx.spawn(told.map(move |told, scheduler, ctx| {
                 let store = run.store.clone();
-                let slot = scheduler.estate.stores.get(&store);
-                if slot.is_some_and(|slot| slot.generation != generation) {
-                    // What counts is what the store says that was opened since.
-                    return scheduler.doubt(&store, vec![(run, end)], ctx);
+                if let Some(slot) = scheduler.estate.stores.get_mut(&store) {
+                    if slot.generation != generation {
+                        // What counts is what the store says that was opened since.
+                        return scheduler.doubt(&store, vec![(run, end)], ctx);
+                    }
+                    slot.asked = slot.asked.saturating_sub(1);
+                    if told.as_ref().is_err_and(|error| !error.is_retryable())
+                        && slot.is_unreadable(&run.task.id)
+                    {
+                        // That is the task's trouble, and no other one's.
+                        slot.unknowable.push((run, end));
+                        return scheduler.arm(ctx);
+                    }
                 }
-                scheduler.settle(run, end, task, ctx);
-                scheduler.flush_ends(&store, busy, ctx);
+                scheduler.settle(run, end, told, ctx);
+                scheduler.flush_ends(&store, busy.clone(), ctx);
+                scheduler.arm(ctx);
+                // A virtual clock stands still until the alarm is set.
+                drop(busy);
             }));
         }
     }
@@ -77,8 +112,37 @@ impl Scheduler {
         match task {
             Ok(None) if slot.perhaps_removed.contains(&id) => self.removed(id, store),
             Ok(_) => drop(slot.perhaps_removed.remove(&id)),
+            Err(error) if !error.is_retryable() && slot.is_unreadable(&id) => {}
             Err(error) => {
                 self.store_failed(&store, &error);
+                self.arm(ctx);
+            }
+        }
+    }
+
+    /// Nobody was told of a removal of all tasks that was not answered. When it was carried out, what is
+    /// there was added since.
+    fn settle_clearing(
+        &mut self,
+        store: &Alias,
+        generation: u64,
+        at: DateTime<Utc>,
+        tasks: Result<Vec<StoredTask>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(slot) = self.estate.stores.get_mut(store) else { return };
+        if slot.generation != generation || slot.perhaps_emptied != Some(at) {
+            return;
+        }
+        match tasks {
+            Ok(tasks) => {
+                slot.perhaps_emptied = None;
+                if tasks.iter().all(|task| task.state.created_at >= at) {
+                    self.all_removed(store);
+                }
+            }
+            Err(error) => {
+                self.store_failed(store, &error);
                 self.arm(ctx);
             }
         }
@@ -88,7 +152,7 @@ impl Scheduler {
     /// not known, so nothing is told of them. It is when their store works again after the next start;
     /// in a store that keeps records it may be found by another process.
     pub(super) fn leave_doubts(&mut self) {
-        for run in self.estate.flight.stranded() {
+        for (run, _) in self.estate.flight.stranded() {
             self.estate.flight.leave(&run);
             tracing::warn!(
                 scheduler = %self.settings.name, store = %run.store, task = %run.task.id, run = %run.id,
@@ -99,17 +163,12 @@ impl Scheduler {
     }
 
     /// Settles a run that a shutdown has left in doubt.
-    fn settle_left(
-        &mut self,
-        run: Arc<Run>,
-        end: Option<RunEnd>,
-        task: Result<Option<StoredTask>, StoreError>,
-    ) {
+    fn settle_left(&mut self, run: Arc<Run>, end: Option<RunEnd>, told: Result<Told, StoreError>) {
         let Some(slot) = self.estate.stores.get_mut(&run.store) else { return };
-        match task {
+        match told {
             // It was among the records that never ended, or was written with its end.
             Ok(_) if slot.capabilities.keeps_records() => {}
-            Ok(Some(task)) if !plan::is_taken(&task, &run) => {}
+            Ok(Told { taken: false, .. }) => {}
             Ok(_) => {
                 let outcome = Outcome::Interrupted { reason: "the scheduler was shut down".to_owned() };
                 let end = end.unwrap_or_else(|| RunEnd::unstarted(outcome, self.settings.clock.now()));
@@ -129,18 +188,18 @@ impl Scheduler {
         &mut self,
         run: Arc<Run>,
         end: Option<RunEnd>,
-        task: Result<Option<StoredTask>, StoreError>,
+        told: Result<Told, StoreError>,
         ctx: &mut Context<Self>,
     ) {
         if !self.estate.flight.is_on_board(&run) {
-            return self.settle_left(run, end, task);
+            return self.settle_left(run, end, told);
         }
-        match task {
-            Ok(Some(task)) if !plan::is_taken(&task, &run) => {
+        match told {
+            Ok(Told { taken: false, due }) => {
                 self.estate.flight.leave(&run);
                 // It is due still: the timer was set before this was known.
                 if let Some(slot) = self.estate.stores.get_mut(&run.store)
-                    && let Some(due) = task.state.due()
+                    && let Some(due) = due
                 {
                     slot.note_due(due);
                 }
@@ -160,4 +219,29 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// What a store says about a run in doubt.
+struct Told {
+    /// Whether the decision was written down.
+    taken: bool,
+    /// When its task is due.
+    due: Option<DateTime<Utc>>,
+}
+
+/// Asks the store about a run. The task tells of what its schedule has come to; of a run that somebody
+/// asked for, and when the task is gone, which may have been removed since, only a record does.
+async fn tell(settings: &Settings, store: &StoreAddr, run: &Run, recorded: bool) -> Result<Told, StoreError> {
+    let id = run.task.id.clone();
+    let task = within(settings, store.get(Get { id: id.clone() })).await?;
+    let on_demand = matches!(run.source, Source::Manual | Source::Shutdown) && run.attempt == 1;
+    let taken = match &task {
+        Some(task) if run.is_of(task) && !(on_demand && recorded) => plan::is_taken(task, run),
+        _ if recorded => {
+            let records = within(settings, store.runs(Runs { id, limit: RECORDS })).await?;
+            records.iter().any(|record| record.id == run.id)
+        }
+        _ => true,
+    };
+    Ok(Told { taken, due: task.and_then(|task| task.state.due()) })
 }

@@ -51,6 +51,7 @@ impl Scheduler {
     ) -> impl Future<Output = ()> + use<> {
         let lowered = self.estate.executors.get_mut(alias).map(|slot| {
             slot.problem = Some("it is being stopped".to_owned());
+            slot.down = false;
             (slot.keeper.dismiss(), slot.addr.take().or_else(|| slot.leaving.clone()))
         });
         async move {
@@ -72,7 +73,9 @@ impl Scheduler {
             slot.serial
         });
         let lowered = wrap_future::<_, Self>(self.lower_executor(&alias, grace));
-        Box::pin(lowered.map(move |(), scheduler, ctx| {
+        // The ends that it has reported are on their way.
+        let heard = lowered.then(|(), scheduler, ctx| wrap_future(scheduler.hear_out(ctx)));
+        Box::pin(heard.map(move |(), scheduler, ctx| {
             // The alias may stand for another one by now.
             if scheduler.estate.executors.get(&alias).map(|slot| slot.serial) != serial {
                 return;
@@ -93,8 +96,12 @@ impl Handler<ChildNotice<ExecutorAddr>> for Scheduler {
         let problem = match notice.change {
             ChildChange::Started { child, cause } => {
                 self.executor_started(&alias, child, ctx);
+                let slot = self.estate.executors.get_mut(&alias);
+                let was_down = slot.is_some_and(|slot| std::mem::take(&mut slot.down));
                 if let Some(cause) = cause {
                     self.tell(Event::ExecutorRestarted { executor: alias, cause: cause.to_string() });
+                } else if was_down {
+                    self.tell(Event::ExecutorRecovered { executor: alias });
                 }
                 return;
             }
@@ -111,6 +118,7 @@ impl Handler<ChildNotice<ExecutorAddr>> for Scheduler {
         if let Some(slot) = self.estate.executors.get_mut(&alias) {
             slot.addr = None;
             slot.problem = Some(problem.clone());
+            slot.down = true;
         }
         let lost = self.estate.flight.on_executor(&alias);
         self.interrupt(lost, &problem, ctx);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::channel::oneshot;
 
-use crate::task::{Alias, Refusal, Run, RunId, TaskId};
+use crate::task::{Alias, Refusal, Run, RunEnd, RunId, TaskId};
 
 /// Whoever reports the end of a run first removes it from here, so each run ends once: a late
 /// report of a run that was already written off finds nothing.
@@ -18,6 +18,8 @@ struct Passenger {
     run: Arc<Run>,
     refused: Option<oneshot::Sender<Refusal>>,
     departed: bool,
+    /// How it ends, when it was decided that it does not begin.
+    end: Option<RunEnd>,
 }
 
 impl Flight {
@@ -32,7 +34,8 @@ impl Flight {
             (self.slots.len() - 1) as u32
         });
         let run = Arc::new(make(slot));
-        self.slots[slot as usize] = Some(Passenger { run: run.clone(), refused: None, departed: false });
+        self.slots[slot as usize] =
+            Some(Passenger { run: run.clone(), refused: None, departed: false, end: None });
         run
     }
 
@@ -54,10 +57,20 @@ impl Flight {
         }
     }
 
-    /// The runs that were decided and not handed over: of a scheduler that died meanwhile.
-    pub(super) fn stranded(&self) -> Vec<Arc<Run>> {
+    /// The run ends so without having begun, once that is written down.
+    pub(super) fn doom(&mut self, run: &Run, end: RunEnd) {
+        if let Some(Some(passenger)) = self.slots.get_mut(run.slot as usize)
+            && passenger.run.id == run.id
+        {
+            passenger.end = Some(end);
+        }
+    }
+
+    /// The runs that were decided and not handed over, with the ends of those that were not to be: of
+    /// a scheduler that died meanwhile.
+    pub(super) fn stranded(&self) -> Vec<(Arc<Run>, Option<RunEnd>)> {
         let boarded = self.slots.iter().flatten().filter(|passenger| !passenger.departed);
-        boarded.map(|passenger| passenger.run.clone()).collect()
+        boarded.map(|passenger| (passenger.run.clone(), passenger.end.clone())).collect()
     }
 
     pub(super) fn is_on_board(&self, run: &Run) -> bool {

@@ -49,14 +49,14 @@ impl Scheduler {
                 self.store_started(&alias, child, ctx);
             }
         }
-        for run in self.estate.flight.stranded() {
+        for (run, end) in self.estate.flight.stranded() {
             let slot = self.estate.stores.get(&run.store);
             if slot.is_some_and(|slot| slot.doubtful.iter().any(|(doubtful, _)| doubtful.id == run.id)) {
                 continue;
             }
             let store = run.store.clone();
             self.perhaps_removed(&store, [run.task.id.clone()]);
-            self.doubt(&store, vec![(run, None)], ctx);
+            self.doubt(&store, vec![(run, end)], ctx);
         }
         self.tell(Event::SchedulerRestarted { cause: "its actor died".to_owned() });
         if self.state() == SchedulerState::ShuttingDown {

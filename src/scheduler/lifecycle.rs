@@ -12,6 +12,7 @@ use super::actor::{Lifecycle, Scheduler};
 use super::handle::retire;
 use super::locks::{self, StoreLock};
 use super::message::*;
+use super::pending::Pending;
 use super::session::within;
 use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, StoreStatus};
 use crate::clock::Clock;
@@ -279,7 +280,14 @@ impl Scheduler {
 
 /// Commits one waiting task after the other. A loop, because futures that hold their successor
 /// would be as deep as there are tasks.
-struct CommitPending(Option<(u64, Step<Result<TaskId, Error>>)>);
+struct CommitPending(Option<Committing>);
+
+/// A waiting task that is on its way to its store.
+struct Committing {
+    serial: u64,
+    pending: Pending,
+    commit: Step<Result<TaskId, Error>>,
+}
 
 impl ActorFuture<Scheduler> for CommitPending {
     type Output = Result<(), Error>;
@@ -291,18 +299,18 @@ impl ActorFuture<Scheduler> for CommitPending {
         task: &mut std::task::Context<'_>,
     ) -> Poll<Self::Output> {
         loop {
-            let (serial, commit) = match &mut self.0 {
+            let Committing { serial, pending, commit } = match &mut self.0 {
                 Some(under_way) => under_way,
                 None => match scheduler.first_pending() {
                     Some((serial, pending)) => {
-                        let commit = scheduler.commit_task(pending.task, pending.since);
-                        self.0.insert((serial, commit))
+                        let commit = scheduler.commit_task(pending.task.clone(), pending.since);
+                        self.0.insert(Committing { serial, pending, commit })
                     }
                     None => return Poll::Ready(Ok(())),
                 },
             };
             ready_or_pending!(commit.as_mut().poll(scheduler, ctx, task))?;
-            scheduler.estate.pending.take(*serial);
+            scheduler.no_longer_waits(*serial, pending);
             self.0 = None;
         }
     }
@@ -444,6 +452,18 @@ impl Handler<RemoveAllTasks> for Scheduler {
     type Result = Step<Result<usize, Error>>;
 
     fn handle(&mut self, RemoveAllTasks { store }: RemoveAllTasks, _: &mut Self::Context) -> Self::Result {
+        self.once_started(move |scheduler| scheduler.remove_all(store))
+    }
+}
+
+impl Scheduler {
+    /// All tasks of a store have been removed.
+    pub(super) fn all_removed(&mut self, store: &Alias) {
+        self.retire_lives(store);
+        self.tell(Event::AllTasksRemoved { store: store.clone() });
+    }
+
+    fn remove_all(&mut self, store: Option<Alias>) -> Step<Result<usize, Error>> {
         let dropped = self.estate.pending.clear(store.as_ref());
         if self.permit() == Permit::Pending {
             let stores = self.estate.stores.keys().filter(|alias| store.as_ref().is_none_or(|s| s == *alias));
@@ -456,29 +476,40 @@ impl Handler<RemoveAllTasks> for Scheduler {
             Err(error) => return Box::pin(ready(Err(error))),
         };
         // Every store is asked, whatever becomes of another.
+        let since = self.clock().now();
         let removed = async move {
-            let (mut removed, mut trouble) = (Vec::new(), session.down);
+            let mut removed = Vec::new();
             for (alias, addr) in session.stores {
-                match within(&session.settings, addr.remove_all(RemoveAll)).await {
-                    Ok(count) => removed.push((alias, count)),
-                    Err(error) => trouble = Some(Error::store(&alias, error)),
-                }
+                let count = within(&session.settings, addr.remove_all(RemoveAll)).await;
+                removed.push((alias, count));
             }
-            (removed, trouble)
+            (removed, session.down)
         };
         Box::pin(
             wrap_future::<_, Self>(removed)
-                .map(|(removed, trouble): (Vec<(Alias, usize)>, Option<Error>), scheduler, _| {
-                    let mut ticks = Vec::new();
-                    for (alias, _) in &removed {
-                        scheduler.retire_lives(alias);
-                        scheduler.tell(Event::AllTasksRemoved { store: alias.clone() });
-                        ticks.extend(
-                            scheduler.estate.stores.get_mut(alias).and_then(|slot| slot.after_tick()),
-                        );
+                .map(move |(removed, mut trouble): (Vec<_>, Option<Error>), scheduler: &mut Self, ctx| {
+                    let (mut sum, mut ticks) = (0, Vec::new());
+                    for (alias, count) in removed {
+                        match count {
+                            Ok(count) => {
+                                sum += count;
+                                scheduler.all_removed(&alias);
+                                let slot = scheduler.estate.stores.get_mut(&alias);
+                                ticks.extend(slot.and_then(|slot| slot.after_tick()));
+                            }
+                            Err(error) => {
+                                if let Some(slot) = scheduler.estate.stores.get_mut(&alias)
+                                    && error.is_retryable()
+                                {
+                                    slot.perhaps_emptied.get_or_insert(since);
+                                }
+                                let error = Error::store(&alias, error);
+                                scheduler.note_error(&error, ctx);
+                                trouble = Some(error);
+                            }
+                        }
                     }
-                    let count = removed.iter().map(|(_, count)| count).sum();
-                    (trouble.map_or(Ok(count), Err), ticks)
+                    (trouble.map_or(Ok(sum), Err), ticks)
                 })
                 .then(|(answer, ticks), _, _| {
                     wrap_future(async move {

@@ -16,14 +16,20 @@ pub(super) struct Pending {
     pub task: Task,
     /// When it was added: its schedule counts from then.
     pub since: DateTime<Utc>,
+    /// Another one after each change.
+    edition: u64,
 }
+
+/// What a waiting task is found by.
+type Name = (Alias, TaskId);
 
 /// The waiting tasks, in the order in which they were added, found by store and id.
 #[derive(Default)]
 pub(super) struct PendingTasks {
-    by_name: HashMap<(Alias, TaskId), u64>,
+    by_name: HashMap<Name, u64>,
     in_order: BTreeMap<u64, Pending>,
     serial: u64,
+    editions: u64,
 }
 
 impl PendingTasks {
@@ -35,17 +41,25 @@ impl PendingTasks {
         self.in_order.values()
     }
 
-    /// Takes one out, wherever it stands.
-    pub(super) fn take(&mut self, serial: u64) {
-        if self.in_order.remove(&serial).is_some() {
-            self.by_name.retain(|_, other| *other != serial);
+    fn put(&mut self, serial: u64, pending: Pending) {
+        self.editions += 1;
+        self.in_order.insert(serial, Pending { edition: self.editions, ..pending });
+    }
+
+    /// Takes one out that was committed. If it was changed meanwhile, it waits on as it is now.
+    fn take(&mut self, serial: u64, committed: &Pending, name: &Name) {
+        if self.in_order.get(&serial).is_some_and(|pending| pending.edition == committed.edition) {
+            self.in_order.remove(&serial);
+            if self.by_name.get(name) == Some(&serial) {
+                self.by_name.remove(name);
+            }
         }
     }
 
     /// Drops the tasks of a store, or all; says how many there were.
     pub(super) fn clear(&mut self, store: Option<&Alias>) -> usize {
         let before = self.in_order.len();
-        let PendingTasks { by_name, in_order, .. } = self;
+        let Self { by_name, in_order, .. } = self;
         by_name.retain(|(alias, _), serial| {
             let stays = store.is_some_and(|store| store != alias);
             if !stays {
@@ -69,6 +83,14 @@ impl Scheduler {
         waiting.find(|(_, pending)| ready(pending)).map(|(serial, pending)| (*serial, pending.clone()))
     }
 
+    /// A waiting task is in its store.
+    pub(super) fn no_longer_waits(&mut self, serial: u64, committed: &Pending) {
+        let store = committed.task.store.as_ref().unwrap_or(&self.settings.defaults.store);
+        if let Some(id) = &committed.task.id {
+            self.estate.pending.take(serial, committed, &(store.clone(), id.clone()));
+        }
+    }
+
     /// The waiting task of this id, in the store or in any.
     fn waiting(&self, id: &TaskId, store: Option<&Alias>) -> Result<(Alias, u64), Error> {
         let found = |alias: &Alias| {
@@ -85,7 +107,7 @@ impl Scheduler {
 
     /// Lets a task wait. What can be known before the start is said now.
     pub(super) fn wait_for_start(&mut self, task: Task, since: DateTime<Utc>) -> Result<TaskId, Error> {
-        let pending = Pending { task, since };
+        let pending = Pending { task, since, edition: 0 };
         let info = self.checked(&pending)?;
         let name = (info.store.clone(), info.id().clone());
         let waiting = &mut self.estate.pending;
@@ -98,7 +120,7 @@ impl Scheduler {
             }
         };
         waiting.by_name.insert(name, serial);
-        waiting.in_order.insert(serial, pending);
+        waiting.put(serial, pending);
         Ok(info.id().clone())
     }
 
@@ -125,7 +147,7 @@ impl Scheduler {
         };
         change(&mut pending.task);
         let info = self.checked(&pending)?;
-        self.estate.pending.in_order.insert(serial, pending);
+        self.estate.pending.put(serial, pending);
         Ok(info)
     }
 
@@ -167,7 +189,7 @@ impl Scheduler {
 impl Pending {
     /// The snapshot of the task as it would be committed.
     pub(super) fn info(&self, settings: &Settings) -> Result<TaskInfo, Error> {
-        let Pending { task, since } = self;
+        let Self { task, since, .. } = self;
         let store = task.store.clone().unwrap_or_else(|| settings.defaults.store.clone());
         let (first_run, paused) = (task.first_run, task.paused);
         let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;

@@ -49,7 +49,9 @@ impl Scheduler {
         let generation = slot.generation;
         let ends: Vec<_> = slot.unsettled.iter().take(BATCH).cloned().collect();
         let (settings, recorded) = (self.settings.clone(), slot.capabilities.keeps_records());
-        let settled = async move { settle(&settings, &addr, ends, recorded).await };
+        let ids = ends.iter().map(|(run, _)| &run.task.id);
+        let unreadable: HashSet<TaskId> = ids.filter(|id| slot.is_unreadable(id)).cloned().collect();
+        let settled = async move { settle(&settings, &addr, ends, recorded, &unreadable).await };
         let store = store.clone();
         ctx.spawn(wrap_future::<_, Self>(settled).map(move |settled, scheduler, ctx| {
             let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
@@ -135,12 +137,16 @@ pub(super) fn schedule_ended(id: TaskId, store: &Alias, gone: bool) -> Event {
 /// Decides about the ends, task by task, and writes that down in one batch. The ends of a task that
 /// somebody changed meanwhile are not among the answer: they are decided about anew.
 ///
+/// A task that is `unreadable` decides nothing, and does not keep the others from it: what it waits for
+/// is found when it can be read again.
+///
 /// An error comes with the tasks that the batch would have removed: it may have done so.
 async fn settle(
     settings: &Settings,
     store: &StoreAddr,
     ends: Ends,
     recorded: bool,
+    unreadable: &HashSet<TaskId>,
 ) -> Result<Settled, (StoreError, Vec<TaskId>)> {
     let mut settled = Settled::default();
     let groups = by_task(ends);
@@ -148,10 +154,15 @@ async fn settle(
     let found = join_all(found).await;
     let (mut changes, mut waiting) = (Vec::new(), Vec::new());
     for ((id, ends), task) in groups.into_iter().zip(found) {
-        let task = task.map_err(|error| (error, Vec::new()))?;
-        if task.is_none() {
-            settled.gone.push(id);
-        }
+        let task = match task {
+            Ok(None) => {
+                settled.gone.push(id);
+                None
+            }
+            Ok(task) => task,
+            Err(error) if !error.is_retryable() && unreadable.contains(&id) => None,
+            Err(error) => return Err((error, Vec::new())),
+        };
         let decided = decide(task, ends, recorded);
         settled.ends.extend(decided.known);
         if let Some((change, finished)) = decided.change {

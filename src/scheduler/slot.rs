@@ -50,6 +50,12 @@ pub(super) struct StoreSlot {
     /// Runs whose commit was not answered: whether they were written down is looked up when the
     /// store works again. With the end of those that ended before they began.
     pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
+    /// How many of them the store is being asked about.
+    pub asked: usize,
+    /// Those of tasks that cannot be read: the store is asked about them when it is opened again.
+    pub unknowable: Vec<(Arc<Run>, Option<RunEnd>)>,
+    /// When it was told to remove all tasks and did not answer.
+    pub perhaps_emptied: Option<DateTime<Utc>>,
     /// What is the matter with it.
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
@@ -85,6 +91,9 @@ impl StoreSlot {
             settling: false,
             perhaps_removed: BTreeSet::new(),
             doubtful: Vec::new(),
+            asked: 0,
+            unknowable: Vec::new(),
+            perhaps_emptied: None,
             problem: None,
             retry_at: None,
             failures: 0,
@@ -102,9 +111,17 @@ impl StoreSlot {
         Error::Store { store: alias.clone(), source: StoreError::unavailable(reason) }
     }
 
-    /// Whether a tick may begin.
+    /// Whether a tick may begin. Not while runs are in doubt: a tick moves on the tasks that tell
+    /// whether these were decided.
     pub(super) fn is_ready(&self) -> bool {
-        self.addr.is_some() && !self.ticking && self.problem.is_none() && self.has_lock()
+        let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
+        self.addr.is_some() && !self.ticking && self.problem.is_none() && !in_doubt && self.has_lock()
+    }
+
+    /// Whether the record of a task is among those that could not be read when the store was opened.
+    pub(super) fn is_unreadable(&self, id: &TaskId) -> bool {
+        let first = (id.to_string(), String::new());
+        self.unreadable.range(first..).next().is_some_and(|(unreadable, _)| unreadable == id.as_str())
     }
 
     /// Whether no other process may begin its runs.
@@ -215,6 +232,7 @@ impl StoreSlot {
         self.noted = None;
         self.end_finish(false);
         self.settling = false;
+        self.asked = 0;
         self.release_waiting();
         self.release_finished();
     }
@@ -229,6 +247,8 @@ pub(super) struct ExecutorSlot {
     pub leaving: Option<ExecutorAddr>,
     /// Why it takes no runs.
     pub problem: Option<String>,
+    /// Whether its actor has died, or stopped, and has no successor yet.
+    pub down: bool,
     /// Whether it can run closures.
     pub closures: bool,
 }
@@ -242,6 +262,7 @@ impl ExecutorSlot {
             keeper: Keeper::Source(source, policy),
             addr: None,
             problem: Some("it has not been started".to_owned()),
+            down: false,
         }
     }
 }

@@ -68,7 +68,7 @@ impl Scheduler {
         self.open_store(alias, busy, ctx);
     }
 
-    fn open_store(&mut self, alias: &Alias, busy: Busy, ctx: &mut Context<Self>) {
+    pub(super) fn open_store(&mut self, alias: &Alias, busy: Busy, ctx: &mut Context<Self>) {
         let (owner, now) = (self.owner(), self.clock().now());
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.retry_at = None;
@@ -267,20 +267,25 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         let news = slot.problem.is_none();
         slot.problem = Some(error.to_string());
-        let delay = match error {
-            // It is free the moment its holder is gone.
-            StoreError::InUse { .. } if slot.lock.is_some() => base,
-            _ => Backoff::exponential(base, longest).delay(slot.failures, slot.generation),
-        };
-        slot.failures = slot.failures.saturating_add(1);
-        slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));
+        // However often it fails meanwhile, and whoever asks: the next try is not put off.
+        if slot.retry_at.is_none() {
+            let delay = match error {
+                // It is free the moment its holder is gone.
+                StoreError::InUse { .. } if slot.lock.is_some() => base,
+                _ => Backoff::exponential(base, longest).delay(slot.failures, slot.generation),
+            };
+            slot.failures = slot.failures.saturating_add(1);
+            let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60));
+            slot.retry_at = now.checked_add_signed(delay);
+        }
         if news {
             tracing::error!(scheduler = %self.settings.name, store = %alias, %error, "the store is unavailable");
             self.tell(Event::StoreUnavailable { store: alias.clone(), cause: error.to_string() });
         }
     }
 
-    pub(super) fn store_works(&mut self, alias: &Alias) {
+    /// A store was opened. Nothing else ends its trouble: what is owed to it is settled then.
+    fn store_works(&mut self, alias: &Alias) {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         // One that opens and then does not say what it was asked has not recovered yet.
         if slot.doubtful.is_empty() {
@@ -425,7 +430,8 @@ impl Scheduler {
     /// Forgets a store that has been closed.
     pub(super) fn forget_store(&mut self, alias: Alias, ctx: &mut Context<Self>) {
         if let Some(slot) = self.estate.stores.remove(&alias) {
-            self.doubt(&alias, slot.doubtful, ctx);
+            let doubtful = slot.doubtful.into_iter().chain(slot.unknowable).collect();
+            self.doubt(&alias, doubtful, ctx);
             // Nobody will try these again.
             self.end_recorded(slot.unsettled);
         }
@@ -461,7 +467,22 @@ impl Handler<RemoveStore> for Scheduler {
             wrap_future::<_, Self>(wait)
                 .then({
                     let alias = alias.clone();
-                    move |(), scheduler, _| wrap_future(scheduler.lower_store(&alias))
+                    // And the ends that are known are written.
+                    move |(), scheduler, ctx| {
+                        let busy = scheduler.clock().busy();
+                        scheduler.flush_ends(&alias, busy, ctx);
+                        let written =
+                            scheduler.estate.stores.get_mut(&alias).and_then(|slot| slot.after_finish());
+                        wrap_future(async move {
+                            if let Some(written) = written {
+                                written.await.ok();
+                            }
+                        })
+                    }
+                })
+                .then({
+                    let alias = alias.clone();
+                    move |(), scheduler: &mut Self, _| wrap_future(scheduler.lower_store(&alias))
                 })
                 .map(move |(), scheduler: &mut Self, ctx| {
                     // One that could not be opened has been forgotten by who added it.

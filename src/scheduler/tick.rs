@@ -45,7 +45,7 @@ impl Scheduler {
     pub(super) fn woke(&mut self, busy: Busy, ctx: &mut Context<Self>) {
         self.wake.rung();
         self.last_seen = self.clock().now();
-        if let Some(jump) = self.wake.look(&self.settings.clock) {
+        if let Some(jump) = self.estate.seen.look(&self.settings.clock) {
             tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock jumped");
             self.tell(Event::ClockJumped { by_ms: jump.num_milliseconds() });
             if jump < TimeDelta::zero() {
@@ -75,6 +75,7 @@ impl Scheduler {
         let running = self.ticks();
         let next = self.estate.stores.values().filter_map(|slot| slot.wants_attention(running)).min();
         if self.is_open() {
+            self.estate.seen.begin(&self.settings.clock);
             self.wake.arm(next, &self.settings.clock, ctx);
         } else {
             self.wake.disarm(ctx);
@@ -180,6 +181,7 @@ impl Scheduler {
                 if records_kept {
                     records.push(crate::task::RunRecord { end: Some(end.clone()), ..run.record(now) });
                 }
+                self.estate.flight.doom(&run, end.clone());
                 cargo.ended.push((index, run, end));
             }
             for planned in plan.runs() {
@@ -200,7 +202,10 @@ impl Scheduler {
                     records.push(crate::task::RunRecord { end: end.clone(), ..run.record(now) });
                 }
                 match end {
-                    Some(end) => cargo.ended.push((index, run, end)),
+                    Some(end) => {
+                        self.estate.flight.doom(&run, end.clone());
+                        cargo.ended.push((index, run, end));
+                    }
                     None => cargo.runs.push((index, run)),
                 }
             }
@@ -360,8 +365,12 @@ impl Scheduler {
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(&tick.store) else { return };
         slot.end_tick(next_due);
-        self.store_works(&tick.store);
-        if more && self.may_tick(&tick.store) {
+        // Another request may have found trouble meanwhile: that ends when the store is opened again.
+        let works = slot.problem.is_none();
+        if works {
+            slot.failures = 0;
+        }
+        if more && works && self.may_tick(&tick.store) {
             self.begin_tick(&tick.store, tick.busy, ctx);
         }
         self.arm(ctx);

@@ -6,6 +6,7 @@ use actix::fut::wrap_future;
 use actix::prelude::*;
 use futures::channel::oneshot;
 
+use super::SchedulerState;
 use super::actor::Scheduler;
 use crate::task::TaskId;
 
@@ -17,6 +18,21 @@ pub(super) struct Turns {
 }
 
 impl Scheduler {
+    /// Does `work` at once, or when a start that is under way has ended: until then a task may be with
+    /// those that wait, or on its way to its store, or there already.
+    pub(super) fn once_started<T: 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> ResponseActFuture<Self, T> + 'static,
+    ) -> ResponseActFuture<Self, T> {
+        if self.state() != SchedulerState::Starting {
+            return work(self);
+        }
+        let (bell, started) = oneshot::channel();
+        self.starting.push(bell);
+        let wait = async move { drop(started.await) };
+        Box::pin(wrap_future::<_, Self>(wait).then(|(), scheduler, _| scheduler.once_started(work)))
+    }
+
     /// Does `work` when everything that was asked about the task before has been done. Messages
     /// about other tasks do not wait.
     pub(super) fn in_turn<T: 'static>(

@@ -2,6 +2,7 @@
 
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
+use futures::channel::oneshot;
 
 use super::actor::Scheduler;
 use super::message::{CheckStore, ExportStore, RecheckStore, RekeyStore};
@@ -27,12 +28,18 @@ impl Scheduler {
         Box::pin(wrap_future(async move { answer.await.map_err(|error| Error::store(&alias, error)) }))
     }
 
-    /// Opens a store again that is open: what could not be read is tried once more.
+    /// Opens a store again that is open: what could not be read is tried once more. It goes on
+    /// meanwhile, and what is under way with it is answered.
     fn reopen_store(&mut self, alias: &Alias, ctx: &mut Context<Self>) -> Answer<()> {
         if let Err(error) = self.store_addr(alias) {
             return Box::pin(ready(Err(error)));
         }
-        let opened = self.raise_store(alias, ctx);
+        let (bell, opened) = oneshot::channel();
+        if let Some(slot) = self.estate.stores.get_mut(alias) {
+            slot.opening.push(bell);
+        }
+        let busy = self.clock().busy();
+        self.open_store(alias, busy, ctx);
         Box::pin(wrap_future(async move { opened.await.unwrap_or(Err(Error::Gone)) }))
     }
 }

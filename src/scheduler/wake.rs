@@ -19,19 +19,30 @@ const BREATH: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(super) struct Wake {
     armed: Option<(DateTime<Utc>, SpawnHandle)>,
-    seen: Option<(DateTime<Utc>, Duration)>,
 }
 
-impl Wake {
+/// What the wall clock showed at the last look, and how much time had passed then. A successor of the
+/// scheduler's actor has it: the clock may be set while there is none.
+#[derive(Default)]
+pub(super) struct Seen(Option<(DateTime<Utc>, Duration)>);
+
+impl Seen {
+    /// Looks for the first time.
+    pub(super) fn begin(&mut self, clock: &Clock) {
+        self.0.get_or_insert_with(|| (clock.now(), clock.monotonic()));
+    }
+
     /// By how much the wall clock moved against elapsed time since the last look, if it jumped.
     pub(super) fn look(&mut self, clock: &Clock) -> Option<TimeDelta> {
         let (now, elapsed) = (clock.now(), clock.monotonic());
-        let (then, elapsed_then) = self.seen.replace((now, elapsed))?;
+        let (then, elapsed_then) = self.0.replace((now, elapsed))?;
         let passed = TimeDelta::from_std(elapsed.saturating_sub(elapsed_then)).ok()?;
         let jump = (now - then) - passed;
         (jump.abs() > JUMP).then_some(jump)
     }
+}
 
+impl Wake {
     /// Arms the timer for `due`. Without one the scheduler still looks at a real clock now and
     /// then; a virtual clock says by itself when it was moved.
     pub(super) fn arm(&mut self, due: Option<DateTime<Utc>>, clock: &Clock, ctx: &mut Context<Scheduler>) {

@@ -333,7 +333,8 @@ pub(crate) fn run_now(
     let mut after = TaskState {
         revision: state.revision + 1,
         runs: state.runs + 1,
-        last_run: Some(now),
+        // The clock may have been set back: what has run up to then does not come again.
+        last_run: state.last_run.max(Some(now)),
         ..state.clone()
     };
     attempts::note(spec, &mut after, &[PlannedRun::first(Fire { nominal: now, due: now }, 0, source)]);

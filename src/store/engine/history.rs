@@ -289,16 +289,22 @@ pub(super) fn latest<D: Disk>(
     Ok(records)
 }
 
+/// So many records in a row are submitted long before a window, and the search for it ends: fewer can
+/// be those of a clock that was set back since.
+const LONG_BEFORE: usize = 1000;
+
 /// The records that concern a window. They lie in the order in which they were submitted, which is
-/// not that of their run times, so the search goes backwards, from the newest to one that was
+/// not that of their run times, so the search goes backwards, from the newest to those that were
 /// submitted long before the window.
 pub(super) fn find<D: Disk>(disk: &D, codec: &Codec, request: &FindRuns) -> Result<Found, StoreError> {
     let mut pick = Pick::new(request);
     let records = keys::runs(&request.id);
     let end = request.from.checked_sub_signed(FindRuns::SLACK).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let mut early = 0;
     disk.scan(&records, Order::Descending, &mut |key, bytes| {
         let Ok(record) = codec.decode::<RunRecord>(Kind::Run, key, bytes) else { return Continue(()) };
-        if record.submitted_at < end {
+        early = if record.submitted_at < end { early + 1 } else { 0 };
+        if early > LONG_BEFORE {
             return Break(());
         }
         pick.offer(record);

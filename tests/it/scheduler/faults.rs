@@ -90,6 +90,9 @@ async fn an_executor_that_keeps_dying_fails_visibly_and_can_be_restored() {
     time.advance(secs(20)).await;
     assert!(ran.count("a") >= 2);
     assert_eq!(scheduler.status().await.unwrap().executors[0].problem, None);
+    let told = heard(&mut events);
+    let recovered = |event: &&Event| matches!(event, Event::ExecutorRecovered { executor } if executor.as_str() == "default");
+    assert_eq!(told.iter().filter(recovered).count(), 1, "{told:#?}");
 }
 
 #[actix::test]

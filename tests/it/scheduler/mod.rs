@@ -18,6 +18,8 @@ mod recover;
 mod retry;
 mod standstill;
 mod supervised;
+mod trouble;
+mod upheaval;
 mod why;
 mod window;
 
