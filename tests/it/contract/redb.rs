@@ -200,7 +200,7 @@ fn a_beginning_that_is_cut_short_is_no_damage() {
         // What a killed process leaves behind is in nobody's way.
         fs::remove_dir_all(&path).unwrap();
         fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("tasks.redb.check"), vec![0; 1 << 20]).unwrap();
+        fs::write(path.join("tasks.redb.new"), vec![0; 1 << 20]).unwrap();
         system(async { open(&path).await.unwrap().0.stop().await });
     }
 }
