@@ -27,9 +27,10 @@ pub(super) fn within<T>(
         let answer = Box::pin(answer);
         match select(answer, Box::pin(async move { timer::sleep(&clock, deadline).await })).await {
             Either::Left((answer, _)) => answer,
-            Either::Right(_) => {
-                Err(StoreError::unavailable(format!("it did not answer within {} s", deadline.as_secs())))
-            }
+            Either::Right(_) => Err(StoreError::unavailable(format!(
+                "it did not answer within {} s; when it is only slow, give it more with `store_deadline`",
+                deadline.as_secs()
+            ))),
         }
     }
 }

@@ -5,7 +5,7 @@ use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable};
-use futures::stream;
+use futures::stream::{self, StreamExt};
 
 use super::SchedulerState;
 use super::actor::Scheduler;
@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, ExportFailures, Open, Opened, SetAside, Unreadable};
+use crate::store::message::{Close, Failures, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, OwnerId, RunRecord};
@@ -73,6 +73,7 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.retry_at = None;
         let Some(addr) = slot.child.clone() else { return };
+        slot.reopening = true;
         let generation = slot.generation;
         let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
         let alias = alias.clone();
@@ -109,6 +110,9 @@ impl Scheduler {
             if !current {
                 let (Ok((Opened { interrupted, .. }, _)) | Err((_, interrupted))) = opened;
                 return scheduler.report_interrupted(&alias, interrupted);
+            }
+            if let Some(slot) = scheduler.estate.stores.get_mut(&alias) {
+                slot.reopening = false;
             }
             match opened {
                 Ok((opened, finished)) => {
@@ -168,7 +172,7 @@ impl Scheduler {
             );
             self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
         }
-        self.listen_for_exports(alias, opened.export_failures, ctx);
+        self.listen(alias, opened.export_failures, opened.failures, ctx);
         self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
         self.look_at_lock(alias, busy.clone(), ctx);
@@ -183,11 +187,12 @@ impl Scheduler {
         drop(busy);
     }
 
-    /// Tells of exports that the store could not take, until it is opened again.
-    fn listen_for_exports(
+    /// Hears of what fails in a store while nobody asks it, until it is opened again.
+    fn listen(
         &mut self,
         alias: &Alias,
-        failures: Option<ExportFailures>,
+        exports: Option<Failures>,
+        failures: Option<Failures>,
         ctx: &mut Context<Self>,
     ) {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
@@ -195,16 +200,23 @@ impl Scheduler {
         if let Some(before) = slot.listening.replace(end) {
             before.abort();
         }
-        let Some(failures) = failures else { return };
-        let next = |mut failures: ExportFailures| async move {
-            failures.next().await.map(|cause| (cause, failures))
-        };
-        let told = Abortable::new(Box::pin(stream::unfold(failures, next)), ended);
+        let next =
+            |mut failures: Failures| async move { failures.next().await.map(|error| (error, failures)) };
+        let news =
+            |failures: Option<Failures>| stream::iter(failures).flat_map(move |it| stream::unfold(it, next));
+        let exports = news(exports).map(|error| (true, error));
+        let failures = news(failures).map(|error| (false, error));
+        let told = Abortable::new(Box::pin(stream::select(exports, failures)), ended);
         let store = alias.clone();
         ctx.spawn(
             wrap_stream::<_, Self>(told)
-                .map(move |cause, scheduler, _| {
-                    scheduler.tell(Event::StoreExportFailed { store: store.clone(), cause });
+                .map(move |(of_export, error), scheduler, ctx| {
+                    if of_export {
+                        let (store, cause) = (store.clone(), error.to_string());
+                        return scheduler.tell(Event::StoreExportFailed { store, cause });
+                    }
+                    scheduler.store_failed(&store, &error);
+                    scheduler.arm(ctx);
                 })
                 .finish(),
         );
@@ -265,8 +277,12 @@ impl Scheduler {
         let base = self.settings.store_retry;
         let longest = base.saturating_mul(60);
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
-        let news = slot.problem.is_none();
-        slot.problem = Some(error.to_string());
+        let looked_after = slot.is_looked_after();
+        let news = slot.problem.replace(error.to_string()).is_none();
+        // Whoever asks meanwhile does not put its next opening off.
+        if looked_after {
+            return;
+        }
         let delay = match error {
             // It is free the moment its holder is gone.
             StoreError::InUse { .. } if slot.lock.is_some() => base,
@@ -316,6 +332,9 @@ impl Scheduler {
             slot.reset(generation);
             slot.problem = None;
             slot.retry_at = None;
+            if let Some(listening) = slot.listening.take() {
+                listening.abort();
+            }
             let reason = StoreError::unavailable("it was closed again before it was open");
             let answer = Error::store(alias, reason);
             slot.opening.drain(..).for_each(|wait| drop(wait.send(Err(answer.clone()))));

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use chrono::{DateTime, Utc};
 use futures::channel::oneshot;
@@ -25,6 +26,10 @@ pub(in crate::store) struct Engine<P: Place> {
     pub(super) tasks: MemoryBackend,
     pub(super) unreadable: FxHashMap<String, (Cause, String)>,
     pub(super) history: History,
+    /// What was set aside and has not been told yet.
+    pub(super) asides: (mpsc::Sender<SetAside>, mpsc::Receiver<SetAside>),
+    /// Threads that hang in an opening.
+    pub(super) left_behind: Vec<JoinHandle<()>>,
 }
 
 impl<P: Place> Engine<P> {
@@ -37,6 +42,8 @@ impl<P: Place> Engine<P> {
             tasks: MemoryBackend::default(),
             unreadable: FxHashMap::default(),
             history: History::default(),
+            asides: mpsc::channel(),
+            left_behind: Vec::new(),
         }
     }
 
@@ -79,14 +86,18 @@ impl<P: Place> Engine<P> {
 
     /// Answers when everything that memory knows by now is durable. What is told after that was
     /// never only a wish.
-    fn settled<T: 'static>(&mut self, answer: Result<T, StoreError>) -> Reply<T> {
+    pub(super) fn settled<T: 'static>(&mut self, answer: Result<T, StoreError>) -> Reply<T> {
         match self.writer() {
             Ok(writer) if writer.is_even() => Reply::Now(answer),
             Ok(writer) => {
                 let written = writer.write(Batch::default());
                 Reply::later(async move { written.await.and(answer) })
             }
-            Err(down) => Reply::Now(answer.and(Err(down))),
+            Err(down) => Reply::Now(Err(match answer {
+                // Whatever the store holds.
+                Err(error @ (StoreError::Unstorable { .. } | StoreError::TooLarge { .. })) => error,
+                _ => down,
+            })),
         }
     }
 

@@ -17,6 +17,7 @@ use super::writer::{Answer, Job, Shared, died};
 use super::{Batch, Disk, Durability, Place, Rules};
 use crate::clock::Clock;
 use crate::store::StoreError;
+use crate::store::envelope::Codec;
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
 const GROUP: usize = 4096;
@@ -101,12 +102,12 @@ impl<D: Disk> Desk<D> {
                 }
                 Ok(Job::Load { codec, done }) => {
                     self.upkeep.clear();
-                    self.upkeep.codec = codec.clone();
+                    self.write_with(&codec);
                     drop(done.send(self.ask(|disk| Loaded::from_disk(disk, codec))));
                 }
                 Ok(Job::Sweep(sweep)) => {
                     if let Some(codec) = sweep.codec() {
-                        self.upkeep.codec = codec.clone();
+                        self.write_with(codec);
                     }
                     self.sweeps.add(*sweep);
                 }
@@ -125,6 +126,13 @@ impl<D: Disk> Desk<D> {
         }
     }
 
+    fn write_with(&mut self, codec: &Codec) {
+        self.upkeep.codec = codec.clone();
+        if let Some(automatic) = &mut self.automatic {
+            automatic.note_keys();
+        }
+    }
+
     /// When there is something to do although nobody asks; by the clock below.
     fn until(&self) -> Option<Duration> {
         if !self.sweeps.is_empty() {
@@ -139,7 +147,7 @@ impl<D: Disk> Desk<D> {
     fn take_exports(&mut self) {
         let (Some(automatic), Some(_)) = (&mut self.automatic, &self.disk) else { return };
         if let Some(error) = automatic.settle(&self.clock) {
-            self.shared.export_failures.send_replace(Some(error.to_string()));
+            self.shared.export_failures.send_replace(Some(error));
         }
         if let Some(sweep) = automatic.take(&self.clock) {
             self.sweeps.add(sweep);
@@ -152,7 +160,7 @@ impl<D: Disk> Desk<D> {
             return;
         }
         let Some(disk) = &mut self.disk else {
-            return self.sweeps.fail(&self.shared.failure.get().cloned().unwrap_or_else(died));
+            return self.sweeps.fail(&self.shared.failure().cloned().unwrap_or_else(died));
         };
         let (sweeps, codec) = (&mut self.sweeps, &self.upkeep.codec);
         match guarded(|| sweeps.go_on(disk, codec)) {
@@ -173,28 +181,28 @@ impl<D: Disk> Desk<D> {
     }
 
     fn failure(&self) -> Result<(), StoreError> {
-        self.shared.failure.get().cloned().map_or(Ok(()), Err)
+        self.shared.failure().cloned().map_or(Ok(()), Err)
     }
 
     /// Reads from the disk, where everything is synced. One that cannot be read is not written to
     /// either.
     fn ask<T>(&mut self, ask: impl FnOnce(&D) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let Some(disk) = &self.disk else {
-            return Err(self.shared.failure.get().cloned().unwrap_or_else(died));
+            return Err(self.shared.failure().cloned().unwrap_or_else(died));
         };
         guarded(|| ask(disk)).inspect_err(|error| self.fail(error.clone()))
     }
 
     fn write(&mut self, mut batch: Batch, done: Answer<()>) {
         let Some(disk) = &mut self.disk else {
-            let error = self.shared.failure.get().cloned().unwrap_or_else(died);
+            let error = self.shared.failure().cloned().unwrap_or_else(died);
             done.send(Err(error)).ok();
             return;
         };
         if !batch.is_empty() {
             let (upkeep, sweeps) = (&mut self.upkeep, &mut self.sweeps);
             if let Some(automatic) = &mut self.automatic {
-                automatic.note(&batch.changes);
+                automatic.note(&batch);
             }
             let applied = guarded(|| {
                 upkeep.complete(disk, &mut batch)?;
@@ -255,7 +263,7 @@ impl<D: Disk> Desk<D> {
     /// heard of the failure finds the store down.
     fn fail(&mut self, error: StoreError) {
         tracing::error!(%error, "the disk of a durable store failed; the store is down until it is opened again");
-        self.shared.failure.get_or_init(|| error.clone());
+        self.shared.fail(&error);
         // A database whose files are gone may panic when it is dropped.
         let disk = self.disk.take();
         catch_unwind(AssertUnwindSafe(|| drop(disk))).ok();

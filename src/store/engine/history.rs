@@ -91,7 +91,7 @@ impl History {
     ) -> Result<(), StoreError> {
         let Some(latest) = runs.last() else { return Ok(()) };
         if let Some(before) = self.age.and_then(|age| latest.submitted_at.checked_sub_signed(age)) {
-            let other = self.next_in_turn(tasks);
+            let other = self.next_in_turn(tasks).filter(|other| other != task);
             let ages = std::iter::once(task.clone()).chain(other).map(|task| Chore::Ages(task, before));
             batch.chores.extend(ages);
         }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -20,6 +21,10 @@ use crate::store::message::{Open, Opened, SetAside};
 use crate::store::{Backend, StoreError};
 use crate::task::{Outcome, RunEnd};
 
+/// So many threads that hang in an opening are left behind; then it is not tried again until one of
+/// them comes back.
+const MOST_LEFT_BEHIND: usize = 4;
+
 impl<P: Place> Engine<P> {
     pub(super) fn open_now(&mut self, Open { owner, now }: Open) -> Result<(Batch, Opened), StoreError> {
         let reloaded = match &self.writer {
@@ -34,7 +39,15 @@ impl<P: Place> Engine<P> {
             _ => {
                 // What is left of a failed one lets go of its files first.
                 self.writer = None;
-                let (writer, loaded) = Writer::open(&self.place, &self.rules)?;
+                self.left_behind.retain(|thread| !thread.is_finished());
+                if self.left_behind.len() >= MOST_LEFT_BEHIND {
+                    return Err(StoreError::unavailable(format!(
+                        "{MOST_LEFT_BEHIND} threads hang that were to open it, and no more are begun: see to its \
+                         device; it is opened when one of them comes back, or when the program is started again"
+                    )));
+                }
+                let aside = self.asides.0.clone();
+                let (writer, loaded) = Writer::open(&self.place, &self.rules, aside, &mut self.left_behind)?;
                 self.writer = Some(writer);
                 Ok(loaded)
             }
@@ -43,7 +56,6 @@ impl<P: Place> Engine<P> {
         let mut batch = Batch::default();
         self.codec = loaded.codec.clone();
         self.tasks = std::mem::take(&mut loaded.tasks);
-        let set_aside = loaded.set_aside.take();
         let healed = self.keep_quarantine(&mut batch, &loaded, now)?;
         let named = |bad: &Bad| (bad.what.id.clone(), (bad.what.cause, bad.what.reason.clone()));
         self.unreadable = loaded.unreadable.iter().map(named).collect();
@@ -74,9 +86,11 @@ impl<P: Place> Engine<P> {
                 healed,
                 next_due,
                 latest_owner,
-                set_aside,
+                // Those of openings that came to nothing, too.
+                set_aside: self.asides.1.try_iter().last(),
                 unsettled,
                 export_failures: self.writer.as_mut().map(Writer::export_failures),
+                failures: self.writer.as_ref().map(Writer::failures),
             },
         ))
     }
@@ -131,8 +145,12 @@ pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError>
 }
 
 /// Opens the disk and reads what is there. A directory that is damaged beyond repair is set aside, if
-/// that was asked for.
-pub(super) fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
+/// that was asked for, and `aside` is told.
+pub(super) fn bring_up<P: Place>(
+    place: &P,
+    rules: &Rules,
+    aside: &mpsc::Sender<SetAside>,
+) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
     let open = || {
         let mut disk = guarded(|| open_patiently(place))?;
         let (identity, loaded) = guarded(|| {
@@ -144,11 +162,12 @@ pub(super) fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, U
     };
     match open() {
         Err(error) if rules.set_aside && is_beyond_repair(&error) => {
-            let aside = files::set_aside(place.path(), Clock::system().now())?;
-            let (disk, identity, mut loaded) = open()?;
-            let place = aside.display().to_string();
-            loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
-            Ok((disk, identity, loaded))
+            let found = place.path().display();
+            let place = files::set_aside(place.path(), Clock::system().now())?.display().to_string();
+            // At once: the process may end before anybody is told.
+            tracing::error!(path = %found, %place, %error, "a damaged directory was set aside; a fresh one is begun");
+            aside.send(SetAside { place, reason: error.to_string() }).ok();
+            open()
         }
         opened => opened,
     }

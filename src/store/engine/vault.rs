@@ -184,8 +184,10 @@ impl Vault {
         mode: ImportMode,
         mut progress: impl FnMut(Progress),
     ) -> Result<Imported, StoreError> {
-        import::check_complete(&*other.disk, &other.path)?;
-        guarded(|| import::import(Origin::Store(other), self, mode, &mut progress))
+        guarded(|| {
+            import::check_complete(&*other.disk, &other.path)?;
+            import::import(Origin::Store(other), self, mode, &mut progress)
+        })
     }
 
     /// Writes everything with the current key that was written with another, or with none.

@@ -17,7 +17,7 @@ use super::sweep::Sweep;
 use super::{Batch, Place, Rules};
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
-use crate::store::message::{ExportFailures, FindRuns, Found};
+use crate::store::message::{Failures, FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -37,7 +37,8 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
     accepted: u64,
     identity: Uuid,
-    export_failures: watch::Receiver<Option<String>>,
+    export_failures: watch::Receiver<Option<StoreError>>,
+    failures: watch::Receiver<Option<StoreError>>,
     shared: Arc<Shared>,
 }
 
@@ -45,23 +46,51 @@ pub(super) struct Writer {
 pub(super) struct Shared {
     /// How many batches are as durable as they were promised to be.
     pub durable: AtomicU64,
-    pub failure: OnceLock<StoreError>,
+    failure: OnceLock<StoreError>,
+    /// The same, for who listens.
+    failures: watch::Sender<Option<StoreError>>,
     /// Why exports that were to be taken by themselves were not.
-    pub export_failures: watch::Sender<Option<String>>,
+    pub export_failures: watch::Sender<Option<StoreError>>,
+}
+
+impl Shared {
+    /// Takes the store down, unless it is.
+    pub(super) fn fail(&self, error: &StoreError) {
+        if self.failure.set(error.clone()).is_ok() {
+            self.failures.send_replace(Some(error.clone()));
+        }
+    }
+
+    /// What has failed.
+    pub(super) fn failure(&self) -> Option<&StoreError> {
+        self.failure.get()
+    }
 }
 
 impl Writer {
-    /// Opens the disk on a thread of its own and reads what is there. Waits for that.
-    pub(super) fn open<P: Place>(place: &P, rules: &Rules) -> Result<(Self, Loaded), StoreError> {
+    /// Opens the disk on a thread of its own and reads what is there. Waits for that; a thread that
+    /// takes longer than it may is added to those `left_behind`. Data that is set aside is told to
+    /// `aside` whatever becomes of the opening.
+    pub(super) fn open<P: Place>(
+        place: &P,
+        rules: &Rules,
+        aside: mpsc::Sender<SetAside>,
+        left_behind: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(Self, Loaded), StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let (opened, wait) = mpsc::channel();
-        let (tell, export_failures) = watch::channel(None);
-        let shared =
-            Arc::new(Shared { durable: AtomicU64::new(0), failure: OnceLock::new(), export_failures: tell });
+        let (tell_exports, export_failures) = watch::channel(None);
+        let (tell, failures) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            durable: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            failures: tell,
+            export_failures: tell_exports,
+        });
         let limit = rules.open_limit;
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
-            match bring_up(&place, &rules) {
+            match bring_up(&place, &rules, &aside) {
                 Ok((disk, identity, loaded)) => {
                     let desk = Desk::new(disk, identity, &loaded, &place, &rules, theirs);
                     opened.send(Ok((identity, loaded))).ok();
@@ -80,6 +109,7 @@ impl Writer {
             accepted: 0,
             identity: Uuid::nil(),
             export_failures,
+            failures,
             shared,
         };
         // So long is for ever.
@@ -93,7 +123,7 @@ impl Writer {
             Err(RecvTimeoutError::Disconnected) => Err(died()),
             Err(RecvTimeoutError::Timeout) => {
                 // Whoever waited for it would hang as well. Should it come back, it lets go by itself.
-                writer.thread = None;
+                left_behind.extend(writer.thread.take());
                 Err(StoreError::unavailable(format!(
                     "it was not open after {limit:?}, and the thread that opens it was left behind; when it is \
                      only slow, give it more with `open_limit`"
@@ -111,7 +141,7 @@ impl Writer {
 
     /// An error when something has failed: the disk is gone then.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        match self.shared.failure.get() {
+        match self.shared.failure() {
             None => Ok(()),
             Some(error) => Err(StoreError::Unavailable {
                 reason: format!("it failed ({error}) and has not been opened again yet"),
@@ -122,7 +152,7 @@ impl Writer {
 
     /// Takes the store down from the actor's side.
     pub(super) fn spoil(&self, error: &StoreError) {
-        self.shared.failure.get_or_init(|| error.clone());
+        self.shared.fail(error);
     }
 
     /// Whether nothing that was accepted waits any more.
@@ -158,10 +188,15 @@ impl Writer {
     }
 
     /// Tells of exports that fail, and of those that have failed since this was asked for last.
-    pub(super) fn export_failures(&mut self) -> ExportFailures {
+    pub(super) fn export_failures(&mut self) -> Failures {
         let untold = self.export_failures.clone();
         self.export_failures.borrow_and_update();
-        ExportFailures(untold)
+        Failures(untold)
+    }
+
+    /// Tells of what takes the store down, also when nobody asks.
+    pub(super) fn failures(&self) -> Failures {
+        Failures(self.failures.clone())
     }
 
     /// The identity of the store.
