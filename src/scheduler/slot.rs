@@ -53,8 +53,6 @@ pub(super) struct StoreSlot {
     /// What is the matter with it.
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
-    /// It is being opened.
-    pub reopening: bool,
     pub failures: u32,
     /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
     pub unreadable: BTreeSet<(String, String)>,
@@ -89,7 +87,6 @@ impl StoreSlot {
             doubtful: Vec::new(),
             problem: None,
             retry_at: None,
-            reopening: false,
             failures: 0,
             unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
@@ -108,12 +105,6 @@ impl StoreSlot {
     /// Whether a tick may begin.
     pub(super) fn is_ready(&self) -> bool {
         self.addr.is_some() && !self.ticking && self.problem.is_none() && self.has_lock()
-    }
-
-    /// Whether it is known to be down, and is being opened again or will be: that it fails meanwhile is
-    /// no news.
-    pub(super) fn is_looked_after(&self) -> bool {
-        self.problem.is_some() && (self.reopening || self.retry_at.is_some())
     }
 
     /// Whether no other process may begin its runs.
@@ -216,7 +207,6 @@ impl StoreSlot {
     /// Forgets what was under way with an actor that is gone.
     pub(super) fn reset(&mut self, generation: u64) {
         self.generation = generation;
-        self.reopening = false;
         if let Some(lock) = &mut self.lock {
             lock.forget_look();
         }

@@ -73,7 +73,6 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         slot.retry_at = None;
         let Some(addr) = slot.child.clone() else { return };
-        slot.reopening = true;
         let generation = slot.generation;
         let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
         let alias = alias.clone();
@@ -110,9 +109,6 @@ impl Scheduler {
             if !current {
                 let (Ok((Opened { interrupted, .. }, _)) | Err((_, interrupted))) = opened;
                 return scheduler.report_interrupted(&alias, interrupted);
-            }
-            if let Some(slot) = scheduler.estate.stores.get_mut(&alias) {
-                slot.reopening = false;
             }
             match opened {
                 Ok((opened, finished)) => {
@@ -277,19 +273,19 @@ impl Scheduler {
         let base = self.settings.store_retry;
         let longest = base.saturating_mul(60);
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
-        let looked_after = slot.is_looked_after();
-        let news = slot.problem.replace(error.to_string()).is_none();
-        // Whoever asks meanwhile does not put its next opening off.
-        if looked_after {
-            return;
+        let news = slot.problem.is_none();
+        slot.problem = Some(error.to_string());
+        // However often it fails meanwhile, and whoever asks: the next try is not put off.
+        if slot.retry_at.is_none() {
+            let delay = match error {
+                // It is free the moment its holder is gone.
+                StoreError::InUse { .. } if slot.lock.is_some() => base,
+                _ => Backoff::exponential(base, longest).delay(slot.failures, slot.generation),
+            };
+            slot.failures = slot.failures.saturating_add(1);
+            let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60));
+            slot.retry_at = now.checked_add_signed(delay);
         }
-        let delay = match error {
-            // It is free the moment its holder is gone.
-            StoreError::InUse { .. } if slot.lock.is_some() => base,
-            _ => Backoff::exponential(base, longest).delay(slot.failures, slot.generation),
-        };
-        slot.failures = slot.failures.saturating_add(1);
-        slot.retry_at = now.checked_add_signed(TimeDelta::from_std(delay).unwrap_or(TimeDelta::seconds(60)));
         if news {
             tracing::error!(scheduler = %self.settings.name, store = %alias, %error, "the store is unavailable");
             self.tell(Event::StoreUnavailable { store: alias.clone(), cause: error.to_string() });

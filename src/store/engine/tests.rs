@@ -392,7 +392,7 @@ fn a_failure_that_nobody_waited_for_is_told_and_mended() {
         let mut events =
             scheduler.events(EventMask::STORE_UNAVAILABLE | EventMask::STORE_RECOVERED).await.unwrap();
         let gate = device.gate();
-        let later = crate::trigger::Date::at(Utc::now() + TimeDelta::days(1));
+        let later = crate::trigger::Date::at(crate::clock::Clock::system().now() + TimeDelta::days(1));
         scheduler.add(Task::new("handler").id("a").trigger(later)).await.unwrap();
         gate.begun.recv().unwrap();
         gate.word.send(Err("the cable was pulled".to_owned())).unwrap();
