@@ -131,26 +131,6 @@ async fn a_store_is_tried_again_although_the_clock_was_set_back() {
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 }
 
-/// Whoever asks a store that is down learns nothing new, and does not put off its next opening.
-#[actix::test]
-async fn a_store_is_opened_again_however_often_it_is_asked_meanwhile() {
-    let faults = Faults::new();
-    let (scheduler, time, _) = faulty_board(&faults).await;
-    scheduler.add(every(1000).id("a")).await.unwrap();
-    let down = || StoreError::unavailable("the network is down");
-    (0..4).for_each(|_| faults.fail(Op::Open, down()));
-    // Tried again after 1, 2, 4, 8 and 16 seconds.
-    for half in 0..62 {
-        faults.fail(Op::Get, down());
-        scheduler.pause_task("a").await.unwrap_err();
-        assert!(scheduler.status().await.unwrap().stores[0].problem.is_some(), "after {half} half seconds");
-        time.advance(Duration::from_millis(500)).await;
-    }
-    assert_eq!((scheduler.status().await.unwrap().stores[0].problem.clone(), faults.left()), (None, 0));
-    scheduler.pause_task("a").await.unwrap();
-    scheduler.shutdown(Shutdown::now()).await.unwrap();
-}
-
 #[actix::test]
 async fn absurd_lengths_of_time_are_no_panics() {
     let faults = Faults::new();
