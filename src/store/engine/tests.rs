@@ -1,5 +1,7 @@
 //! The engine on a disk that the test holds in its hand.
 
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, mpsc};
@@ -9,14 +11,10 @@ use futures::FutureExt;
 use futures::future::join_all;
 
 use super::*;
-use crate::event::{Event, EventMask};
-use crate::scheduler::{Scheduler, Shutdown};
 use crate::store::envelope::Codec;
 use crate::store::message::*;
-use crate::store::{Backend, BackendSource, MemoryBackend, Reply, StoreAddr, StoreSource};
-use crate::task::{
-    OwnerId, RunId, RunRecord, Source, StoredTask, Task, TaskContext, TaskDefaults, TaskId, TaskState,
-};
+use crate::store::{BackendSource, MemoryBackend, StoreAddr, StoreSource};
+use crate::task::{OwnerId, RunId, RunRecord, Source, StoredTask, Task, TaskDefaults, TaskId, TaskState};
 use crate::trigger::Interval;
 
 /// What becomes of a sync.
@@ -258,50 +256,6 @@ fn a_failed_sync_fails_all_that_wait_and_takes_the_store_down() {
     });
 }
 
-/// A place whose opening hangs until the sender is gone, the first time.
-#[derive(Clone)]
-struct Hanging(Device, Arc<Mutex<Option<mpsc::Receiver<()>>>>);
-
-impl std::fmt::Debug for Hanging {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hanging")
-    }
-}
-
-impl Place for Hanging {
-    type Disk = Device;
-
-    fn path(&self) -> &std::path::Path {
-        self.0.path()
-    }
-
-    fn open(&self) -> Result<Device, StoreError> {
-        let hangs = self.1.lock().unwrap().take();
-        if let Some(hangs) = hangs {
-            hangs.recv().unwrap_err();
-        }
-        self.0.open()
-    }
-}
-
-#[test]
-fn an_opening_that_hangs_is_left_behind_and_tried_again() {
-    system(async {
-        let (word, hangs) = mpsc::channel();
-        let place = Hanging(Device::default(), Arc::new(Mutex::new(Some(hangs))));
-        let rules = Rules { open_limit: Duration::from_millis(20), ..Rules::default() };
-        let mut source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
-        let store = source.start(Box::new(()));
-        let request = Open { owner: OwnerId(1), now: begin() };
-        let error = store.open(request.clone()).await.unwrap_err();
-        assert!(error.is_retryable() && error.to_string().contains("`open_limit`"), "{error}");
-        store.open(request).await.unwrap();
-        put(&store, "a").await.unwrap();
-        drop(word);
-        assert_eq!(store.list(List).await.unwrap().len(), 1);
-    });
-}
-
 #[test]
 fn a_panic_of_the_database_is_a_failure() {
     system(async {
@@ -349,155 +303,6 @@ fn the_shortest_interval_syncs_always() {
     });
 }
 
-/// It failed after the change was looked at and before it was refused: what it was refused for may
-/// never have been stored.
-#[test]
-fn a_refusal_is_not_told_by_a_store_that_has_failed_since() {
-    system(async {
-        let device = Device::default();
-        let mut engine = Engine::new(device.clone(), Rules::default());
-        let Reply::Now(Ok(_)) = engine.open(Open { owner: OwnerId(1), now: begin() }) else {
-            panic!("there is nothing to write")
-        };
-        let gate = device.gate();
-        let Reply::Later(put) = engine.put(Put { task: sample("a"), expect: Expect::Absent }) else {
-            panic!("it is not durable yet")
-        };
-        gate.begun.recv().unwrap();
-        gate.word.send(Err("the cable was pulled".to_owned())).unwrap();
-        put.await.unwrap_err();
-        let mut settled = |refusal| match engine.settled::<()>(Err(refusal)) {
-            Reply::Now(Err(error)) => error,
-            _ => panic!("it is down"),
-        };
-        let error = settled(StoreError::Exists(id("a")));
-        assert!(error.is_retryable() && error.to_string().contains("cable"), "{error}");
-        let error = settled(StoreError::TooLarge { id: id("b"), size: 2, limit: 1 });
-        assert!(matches!(error, StoreError::TooLarge { .. }), "it is so in any store: {error}");
-    });
-}
-
-/// What was acknowledged is lost: that is told at once, and not when somebody asks for it.
-#[test]
-fn a_failure_that_nobody_waited_for_is_told_and_mended() {
-    system(async {
-        let device = Device::default();
-        let (place, rules) =
-            (device.clone(), Rules { durability: Durability::Interval(Duration::ZERO), ..Rules::default() });
-        let source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
-        let registry = crate::task::Registry::new().register("handler", |_: TaskContext, ()| async {});
-        let builder = Scheduler::builder().registry(registry).store("default", source);
-        let builder = builder.store_retry(Duration::from_millis(10));
-        let scheduler = builder.start().await.unwrap();
-        let mut events =
-            scheduler.events(EventMask::STORE_UNAVAILABLE | EventMask::STORE_RECOVERED).await.unwrap();
-        let gate = device.gate();
-        let later = crate::trigger::Date::at(crate::clock::Clock::system().now() + TimeDelta::days(1));
-        scheduler.add(Task::new("handler").id("a").trigger(later)).await.unwrap();
-        gate.begun.recv().unwrap();
-        gate.word.send(Err("the cable was pulled".to_owned())).unwrap();
-        drop(gate.word);
-        let mut next = async || {
-            let told = futures::StreamExt::next(&mut events);
-            tokio::time::timeout(Duration::from_secs(30), told).await.unwrap()
-        };
-        let told = next().await;
-        let Some(Event::StoreUnavailable { cause, .. }) = &told else { panic!("{told:?}") };
-        assert!(cause.contains("cable"), "{cause}");
-        let told = next().await;
-        assert!(matches!(told, Some(Event::StoreRecovered { .. })), "{told:?}");
-        scheduler.shutdown(Shutdown::now()).await.unwrap();
-    });
-}
-
-/// A directory whose data is damaged, and a device that has no room for a fresh one at first.
-#[derive(Clone, Debug)]
-struct Damaged {
-    path: std::path::PathBuf,
-    device: Device,
-    errors: Arc<Mutex<Vec<StoreError>>>,
-}
-
-impl Place for Damaged {
-    type Disk = Device;
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn open(&self) -> Result<Device, StoreError> {
-        let error = self.errors.lock().unwrap().pop();
-        error.map_or_else(|| self.device.open(), Err)
-    }
-}
-
-#[test]
-fn what_was_set_aside_is_told_although_the_fresh_store_did_not_open_at_once() {
-    system(async {
-        let base = tempfile::tempdir().unwrap();
-        let path = base.path().join("store");
-        std::fs::create_dir(&path).unwrap();
-        // As people write it.
-        let path = std::path::PathBuf::from(format!("{}/", path.display()));
-        let errors = vec![StoreError::unavailable("there is no room"), unreadable(&path, "it is torn")];
-        let place = Damaged { path, device: Device::default(), errors: Arc::new(Mutex::new(errors)) };
-        let rules = Rules { set_aside: true, ..Rules::default() };
-        let mut source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
-        let store = source.start(Box::new(()));
-        let request = Open { owner: OwnerId(1), now: begin() };
-        let error = store.open(request.clone()).await.unwrap_err();
-        assert!(error.to_string().contains("no room"), "{error}");
-        let aside = open(&store).await.set_aside.unwrap();
-        let begin = base.path().join("store.damaged-2").display().to_string();
-        assert!(aside.place.starts_with(&begin) && Path::new(&aside.place).is_dir(), "{aside:?}");
-        assert!(aside.reason.contains("torn"), "{aside:?}");
-        assert_eq!(open(&store).await.set_aside, None, "once");
-    });
-}
-
-/// A place whose every opening hangs until the sender is gone.
-#[derive(Clone, Debug)]
-struct Stuck {
-    device: Device,
-    begun: Arc<std::sync::atomic::AtomicUsize>,
-    word: Arc<Mutex<mpsc::Receiver<()>>>,
-}
-
-impl Place for Stuck {
-    type Disk = Device;
-
-    fn path(&self) -> &Path {
-        self.device.path()
-    }
-
-    fn open(&self) -> Result<Device, StoreError> {
-        self.begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.word.lock().unwrap().recv().unwrap_err();
-        self.device.open()
-    }
-}
-
-#[test]
-fn threads_that_hang_do_not_become_ever_more() {
-    system(async {
-        let (word, hear) = mpsc::channel();
-        let begun = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let place =
-            Stuck { device: Device::default(), begun: begun.clone(), word: Arc::new(Mutex::new(hear)) };
-        let rules = Rules { open_limit: Duration::from_millis(5), ..Rules::default() };
-        let mut source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
-        let store = source.start(Box::new(()));
-        let request = Open { owner: OwnerId(1), now: begin() };
-        for _ in 0..20 {
-            assert!(store.open(request.clone()).await.unwrap_err().is_retryable());
-        }
-        assert!((1..=4).contains(&begun.load(std::sync::atomic::Ordering::Relaxed)), "{begun:?}");
-        drop(word);
-        while store.open(request.clone()).await.is_err() {}
-        put(&store, "a").await.unwrap();
-    });
-}
-
 /// A task whose turn it is has its old records looked at once, and counted once.
 #[test]
 fn old_records_are_looked_for_once_a_change() {
@@ -522,4 +327,28 @@ fn old_records_are_looked_for_once_a_change() {
         let ages = batch.chores.iter().filter(|chore| matches!(chore, Chore::Ages(..))).count();
         assert_eq!(ages, 1, "{:?}", batch.chores);
     }
+}
+
+/// Numbers can come from an import, where anything may have been written.
+#[test]
+fn the_last_number_of_a_removed_task_is_no_panic() {
+    let gone = vec![(3, id("a")), (u64::MAX, id("b"))];
+    let rules = Rules { removed: 2, ..Rules::default() };
+    let mut history = history::History::new(Codec::plain(), &rules, gone, None);
+    let mut batch = Batch::default();
+    history.leave(&mut batch, id("c"), |_| false);
+    let forgotten: Vec<_> =
+        batch.chores.iter().filter(|chore| matches!(chore, Chore::Forgotten(_))).collect();
+    assert!(matches!(forgotten[..], [Chore::Forgotten(task)] if *task == id("a")), "{:?}", batch.chores);
+    history.leave(&mut batch, id("d"), |_| false);
+    assert_eq!(history.gone().cloned().collect::<Vec<_>>(), [id("c"), id("d")]);
+    // What is left on the disk is the same, in the same order.
+    let mut rows = BTreeMap::from([(keys::gone(3), vec![]), (keys::gone(u64::MAX), vec![])]);
+    for (key, value) in batch.changes {
+        match value {
+            Some(value) => rows.insert(key, value),
+            None => rows.remove(&key),
+        };
+    }
+    assert_eq!(rows.into_values().collect::<Vec<_>>(), [b"c", b"d"]);
 }
