@@ -1,6 +1,7 @@
 //! Changes to one task: read, decide, write if nobody else did meanwhile, or start again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{Either, select};
 
@@ -21,7 +22,15 @@ pub(super) fn within<T>(
     settings: &Settings,
     answer: impl Future<Output = Result<T, StoreError>> + 'static,
 ) -> impl Future<Output = Result<T, StoreError>> + 'static {
-    let deadline = settings.store_deadline;
+    within_time(settings, settings.store_deadline, answer)
+}
+
+/// The same, of one that may take another time.
+pub(super) fn within_time<T>(
+    settings: &Settings,
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, StoreError>> + 'static,
+) -> impl Future<Output = Result<T, StoreError>> + 'static {
     let clock = settings.clock.clone();
     async move {
         let answer = Box::pin(answer);

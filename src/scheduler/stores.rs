@@ -12,7 +12,7 @@ use super::actor::Scheduler;
 use super::locks::StoreLock;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::{salvage, unsettled};
-use super::session::within;
+use super::session::{within, within_time};
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
@@ -22,6 +22,9 @@ use crate::store::message::{Close, Failures, Open, Opened, SetAside, Unreadable}
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, OwnerId, RunRecord};
+
+/// So often the time that a store may take to open is doubled, from one try to the next.
+const MOST_PATIENCE: u32 = 3;
 
 impl Scheduler {
     pub(super) fn unknown_store(&self, alias: &Alias) -> Error {
@@ -74,7 +77,9 @@ impl Scheduler {
         slot.retry_at = None;
         let Some(addr) = slot.child.clone() else { return };
         let generation = slot.generation;
-        let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
+        // What one that is only slow has read by its deadline, it reads again at the next try.
+        let patience = self.settings.store_deadline.saturating_mul(1 << slot.failures.min(MOST_PATIENCE));
+        let open = within_time(&self.settings, patience, addr.open(Open { owner, now })).into_actor(self);
         let alias = alias.clone();
         let opened = open.then({
             let (alias, addr) = (alias.clone(), addr.clone());

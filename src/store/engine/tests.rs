@@ -33,6 +33,8 @@ struct Inner {
     /// Syncs that begin are told here, and wait for the word.
     gate: Option<(mpsc::Sender<()>, mpsc::Receiver<Word>)>,
     panics: bool,
+    /// How long it takes to show anything.
+    slow: Duration,
 }
 
 impl std::fmt::Debug for Device {
@@ -92,7 +94,8 @@ impl Disk for Device {
     }
 
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let table = self.with(|inner| inner.applied.clone());
+        let (table, slow) = self.with(|inner| (inner.applied.clone(), inner.slow));
+        std::thread::sleep(slow);
         let mut found = table
             .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))

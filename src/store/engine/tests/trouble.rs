@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::Clock;
-use crate::event::{Event, EventMask};
-use crate::scheduler::{Scheduler, Shutdown};
+use crate::event::{Event, EventMask, EventStream};
+use crate::scheduler::{Builder, Handle, Scheduler, Shutdown};
 use crate::store::{Backend, Reply};
 use crate::task::TaskContext;
 
@@ -82,35 +82,62 @@ fn a_refusal_is_not_told_by_a_store_that_has_failed_since() {
     });
 }
 
+/// A scheduler with one store on a device, that syncs for nobody, and the news of its trouble.
+async fn watched(device: &Device, set: impl FnOnce(Builder) -> Builder) -> (Handle, EventStream) {
+    let rules = Rules { durability: Durability::Interval(Duration::ZERO), ..Rules::default() };
+    let place = device.clone();
+    let source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
+    let registry = crate::task::Registry::new().register("handler", |_: TaskContext, ()| async {});
+    let builder = Scheduler::builder().registry(registry).store("default", source);
+    let scheduler = set(builder.store_retry(Duration::from_millis(10))).start().await.unwrap();
+    let mask = EventMask::STORE_UNAVAILABLE | EventMask::STORE_RECOVERED;
+    let events = scheduler.events(mask).await.unwrap();
+    (scheduler, events)
+}
+
+/// A task is acknowledged, and then the device fails.
+async fn lose(device: &Device, scheduler: &Handle) {
+    let gate = device.gate();
+    let later = crate::trigger::Date::at(Clock::system().now() + TimeDelta::days(1));
+    scheduler.add(Task::new("handler").id("a").trigger(later)).await.unwrap();
+    gate.begun.recv().unwrap();
+    gate.word.send(Err("the cable was pulled".to_owned())).unwrap();
+}
+
+async fn next(events: &mut EventStream) -> Event {
+    let told = futures::StreamExt::next(events);
+    tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().unwrap()
+}
+
 /// What was acknowledged is lost: that is told at once, and not when somebody asks for it.
 #[test]
 fn a_failure_that_nobody_waited_for_is_told_and_mended() {
     system(async {
         let device = Device::default();
-        let (place, rules) =
-            (device.clone(), Rules { durability: Durability::Interval(Duration::ZERO), ..Rules::default() });
-        let source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
-        let registry = crate::task::Registry::new().register("handler", |_: TaskContext, ()| async {});
-        let builder = Scheduler::builder().registry(registry).store("default", source);
-        let builder = builder.store_retry(Duration::from_millis(10));
-        let scheduler = builder.start().await.unwrap();
-        let mut events =
-            scheduler.events(EventMask::STORE_UNAVAILABLE | EventMask::STORE_RECOVERED).await.unwrap();
-        let gate = device.gate();
-        let later = crate::trigger::Date::at(Clock::system().now() + TimeDelta::days(1));
-        scheduler.add(Task::new("handler").id("a").trigger(later)).await.unwrap();
-        gate.begun.recv().unwrap();
-        gate.word.send(Err("the cable was pulled".to_owned())).unwrap();
-        drop(gate.word);
-        let mut next = async || {
-            let told = futures::StreamExt::next(&mut events);
-            tokio::time::timeout(Duration::from_secs(30), told).await.unwrap()
-        };
-        let told = next().await;
-        let Some(Event::StoreUnavailable { cause, .. }) = &told else { panic!("{told:?}") };
+        let (scheduler, mut events) = watched(&device, |builder| builder).await;
+        lose(&device, &scheduler).await;
+        let told = next(&mut events).await;
+        let Event::StoreUnavailable { cause, .. } = &told else { panic!("{told:?}") };
         assert!(cause.contains("cable"), "{cause}");
-        let told = next().await;
-        assert!(matches!(told, Some(Event::StoreRecovered { .. })), "{told:?}");
+        let told = next(&mut events).await;
+        assert!(matches!(told, Event::StoreRecovered { .. }), "{told:?}");
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+    });
+}
+
+/// Each try reads everything anew.
+#[test]
+fn a_store_that_takes_longer_to_open_than_it_may_is_given_more_time() {
+    system(async {
+        let device = Device::default();
+        let (scheduler, mut events) =
+            watched(&device, |builder| builder.store_deadline(Duration::from_millis(150))).await;
+        device.with(|inner| inner.slow = Duration::from_millis(60));
+        lose(&device, &scheduler).await;
+        let told = next(&mut events).await;
+        assert!(matches!(told, Event::StoreUnavailable { .. }), "{told:?}");
+        let told = next(&mut events).await;
+        assert!(matches!(told, Event::StoreRecovered { .. }), "{told:?}");
         scheduler.shutdown(Shutdown::now()).await.unwrap();
     });
 }
