@@ -154,7 +154,8 @@ impl Builder {
         self
     }
 
-    /// How long a store may take to answer before it counts as unavailable. Default: 30 s.
+    /// How long a store may take to answer before it counts as unavailable. One that fails may take
+    /// twice as long at each further try to be opened, up to eight times this. Default: 30 s.
     pub fn store_deadline(mut self, deadline: Duration) -> Self {
         self.store_deadline = deadline;
         self

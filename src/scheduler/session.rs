@@ -1,6 +1,7 @@
 //! Changes to one task: read, decide, write if nobody else did meanwhile, or start again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{Either, select};
 
@@ -21,15 +22,24 @@ pub(super) fn within<T>(
     settings: &Settings,
     answer: impl Future<Output = Result<T, StoreError>> + 'static,
 ) -> impl Future<Output = Result<T, StoreError>> + 'static {
-    let deadline = settings.store_deadline;
+    within_time(settings, settings.store_deadline, answer)
+}
+
+/// The same, of one that may take another time.
+pub(super) fn within_time<T>(
+    settings: &Settings,
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, StoreError>> + 'static,
+) -> impl Future<Output = Result<T, StoreError>> + 'static {
     let clock = settings.clock.clone();
     async move {
         let answer = Box::pin(answer);
         match select(answer, Box::pin(async move { timer::sleep(&clock, deadline).await })).await {
             Either::Left((answer, _)) => answer,
-            Either::Right(_) => {
-                Err(StoreError::unavailable(format!("it did not answer within {} s", deadline.as_secs())))
-            }
+            Either::Right(_) => Err(StoreError::unavailable(format!(
+                "it did not answer within {} s; when it is only slow, give it more with `store_deadline`",
+                deadline.as_secs()
+            ))),
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct StoreSlot {
     after_tick: Vec<oneshot::Sender<()>>,
     after_finish: Vec<oneshot::Sender<()>>,
     pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
-    /// Ends whoever listens for exports that fail.
+    /// Ends whoever listens for what fails in it while nobody asks.
     pub listening: Option<AbortHandle>,
 }
 

@@ -5,23 +5,26 @@ use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable};
-use futures::stream;
+use futures::stream::{self, StreamExt};
 
 use super::SchedulerState;
 use super::actor::Scheduler;
 use super::locks::StoreLock;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::{salvage, unsettled};
-use super::session::within;
+use super::session::{within, within_time};
 use super::slot::StoreSlot;
 use crate::backoff::Backoff;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
-use crate::store::message::{Close, ExportFailures, Open, Opened, SetAside, Unreadable};
+use crate::store::message::{Close, Failures, Open, Opened, SetAside, Unreadable};
 use crate::store::{StoreAddr, StoreError};
 use crate::supervision::{ChildChange, ChildNotice};
 use crate::task::{Alias, OwnerId, RunRecord};
+
+/// So often the time that a store may take to open is doubled, from one try to the next.
+const MOST_PATIENCE: u32 = 3;
 
 impl Scheduler {
     pub(super) fn unknown_store(&self, alias: &Alias) -> Error {
@@ -74,7 +77,9 @@ impl Scheduler {
         slot.retry_at = None;
         let Some(addr) = slot.child.clone() else { return };
         let generation = slot.generation;
-        let open = within(&self.settings, addr.open(Open { owner, now })).into_actor(self);
+        // What one that is only slow has read by its deadline, it reads again at the next try.
+        let patience = self.settings.store_deadline.saturating_mul(1 << slot.failures.min(MOST_PATIENCE));
+        let open = within_time(&self.settings, patience, addr.open(Open { owner, now })).into_actor(self);
         let alias = alias.clone();
         let opened = open.then({
             let (alias, addr) = (alias.clone(), addr.clone());
@@ -168,7 +173,7 @@ impl Scheduler {
             );
             self.tell(Event::StoreSetAside { store: alias.clone(), place, cause: reason });
         }
-        self.listen_for_exports(alias, opened.export_failures, ctx);
+        self.listen(alias, opened.export_failures, opened.failures, ctx);
         self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
         self.look_at_lock(alias, busy.clone(), ctx);
@@ -183,11 +188,12 @@ impl Scheduler {
         drop(busy);
     }
 
-    /// Tells of exports that the store could not take, until it is opened again.
-    fn listen_for_exports(
+    /// Hears of what fails in a store while nobody asks it, until it is opened again.
+    fn listen(
         &mut self,
         alias: &Alias,
-        failures: Option<ExportFailures>,
+        exports: Option<Failures>,
+        failures: Option<Failures>,
         ctx: &mut Context<Self>,
     ) {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
@@ -195,16 +201,23 @@ impl Scheduler {
         if let Some(before) = slot.listening.replace(end) {
             before.abort();
         }
-        let Some(failures) = failures else { return };
-        let next = |mut failures: ExportFailures| async move {
-            failures.next().await.map(|cause| (cause, failures))
-        };
-        let told = Abortable::new(Box::pin(stream::unfold(failures, next)), ended);
+        let next =
+            |mut failures: Failures| async move { failures.next().await.map(|error| (error, failures)) };
+        let news =
+            |failures: Option<Failures>| stream::iter(failures).flat_map(move |it| stream::unfold(it, next));
+        let exports = news(exports).map(|error| (true, error));
+        let failures = news(failures).map(|error| (false, error));
+        let told = Abortable::new(Box::pin(stream::select(exports, failures)), ended);
         let store = alias.clone();
         ctx.spawn(
             wrap_stream::<_, Self>(told)
-                .map(move |cause, scheduler, _| {
-                    scheduler.tell(Event::StoreExportFailed { store: store.clone(), cause });
+                .map(move |(of_export, error), scheduler, ctx| {
+                    if of_export {
+                        let (store, cause) = (store.clone(), error.to_string());
+                        return scheduler.tell(Event::StoreExportFailed { store, cause });
+                    }
+                    scheduler.store_failed(&store, &error);
+                    scheduler.arm(ctx);
                 })
                 .finish(),
         );
@@ -321,6 +334,9 @@ impl Scheduler {
             slot.reset(generation);
             slot.problem = None;
             slot.retry_at = None;
+            if let Some(listening) = slot.listening.take() {
+                listening.abort();
+            }
             let reason = StoreError::unavailable("it was closed again before it was open");
             let answer = Error::store(alias, reason);
             slot.opening.drain(..).for_each(|wait| drop(wait.send(Err(answer.clone()))));

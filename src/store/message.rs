@@ -44,17 +44,20 @@ pub struct Opened {
     pub unsettled: Option<Vec<TaskId>>,
     /// Tells of exports that the store takes by itself and that fail; `None` for a store that takes
     /// none.
-    pub export_failures: Option<ExportFailures>,
+    pub export_failures: Option<Failures>,
+    /// Tells when the store fails while nobody asks it, so that it is opened again at once and not when
+    /// somebody does; `None` for a store that fails only in its answers.
+    pub failures: Option<Failures>,
 }
 
-/// Tells of exports that a store could not take, for as long as it is open.
+/// Tells of what failed in a store without an answer to say so, for as long as it is open.
 #[derive(Debug, Clone)]
-pub struct ExportFailures(pub(crate) tokio::sync::watch::Receiver<Option<String>>);
+pub struct Failures(pub(crate) tokio::sync::watch::Receiver<Option<StoreError>>);
 
-impl ExportFailures {
+impl Failures {
     /// Waits for the next one and answers why it failed; nothing when the store is open no more.
     /// Of several since the last call, only the latest is told.
-    pub async fn next(&mut self) -> Option<String> {
+    pub async fn next(&mut self) -> Option<StoreError> {
         loop {
             self.0.changed().await.ok()?;
             let failure = self.0.borrow_and_update().clone();

@@ -1,6 +1,7 @@
 //! The contract of the stores, on each of them.
 
 mod actor;
+mod damaged;
 mod embedded;
 mod file;
 mod history;

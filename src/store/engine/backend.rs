@@ -1,31 +1,35 @@
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use chrono::{DateTime, Utc};
 use futures::channel::oneshot;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::history::History;
-use super::load::{Bad, Loaded, Note};
 use super::sweep::Sweep;
 use super::writer::{Writer, answer};
 use super::{Batch, Place, ROW_LIMIT, Rules, keys};
 use crate::store::envelope::{Codec, Kind};
 use crate::store::message::*;
 use crate::store::{Backend, Capabilities, MemoryBackend, Reply, StoreError};
-use crate::task::{Handler, Outcome, RunEnd, RunRecord, StoredTask, TaskId, TaskSpec};
+use crate::task::{Handler, RunRecord, StoredTask, TaskId, TaskSpec};
 
 /// A store that answers from memory and writes through to the disk at `P`.
 pub(in crate::store) struct Engine<P: Place> {
-    place: P,
-    rules: Rules,
+    pub(super) place: P,
+    pub(super) rules: Rules,
     /// `None` before it is opened and after a failure.
-    writer: Option<Writer>,
-    codec: Codec,
-    tasks: MemoryBackend,
-    unreadable: FxHashMap<String, (Cause, String)>,
-    history: History,
+    pub(super) writer: Option<Writer>,
+    pub(super) codec: Codec,
+    pub(super) tasks: MemoryBackend,
+    pub(super) unreadable: FxHashMap<String, (Cause, String)>,
+    pub(super) history: History,
+    /// What was set aside and has not been told yet.
+    pub(super) asides: (mpsc::Sender<SetAside>, mpsc::Receiver<SetAside>),
+    /// Threads that hang in an opening.
+    pub(super) left_behind: Vec<JoinHandle<()>>,
 }
 
 impl<P: Place> Engine<P> {
@@ -38,6 +42,8 @@ impl<P: Place> Engine<P> {
             tasks: MemoryBackend::default(),
             unreadable: FxHashMap::default(),
             history: History::default(),
+            asides: mpsc::channel(),
+            left_behind: Vec::new(),
         }
     }
 
@@ -80,14 +86,18 @@ impl<P: Place> Engine<P> {
 
     /// Answers when everything that memory knows by now is durable. What is told after that was
     /// never only a wish.
-    fn settled<T: 'static>(&mut self, answer: Result<T, StoreError>) -> Reply<T> {
+    pub(super) fn settled<T: 'static>(&mut self, answer: Result<T, StoreError>) -> Reply<T> {
         match self.writer() {
             Ok(writer) if writer.is_even() => Reply::Now(answer),
             Ok(writer) => {
                 let written = writer.write(Batch::default());
                 Reply::later(async move { written.await.and(answer) })
             }
-            Err(down) => Reply::Now(answer.and(Err(down))),
+            Err(down) => Reply::Now(Err(match answer {
+                // Whatever the store holds.
+                Err(error @ (StoreError::Unstorable { .. } | StoreError::TooLarge { .. })) => error,
+                _ => down,
+            })),
         }
     }
 
@@ -97,99 +107,6 @@ impl<P: Place> Engine<P> {
             Ok((batch, answer)) => self.write(batch, answer),
             Err(error) => self.settled(Err(error)),
         }
-    }
-
-    fn open_now(&mut self, Open { owner, now }: Open) -> Result<(Batch, Opened), StoreError> {
-        let reloaded = match &self.writer {
-            Some(writer) if writer.check().is_ok() => {
-                // A store that works goes on with the keys it has.
-                let codec = self.rules.codec(writer.identity()).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "the keys of a store were looked for and not found; it goes on with those it has");
-                    self.codec.clone()
-                });
-                writer.load(codec)
-            }
-            _ => {
-                // What is left of a failed one lets go of its files first.
-                self.writer = None;
-                let (writer, loaded) = Writer::open(&self.place, &self.rules)?;
-                self.writer = Some(writer);
-                Ok(loaded)
-            }
-        };
-        let mut loaded = reloaded.inspect_err(|_| self.writer = None)?;
-        let mut batch = Batch::default();
-        self.codec = loaded.codec.clone();
-        self.tasks = std::mem::take(&mut loaded.tasks);
-        let set_aside = loaded.set_aside.take();
-        let healed = self.keep_quarantine(&mut batch, &loaded, now)?;
-        let named = |bad: &Bad| (bad.what.id.clone(), (bad.what.cause, bad.what.reason.clone()));
-        self.unreadable = loaded.unreadable.iter().map(named).collect();
-        let bad = loaded.unreadable.into_iter().chain(loaded.unreadable_runs);
-        let mut unreadable: Vec<_> = bad.map(|bad| bad.what).collect();
-        unreadable.sort_by(|a, b| a.id.cmp(&b.id));
-        let latest_owner = loaded.latest_owner;
-        self.history = History::new(loaded.codec, &self.rules, loaded.gone, latest_owner);
-        let mut interrupted = Vec::new();
-        for record in loaded.open_runs {
-            let run = record.id;
-            self.history.resume(record);
-            if run.owner != owner {
-                let reason = "the scheduler that started it ended before the run did".to_owned();
-                let end = RunEnd::unstarted(Outcome::Interrupted { reason }, now);
-                let exists = is_there(&self.tasks, &self.unreadable);
-                interrupted.extend(self.history.end(&mut batch, run, end, exists)?);
-            }
-        }
-        let (capabilities, next_due) = (self.capabilities(), self.tasks.first_due());
-        let unsettled = Some(self.tasks.unsettled());
-        Ok((
-            batch,
-            Opened {
-                capabilities,
-                interrupted,
-                unreadable,
-                healed,
-                next_due,
-                latest_owner,
-                set_aside,
-                unsettled,
-                export_failures: self.writer.as_mut().map(Writer::export_failures),
-            },
-        ))
-    }
-
-    /// Notes what is in quarantine from now on, and answers with the tasks whose records were and
-    /// can be read again.
-    fn keep_quarantine(
-        &self,
-        batch: &mut Batch,
-        loaded: &Loaded,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<String>, StoreError> {
-        let bad: Vec<&Bad> = loaded.unreadable.iter().chain(&loaded.unreadable_runs).collect();
-        for bad in bad.iter().filter(|bad| !loaded.noted.contains_key(&bad.row)) {
-            let key = keys::quarantine(&bad.row);
-            let note = Codec::plain().encode(Kind::Quarantine, &key, &Note { since: now });
-            batch.insert(key, note.map_err(StoreError::unavailable)?);
-        }
-        let rows: FxHashSet<&[u8]> = bad.iter().map(|bad| &*bad.row).collect();
-        let ids: FxHashSet<&str> = bad.iter().map(|bad| &*bad.what.id).collect();
-        let mut healed = Vec::new();
-        for row in loaded.noted.keys().filter(|row| !rows.contains(&***row)) {
-            batch.remove(keys::quarantine(row));
-            let Some(row) = keys::Row::at(row) else { continue };
-            let back = match &row {
-                keys::Row::Spec(id) | keys::Row::State(id) => self.tasks.find(id).is_some(),
-                keys::Row::Run(..) => !ids.contains(row.task().as_str()),
-            };
-            if back {
-                healed.push(row.task().to_string());
-            }
-        }
-        healed.sort_unstable();
-        healed.dedup();
-        Ok(healed)
     }
 
     /// Every task there is, in memory or in quarantine, and those removed that have records still.
@@ -431,7 +348,10 @@ impl<P: Place> Backend for Engine<P> {
 }
 
 /// Whether there is such a task; one that cannot be read is.
-fn is_there<T>(tasks: &MemoryBackend, unreadable: &FxHashMap<String, T>) -> impl Fn(&TaskId) -> bool {
+pub(super) fn is_there<T>(
+    tasks: &MemoryBackend,
+    unreadable: &FxHashMap<String, T>,
+) -> impl Fn(&TaskId) -> bool {
     |id| tasks.find(id).is_some() || unreadable.contains_key(id.as_str())
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
+use super::history::Chore;
 use super::load::Loaded;
 use super::sweep::Sweep;
-use super::{Changes, Place, Rules, keys};
+use super::{Batch, Place, Rules, keys};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::store::StoreError;
@@ -24,7 +25,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 ///
 /// Each is a file of its own, written beside the work and synced before it gets its name,
 /// `callboard-<directory>-<time in UTC>.jsonl`; then the oldest beyond those to keep are removed.
-/// While nothing changes none is taken. An encrypted store is exported as it is, encrypted.
+/// While nothing changes none is taken; a new key counts as a change. An encrypted store is exported
+/// as it is, encrypted.
 ///
 /// One that fails is told by the event [`StoreExportFailed`](crate::event::Event::StoreExportFailed),
 /// once, and tried again, also when nothing changes: after a second, then after twice that each time, at
@@ -120,15 +122,26 @@ impl Automatic {
         self.next
     }
 
-    /// Notes what is changed.
-    pub(super) fn note(&mut self, changes: &Changes) {
+    /// Notes what a batch is about to change.
+    pub(super) fn note(&mut self, batch: &Batch) {
         self.changed = true;
-        for (key, value) in changes {
-            // Tasks that leave are forgotten with the next start: they may have records still.
+        for (key, value) in &batch.changes {
             if let (true, Some(_), Ok(id)) = (key.starts_with(keys::SPEC), value, keys::id_of(key)) {
                 self.tasks.insert(id);
             }
         }
+        // A task that leaves has records still, until these go too.
+        for chore in &batch.chores {
+            if let Chore::Forgotten(task) = chore {
+                self.tasks.remove(task);
+            }
+        }
+    }
+
+    /// Notes that everything is to be written with other keys, so that what was exported before may
+    /// not be readable for long.
+    pub(super) fn note_keys(&mut self) {
+        self.changed = true;
     }
 
     /// Looks at what has become of the one under way; says why, when it is the first that failed.
@@ -206,5 +219,37 @@ fn prune(dir: &Path, prefix: &str, keep: usize) {
         if name.starts_with(prefix) && name.ends_with(".jsonl.part") {
             fs::remove_file(entry.path()).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::engine::tests::id;
+
+    fn automatic() -> Automatic {
+        Automatic {
+            exports: Exports::every(Duration::from_secs(60)),
+            dir: PathBuf::new(),
+            prefix: String::new(),
+            tasks: BTreeSet::new(),
+            next: Duration::ZERO,
+            changed: false,
+            underway: None,
+            failures: 0,
+        }
+    }
+
+    #[test]
+    fn tasks_are_known_as_long_as_there_is_something_of_them() {
+        let mut automatic = automatic();
+        let batch = |chores| Batch {
+            changes: ["a", "b"].map(|name| (keys::spec(&id(name)), Some(vec![]))).to_vec(),
+            chores,
+        };
+        automatic.note(&batch(vec![Chore::Leaves(id("a"))]));
+        assert_eq!(automatic.tasks, [id("a"), id("b")].into(), "its records are there still");
+        automatic.note(&batch(vec![Chore::Forgotten(id("a"))]));
+        assert_eq!(automatic.tasks, [id("b")].into());
     }
 }

@@ -67,6 +67,8 @@ pub(super) fn is_beyond_repair(error: &StoreError) -> bool {
 pub(super) fn set_aside(path: &Path, now: DateTime<Utc>) -> Result<PathBuf, StoreError> {
     // Nobody else may have begun a fresh one meanwhile.
     let _lock = take_directory(path)?;
+    // Without a slash at its end, which would put the name into the directory.
+    let path = path.components().as_path();
     let name = |end: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".damaged-{}{end}", now.format("%Y%m%dT%H%M%SZ")));
@@ -80,9 +82,9 @@ pub(super) fn set_aside(path: &Path, now: DateTime<Utc>) -> Result<PathBuf, Stor
         aside = name(&format!("-{number}"));
     }
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-    fs::rename(path, &aside)
-        .and_then(|()| sync_dir(above.unwrap_or(Path::new("."))))
-        .map_err(|error| io_error(path, "set aside", error))?;
+    fs::rename(path, &aside).map_err(|error| io_error(path, "set aside", error))?;
+    // It has its new name whatever the device makes of that; the fresh one begins with a sync as well.
+    sync_dir(above.unwrap_or(Path::new("."))).ok();
     Ok(aside)
 }
 

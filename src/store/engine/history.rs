@@ -91,7 +91,7 @@ impl History {
     ) -> Result<(), StoreError> {
         let Some(latest) = runs.last() else { return Ok(()) };
         if let Some(before) = self.age.and_then(|age| latest.submitted_at.checked_sub_signed(age)) {
-            let other = self.next_in_turn(tasks);
+            let other = self.next_in_turn(tasks).filter(|other| other != task);
             let ages = std::iter::once(task.clone()).chain(other).map(|task| Chore::Ages(task, before));
             batch.chores.extend(ages);
         }
@@ -155,9 +155,22 @@ impl History {
         Ok(Some(record))
     }
 
+    /// Numbers the removed tasks from zero on, and answers with the next number. Those that came with an
+    /// import can be any.
+    fn renumber(&mut self, batch: &mut Batch) -> u64 {
+        self.gone.iter().for_each(|(number, _)| batch.remove(keys::gone(*number)));
+        for ((number, task), new) in self.gone.iter_mut().zip(0..) {
+            *number = new;
+            batch.insert(keys::gone(new), task.as_str().as_bytes().to_vec());
+            self.latest_gone.insert(task.clone(), new);
+        }
+        self.gone.len() as u64
+    }
+
     /// Notes that a task was removed: its records stay for a while.
     pub(super) fn leave(&mut self, batch: &mut Batch, task: TaskId, exists: impl Fn(&TaskId) -> bool) {
-        let number = self.gone.back().map_or(0, |(number, _)| number + 1);
+        let next = self.gone.back().map_or(Some(0), |(number, _)| number.checked_add(1));
+        let number = next.unwrap_or_else(|| self.renumber(batch));
         batch.insert(keys::gone(number), task.as_str().as_bytes().to_vec());
         batch.chores.push(Chore::Leaves(task.clone()));
         self.latest_gone.insert(task.clone(), number);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Disk, Order, keys};
 use crate::store::envelope::{Codec, Kind, Unread};
-use crate::store::message::{Cause, SetAside, Unreadable};
+use crate::store::message::{Cause, Unreadable};
 use crate::store::{MemoryBackend, StoreError};
 use crate::task::{OwnerId, RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 
@@ -27,8 +27,6 @@ pub(super) struct Loaded {
     pub gone: Vec<(u64, TaskId)>,
     /// The owner that sorts last among those who began runs.
     pub latest_owner: Option<OwnerId>,
-    /// The damaged directory that this one has taken the place of.
-    pub set_aside: Option<SetAside>,
     /// The rows that were in quarantine before, and since when.
     pub noted: FxHashMap<Vec<u8>, DateTime<Utc>>,
 }

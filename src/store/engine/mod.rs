@@ -14,6 +14,7 @@
 //! reads what is really there.
 
 mod backend;
+mod desk;
 mod export;
 mod exports;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod keys;
 mod load;
 #[cfg(test)]
 pub(super) mod lost_writes;
+mod opening;
 #[cfg(any(feature = "sled", feature = "redb"))]
 mod seal;
 mod settings;

@@ -36,7 +36,8 @@ macro_rules! embedded_store {
 
             /// How long the opening may take, in real time; zero is no limit. When it takes longer, the
             /// store is [`Unavailable`](crate::store::StoreError::Unavailable), and is opened again like
-            /// one that failed; the thread that hangs is left behind. Default: 60 s.
+            /// one that failed; the thread that hangs is left behind. While four hang, no more are begun.
+            /// Default: 60 s.
             pub fn open_limit(mut self, limit: std::time::Duration) -> Self {
                 self.rules.open_limit = limit;
                 self

@@ -1,5 +1,7 @@
 //! The engine on a disk that the test holds in its hand.
 
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, mpsc};
@@ -9,9 +11,10 @@ use futures::FutureExt;
 use futures::future::join_all;
 
 use super::*;
+use crate::store::envelope::Codec;
 use crate::store::message::*;
-use crate::store::{BackendSource, StoreAddr, StoreSource};
-use crate::task::{OwnerId, StoredTask, Task, TaskDefaults, TaskId, TaskState};
+use crate::store::{BackendSource, MemoryBackend, StoreAddr, StoreSource};
+use crate::task::{OwnerId, RunId, RunRecord, Source, StoredTask, Task, TaskDefaults, TaskId, TaskState};
 use crate::trigger::Interval;
 
 /// What becomes of a sync.
@@ -30,6 +33,8 @@ struct Inner {
     /// Syncs that begin are told here, and wait for the word.
     gate: Option<(mpsc::Sender<()>, mpsc::Receiver<Word>)>,
     panics: bool,
+    /// How long it takes to show anything.
+    slow: Duration,
 }
 
 impl std::fmt::Debug for Device {
@@ -89,7 +94,8 @@ impl Disk for Device {
     }
 
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let table = self.with(|inner| inner.applied.clone());
+        let (table, slow) = self.with(|inner| (inner.applied.clone(), inner.slow));
+        std::thread::sleep(slow);
         let mut found = table
             .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
@@ -253,50 +259,6 @@ fn a_failed_sync_fails_all_that_wait_and_takes_the_store_down() {
     });
 }
 
-/// A place whose opening hangs until the sender is gone, the first time.
-#[derive(Clone)]
-struct Hanging(Device, Arc<Mutex<Option<mpsc::Receiver<()>>>>);
-
-impl std::fmt::Debug for Hanging {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hanging")
-    }
-}
-
-impl Place for Hanging {
-    type Disk = Device;
-
-    fn path(&self) -> &std::path::Path {
-        self.0.path()
-    }
-
-    fn open(&self) -> Result<Device, StoreError> {
-        let hangs = self.1.lock().unwrap().take();
-        if let Some(hangs) = hangs {
-            hangs.recv().unwrap_err();
-        }
-        self.0.open()
-    }
-}
-
-#[test]
-fn an_opening_that_hangs_is_left_behind_and_tried_again() {
-    system(async {
-        let (word, hangs) = mpsc::channel();
-        let place = Hanging(Device::default(), Arc::new(Mutex::new(Some(hangs))));
-        let rules = Rules { open_limit: Duration::from_millis(20), ..Rules::default() };
-        let mut source = BackendSource::new(move || Engine::new(place.clone(), rules.clone()));
-        let store = source.start(Box::new(()));
-        let request = Open { owner: OwnerId(1), now: begin() };
-        let error = store.open(request.clone()).await.unwrap_err();
-        assert!(error.is_retryable() && error.to_string().contains("`open_limit`"), "{error}");
-        store.open(request).await.unwrap();
-        put(&store, "a").await.unwrap();
-        drop(word);
-        assert_eq!(store.list(List).await.unwrap().len(), 1);
-    });
-}
-
 #[test]
 fn a_panic_of_the_database_is_a_failure() {
     system(async {
@@ -342,4 +304,54 @@ fn the_shortest_interval_syncs_always() {
         store.close(Close).await.unwrap();
         assert_eq!(device.with(|inner| inner.synced.len()), rows + 2);
     });
+}
+
+/// A task whose turn it is has its old records looked at once, and counted once.
+#[test]
+fn old_records_are_looked_for_once_a_change() {
+    let mut tasks = MemoryBackend::default();
+    tasks.insert(sample("a")).unwrap();
+    let rules = Rules { age: Some(TimeDelta::seconds(1)), ..Rules::default() };
+    let mut history = history::History::new(Codec::plain(), &rules, Vec::new(), None);
+    for serial in 0..4 {
+        let record = RunRecord {
+            id: RunId { owner: OwnerId(1), serial },
+            task: id("a"),
+            nominal: begin(),
+            coalesced: 0,
+            span: None,
+            source: Source::Scheduled,
+            attempt: 1,
+            submitted_at: begin(),
+            end: None,
+        };
+        let mut batch = Batch::default();
+        history.begin(&mut batch, &id("a"), vec![record], &tasks).unwrap();
+        let ages = batch.chores.iter().filter(|chore| matches!(chore, Chore::Ages(..))).count();
+        assert_eq!(ages, 1, "{:?}", batch.chores);
+    }
+}
+
+/// Numbers can come from an import, where anything may have been written.
+#[test]
+fn the_last_number_of_a_removed_task_is_no_panic() {
+    let gone = vec![(3, id("a")), (u64::MAX, id("b"))];
+    let rules = Rules { removed: 2, ..Rules::default() };
+    let mut history = history::History::new(Codec::plain(), &rules, gone, None);
+    let mut batch = Batch::default();
+    history.leave(&mut batch, id("c"), |_| false);
+    let forgotten: Vec<_> =
+        batch.chores.iter().filter(|chore| matches!(chore, Chore::Forgotten(_))).collect();
+    assert!(matches!(forgotten[..], [Chore::Forgotten(task)] if *task == id("a")), "{:?}", batch.chores);
+    history.leave(&mut batch, id("d"), |_| false);
+    assert_eq!(history.gone().cloned().collect::<Vec<_>>(), [id("c"), id("d")]);
+    // What is left on the disk is the same, in the same order.
+    let mut rows = BTreeMap::from([(keys::gone(3), vec![]), (keys::gone(u64::MAX), vec![])]);
+    for (key, value) in batch.changes {
+        match value {
+            Some(value) => rows.insert(key, value),
+            None => rows.remove(&key),
+        };
+    }
+    assert_eq!(rows.into_values().collect::<Vec<_>>(), [b"c", b"d"]);
 }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::export::{ExportReader, ExportWriter};
 use super::import::{self, ImportMode, Imported, Origin};
 use super::load::{each, gone, notes};
+use super::opening::{guarded, open_patiently};
 use super::sweep::{check, nameless, quarantined, rows_of};
-use super::writer::{guarded, open_patiently};
 use super::{Changes, Disk, Place, Rules, identity, keys};
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
@@ -184,8 +184,10 @@ impl Vault {
         mode: ImportMode,
         mut progress: impl FnMut(Progress),
     ) -> Result<Imported, StoreError> {
-        import::check_complete(&*other.disk, &other.path)?;
-        guarded(|| import::import(Origin::Store(other), self, mode, &mut progress))
+        guarded(|| {
+            import::check_complete(&*other.disk, &other.path)?;
+            import::import(Origin::Store(other), self, mode, &mut progress)
+        })
     }
 
     /// Writes everything with the current key that was written with another, or with none.

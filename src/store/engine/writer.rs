@@ -1,7 +1,5 @@
-//! The thread that has the disk, and what is asked of it.
+//! What is asked of the thread that has the disk.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
@@ -12,24 +10,19 @@ use futures::channel::oneshot;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::exports::Automatic;
-use super::files::{self, is_beyond_repair};
-use super::history::{Upkeep, find, latest};
+use super::desk::Desk;
 use super::load::Loaded;
-use super::sweep::{Sweep, Sweeps};
-use super::{Batch, Disk, Durability, Place, Rules, identity, import};
-use crate::clock::Clock;
+use super::opening::bring_up;
+use super::sweep::Sweep;
+use super::{Batch, Place, Rules};
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
-use crate::store::message::{ExportFailures, FindRuns, Found, SetAside};
+use crate::store::message::{Failures, FindRuns, Found, SetAside};
 use crate::task::{RunRecord, TaskId};
-
-/// So many batches share one sync at most, lest the first of them waits for ever.
-const GROUP: usize = 4096;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
-enum Job {
+pub(super) enum Job {
     Write { batch: Batch, done: Answer<()> },
     Find { request: FindRuns, done: Answer<Found> },
     Runs { id: TaskId, limit: usize, done: Answer<Vec<RunRecord>> },
@@ -44,49 +37,64 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
     accepted: u64,
     identity: Uuid,
-    export_failures: watch::Receiver<Option<String>>,
+    export_failures: watch::Receiver<Option<StoreError>>,
+    failures: watch::Receiver<Option<StoreError>>,
     shared: Arc<Shared>,
 }
 
 /// What the thread tells without being asked.
-struct Shared {
+pub(super) struct Shared {
     /// How many batches are as durable as they were promised to be.
-    durable: AtomicU64,
+    pub durable: AtomicU64,
     failure: OnceLock<StoreError>,
+    /// The same, for who listens.
+    failures: watch::Sender<Option<StoreError>>,
     /// Why exports that were to be taken by themselves were not.
-    export_failures: watch::Sender<Option<String>>,
+    pub export_failures: watch::Sender<Option<StoreError>>,
+}
+
+impl Shared {
+    /// Takes the store down, unless it is.
+    pub(super) fn fail(&self, error: &StoreError) {
+        if self.failure.set(error.clone()).is_ok() {
+            self.failures.send_replace(Some(error.clone()));
+        }
+    }
+
+    /// What has failed.
+    pub(super) fn failure(&self) -> Option<&StoreError> {
+        self.failure.get()
+    }
 }
 
 impl Writer {
-    /// Opens the disk on a thread of its own and reads what is there. Waits for that.
-    pub(super) fn open<P: Place>(place: &P, rules: &Rules) -> Result<(Self, Loaded), StoreError> {
+    /// Opens the disk on a thread of its own and reads what is there. Waits for that; a thread that
+    /// takes longer than it may is added to those `left_behind`. Data that is set aside is told to
+    /// `aside` whatever becomes of the opening.
+    pub(super) fn open<P: Place>(
+        place: &P,
+        rules: &Rules,
+        aside: mpsc::Sender<SetAside>,
+        left_behind: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(Self, Loaded), StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let (opened, wait) = mpsc::channel();
-        let (tell, export_failures) = watch::channel(None);
-        let shared =
-            Arc::new(Shared { durable: AtomicU64::new(0), failure: OnceLock::new(), export_failures: tell });
+        let (tell_exports, export_failures) = watch::channel(None);
+        let (tell, failures) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            durable: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            failures: tell,
+            export_failures: tell_exports,
+        });
         let limit = rules.open_limit;
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
-            match bring_up(&place, &rules) {
+            match bring_up(&place, &rules, &aside) {
                 Ok((disk, identity, loaded)) => {
-                    let automatic = Automatic::begin(&place, &rules, &loaded);
-                    let codec = loaded.codec.clone();
+                    let desk = Desk::new(disk, identity, &loaded, &place, &rules, theirs);
                     opened.send(Ok((identity, loaded))).ok();
-                    let clock = Clock::system();
-                    Desk {
-                        untidy: disk.untidy().map(|after| clock.monotonic().saturating_add(after)),
-                        disk: Some(disk),
-                        upkeep: Upkeep::new(codec, rules.history),
-                        sweeps: Sweeps::new(identity),
-                        automatic,
-                        durability: rules.durability,
-                        waiting: Vec::new(),
-                        unsynced: None,
-                        clock,
-                        shared: theirs,
-                    }
-                    .serve(&inbox);
+                    desk.serve(&inbox);
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
@@ -101,6 +109,7 @@ impl Writer {
             accepted: 0,
             identity: Uuid::nil(),
             export_failures,
+            failures,
             shared,
         };
         // So long is for ever.
@@ -114,7 +123,7 @@ impl Writer {
             Err(RecvTimeoutError::Disconnected) => Err(died()),
             Err(RecvTimeoutError::Timeout) => {
                 // Whoever waited for it would hang as well. Should it come back, it lets go by itself.
-                writer.thread = None;
+                left_behind.extend(writer.thread.take());
                 Err(StoreError::unavailable(format!(
                     "it was not open after {limit:?}, and the thread that opens it was left behind; when it is \
                      only slow, give it more with `open_limit`"
@@ -132,7 +141,7 @@ impl Writer {
 
     /// An error when something has failed: the disk is gone then.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        match self.shared.failure.get() {
+        match self.shared.failure() {
             None => Ok(()),
             Some(error) => Err(StoreError::Unavailable {
                 reason: format!("it failed ({error}) and has not been opened again yet"),
@@ -143,7 +152,7 @@ impl Writer {
 
     /// Takes the store down from the actor's side.
     pub(super) fn spoil(&self, error: &StoreError) {
-        self.shared.failure.get_or_init(|| error.clone());
+        self.shared.fail(error);
     }
 
     /// Whether nothing that was accepted waits any more.
@@ -179,10 +188,15 @@ impl Writer {
     }
 
     /// Tells of exports that fail, and of those that have failed since this was asked for last.
-    pub(super) fn export_failures(&mut self) -> ExportFailures {
+    pub(super) fn export_failures(&mut self) -> Failures {
         let untold = self.export_failures.clone();
         self.export_failures.borrow_and_update();
-        ExportFailures(untold)
+        Failures(untold)
+    }
+
+    /// Tells of what takes the store down, also when nobody asks.
+    pub(super) fn failures(&self) -> Failures {
+        Failures(self.failures.clone())
     }
 
     /// The identity of the store.
@@ -229,278 +243,6 @@ pub(super) async fn answer<T>(receipt: oneshot::Receiver<Result<T, StoreError>>)
     receipt.await.unwrap_or_else(|_| Err(died()))
 }
 
-fn died() -> StoreError {
+pub(super) fn died() -> StoreError {
     StoreError::unavailable("the thread that writes for it has ended")
-}
-
-/// Files are let go a moment after a database was dropped, and those of a killed process a moment
-/// after its successor was started.
-pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
-    let mut patience = 20;
-    loop {
-        match place.open() {
-            Err(StoreError::InUse { .. }) if patience > 0 => {
-                patience -= 1;
-                std::thread::sleep(Duration::from_millis(25));
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Opens the disk and reads what is there. A directory that is damaged beyond repair is set aside, if
-/// that was asked for.
-fn bring_up<P: Place>(place: &P, rules: &Rules) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
-    let open = || {
-        let mut disk = guarded(|| open_patiently(place))?;
-        let (identity, loaded) = guarded(|| {
-            import::check_complete(&disk, place.path())?;
-            let identity = identity::establish(&mut disk)?;
-            Ok((identity, Loaded::from_disk(&disk, rules.codec(identity)?)?))
-        })?;
-        Ok((disk, identity, loaded))
-    };
-    match open() {
-        Err(error) if rules.set_aside && is_beyond_repair(&error) => {
-            let aside = files::set_aside(place.path(), Clock::system().now())?;
-            let (disk, identity, mut loaded) = open()?;
-            let place = aside.display().to_string();
-            loaded.set_aside = Some(SetAside { place, reason: error.to_string() });
-            Ok((disk, identity, loaded))
-        }
-        opened => opened,
-    }
-}
-
-/// The panic of a database is an error like others.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let said = message(&panic);
-        Err(StoreError::unavailable(format!("its database panicked: {said}")))
-    })
-}
-
-fn message(panic: &Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
-/// The thread's side.
-struct Desk<D> {
-    /// `None` after a failure.
-    disk: Option<D>,
-    upkeep: Upkeep,
-    sweeps: Sweeps,
-    automatic: Option<Automatic>,
-    durability: Durability,
-    /// Whoever waits for the next sync.
-    waiting: Vec<Answer<()>>,
-    /// When what is applied and not synced must be synced, in the relaxed mode; by the clock below.
-    unsynced: Option<Duration>,
-    /// When the disk is to be tidied; by the clock below.
-    untidy: Option<Duration>,
-    /// The machine's, also where a test turns the time: it is the device that must keep up.
-    clock: Clock,
-    shared: Arc<Shared>,
-}
-
-impl<D: Disk> Desk<D> {
-    fn serve(mut self, inbox: &mpsc::Receiver<Job>) {
-        loop {
-            let mut next = match self.until() {
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => inbox.recv_timeout(at.saturating_sub(self.clock.monotonic())),
-            };
-            if let Err(RecvTimeoutError::Disconnected) = next {
-                self.sync();
-                return;
-            }
-            // Everything that is there already shares the next sync.
-            let mut group = 0;
-            while let Ok(Job::Write { batch, done }) = next {
-                self.write(batch, done);
-                group += 1;
-                next = if group < GROUP {
-                    inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout)
-                } else {
-                    Err(RecvTimeoutError::Timeout)
-                };
-            }
-            if matches!(self.durability, Durability::Fsync) || next.is_ok() || self.is_overdue() {
-                self.sync();
-            }
-            self.tidy();
-            match next {
-                Ok(Job::Runs { id, limit, done }) => {
-                    let codec = self.upkeep.codec.clone();
-                    drop(done.send(self.ask(|disk| latest(disk, &codec, &id, limit))))
-                }
-                Ok(Job::Find { request, done }) => {
-                    let codec = self.upkeep.codec.clone();
-                    drop(done.send(self.ask(|disk| find(disk, &codec, &request))));
-                }
-                Ok(Job::Load { codec, done }) => {
-                    self.upkeep.clear();
-                    self.upkeep.codec = codec.clone();
-                    drop(done.send(self.ask(|disk| Loaded::from_disk(disk, codec))));
-                }
-                Ok(Job::Sweep(sweep)) => {
-                    if let Some(codec) = sweep.codec() {
-                        self.upkeep.codec = codec.clone();
-                    }
-                    self.sweeps.add(*sweep);
-                }
-                Ok(Job::Close { done }) => {
-                    let closed = match self.disk.take() {
-                        Some(disk) => guarded(|| disk.close()),
-                        None => self.failure(),
-                    };
-                    done.send(closed).ok();
-                    return;
-                }
-                Ok(Job::Write { .. }) | Err(_) => {}
-            }
-            self.go_on();
-            self.take_exports();
-        }
-    }
-
-    /// When there is something to do although nobody asks; by the clock below.
-    fn until(&self) -> Option<Duration> {
-        if !self.sweeps.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        // A store that is down takes no exports.
-        let export = self.automatic.as_ref().filter(|_| self.disk.is_some()).map(Automatic::next);
-        self.unsynced.into_iter().chain(self.untidy).chain(export).min()
-    }
-
-    /// Tells of the export that failed, and begins the one whose time has come.
-    fn take_exports(&mut self) {
-        let (Some(automatic), Some(_)) = (&mut self.automatic, &self.disk) else { return };
-        if let Some(error) = automatic.settle(&self.clock) {
-            self.shared.export_failures.send_replace(Some(error.to_string()));
-        }
-        if let Some(sweep) = automatic.take(&self.clock) {
-            self.sweeps.add(sweep);
-        }
-    }
-
-    /// Goes on with what goes through everything, for a moment.
-    fn go_on(&mut self) {
-        if self.sweeps.is_empty() {
-            return;
-        }
-        let Some(disk) = &mut self.disk else {
-            return self.sweeps.fail(&self.shared.failure.get().cloned().unwrap_or_else(died));
-        };
-        let (sweeps, codec) = (&mut self.sweeps, &self.upkeep.codec);
-        match guarded(|| sweeps.go_on(disk, codec)) {
-            Ok(false) => {}
-            Ok(true) => {
-                self.unsynced.get_or_insert(Duration::ZERO);
-                self.sync();
-                if self.disk.is_some() {
-                    self.sweeps.answer();
-                }
-            }
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn is_overdue(&self) -> bool {
-        self.unsynced.is_some_and(|at| at <= self.clock.monotonic())
-    }
-
-    fn failure(&self) -> Result<(), StoreError> {
-        self.shared.failure.get().cloned().map_or(Ok(()), Err)
-    }
-
-    /// Reads from the disk, where everything is synced. One that cannot be read is not written to
-    /// either.
-    fn ask<T>(&mut self, ask: impl FnOnce(&D) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let Some(disk) = &self.disk else {
-            return Err(self.shared.failure.get().cloned().unwrap_or_else(died));
-        };
-        guarded(|| ask(disk)).inspect_err(|error| self.fail(error.clone()))
-    }
-
-    fn write(&mut self, mut batch: Batch, done: Answer<()>) {
-        let Some(disk) = &mut self.disk else {
-            let error = self.shared.failure.get().cloned().unwrap_or_else(died);
-            done.send(Err(error)).ok();
-            return;
-        };
-        if !batch.is_empty() {
-            let (upkeep, sweeps) = (&mut self.upkeep, &mut self.sweeps);
-            if let Some(automatic) = &mut self.automatic {
-                automatic.note(&batch.changes);
-            }
-            let applied = guarded(|| {
-                upkeep.complete(disk, &mut batch)?;
-                sweeps.keep(disk, &batch.changes)?;
-                disk.apply(batch.changes)
-            });
-            if let Err(error) = applied {
-                self.waiting.push(done);
-                return self.fail(error);
-            }
-        }
-        match self.durability {
-            Durability::Fsync => self.waiting.push(done),
-            Durability::Interval(most) => {
-                self.unsynced.get_or_insert_with(|| self.clock.monotonic().saturating_add(most));
-                self.shared.durable.fetch_add(1, Ordering::Release);
-                done.send(Ok(())).ok();
-            }
-        }
-    }
-
-    /// Syncs what was applied, and answers those who wait for it.
-    fn sync(&mut self) {
-        if self.waiting.is_empty() && self.unsynced.take().is_none() {
-            return;
-        }
-        let Some(disk) = &mut self.disk else { return };
-        match guarded(|| disk.sync()) {
-            Ok(()) => {
-                self.shared.durable.fetch_add(self.waiting.len() as u64, Ordering::Release);
-                self.waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
-            }
-            Err(error) => return self.fail(error),
-        }
-        if self.untidy.is_none() {
-            self.untidy = disk.untidy().map(|after| self.clock.monotonic().saturating_add(after));
-        }
-    }
-
-    /// Has the disk do what it put off, when its time has come.
-    fn tidy(&mut self) {
-        let begun = self.clock.monotonic();
-        if self.untidy.is_none_or(|at| at > begun) {
-            return;
-        }
-        self.untidy = None;
-        let Some(disk) = &mut self.disk else { return };
-        if let Err(error) = guarded(|| disk.tidy()) {
-            return self.fail(error);
-        }
-        // At most a tenth of the time goes into it, or half.
-        let ended = self.clock.monotonic();
-        let rest = (ended - begun) * if disk.is_pressed() { 1 } else { 9 };
-        self.untidy = disk.untidy().map(|after| ended.saturating_add(after.max(rest)));
-    }
-
-    /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
-    /// heard of the failure finds the store down.
-    fn fail(&mut self, error: StoreError) {
-        tracing::error!(%error, "the disk of a durable store failed; the store is down until it is opened again");
-        self.shared.failure.get_or_init(|| error.clone());
-        // A database whose files are gone may panic when it is dropped.
-        let disk = self.disk.take();
-        catch_unwind(AssertUnwindSafe(|| drop(disk))).ok();
-        (self.unsynced, self.untidy) = (None, None);
-        self.sweeps.fail(&error);
-        self.waiting.drain(..).for_each(|done| drop(done.send(Err(error.clone()))));
-    }
 }

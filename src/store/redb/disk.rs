@@ -1,14 +1,15 @@
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::redb::{
     Builder, Database, DatabaseError, Error, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, TableHandle, WriteTransaction,
+    StorageBackend, TableDefinition, TableHandle, WriteTransaction,
 };
 
+use super::untouched::Untouched;
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
@@ -17,7 +18,8 @@ use crate::store::engine::{
 };
 
 const DATA: &str = "tasks.redb";
-const COPY: &str = "tasks.redb.check";
+/// Where a database is made that does not exist yet.
+const ASIDE: &str = "tasks.redb.new";
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("callboard");
 
 // The head of a file of redb (its format 3): a byte of flags, and two commit slots whose last bytes
@@ -61,7 +63,7 @@ impl Place for RedbPlace {
         if !fs::metadata(path.join(DATA)).is_ok_and(|data| data.len() > 0) {
             self.make()?;
         }
-        let db = self.try_open(DATA, false)?;
+        let db = self.try_open(false, |builder| builder.create(path.join(DATA)))?;
         let batch = match mark(&db, path)? {
             Some(batch) => batch,
             None if known => return Err(unreadable(path, "its data was lost while it was opened")),
@@ -102,15 +104,10 @@ impl RedbPlace {
             (Some(_), 0) => return Err(unreadable(path, "its data is gone")),
             _ => {}
         }
-        self.lock()?;
-        let copy = path.join(COPY);
-        let found = fs::copy(path.join(DATA), &copy)
-            .and_then(|_| distrust(&copy))
-            .map_err(|error| io_error(path, "make a copy for checking in", error))
-            .and_then(|trusted| mark(&self.try_open(COPY, trusted)?, path));
-        // What is left behind is written over by the next start.
-        fs::remove_file(&copy).ok();
-        match (seal, found?) {
+        let file = Untouched::new(self.lock()?).map_err(|error| io_error(path, "read", error))?;
+        let trusted = distrust(&file).map_err(|error| io_error(path, "read", error))?;
+        let found = mark(&self.try_open(trusted, |builder| builder.create_with_backend(file))?, path)?;
+        match (seal, found) {
             (None, None) => Ok(false),
             (Some(_), None) => Err(unreadable(path, "its data is gone")),
             (Some(seal), Some(batch)) if batch < seal.batch => {
@@ -123,22 +120,22 @@ impl RedbPlace {
 
     /// Makes an empty database aside: redb does not open one whose making was cut short.
     fn make(&self) -> Result<(), StoreError> {
-        let aside = self.path.join(COPY);
+        let aside = self.path.join(ASIDE);
         // What an earlier start has left behind.
         fs::remove_file(&aside).ok();
-        drop(self.try_open(COPY, false)?);
+        drop(self.try_open(false, |builder| builder.create(&aside))?);
         fs::rename(&aside, self.path.join(DATA))
             .and_then(|()| sync_dir(&self.path))
             .map_err(|error| io_error(&self.path, "create a database in", error))
     }
 
-    /// Whether nobody else has the file: what they write meanwhile would make a bad copy.
-    fn lock(&self) -> Result<(), StoreError> {
+    /// The file, unless somebody else has it: what they write meanwhile would look like damage.
+    fn lock(&self) -> Result<File, StoreError> {
         let path = &self.path;
         let file = OpenOptions::new().read(true).write(true).open(path.join(DATA));
         let file = file.map_err(|error| io_error(path, "open", error))?;
         match file.try_lock() {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(file),
             Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: place(path), holder: None }),
             Err(fs::TryLockError::Error(error)) => Err(io_error(path, "lock", error)),
         }
@@ -146,7 +143,11 @@ impl RedbPlace {
 
     /// Opens a database, or makes it, with redb, which may panic on a damaged one. An `exact` one
     /// must hold its latest commit whole: redb may not go back to the one before.
-    fn try_open(&self, file: &str, exact: bool) -> Result<Database, StoreError> {
+    fn try_open(
+        &self,
+        exact: bool,
+        open: impl FnOnce(&Builder) -> Result<Database, DatabaseError>,
+    ) -> Result<Database, StoreError> {
         let path = &self.path;
         let mut builder = Builder::new();
         builder.set_cache_size(usize::try_from(self.cache).unwrap_or(usize::MAX));
@@ -157,7 +158,7 @@ impl RedbPlace {
                 }
             });
         }
-        match catch_unwind(AssertUnwindSafe(|| builder.create(path.join(file)))) {
+        match catch_unwind(AssertUnwindSafe(|| open(&builder))) {
             Ok(Ok(db)) => Ok(db),
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
                 Err(StoreError::InUse { place: place(path), holder: None })
@@ -303,32 +304,28 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// Makes redb go through all checksums of a copy when it opens it, as it does after a crash, and
+/// Makes redb go through all checksums of a file when it opens it, as it does after a crash, and
 /// answers whether it would have trusted the latest commit without that. redb follows the page
 /// numbers in what it trusts, and a corrupt one makes it ask for more memory than there is, which ends
 /// the process.
-fn distrust(copy: &Path) -> io::Result<bool> {
-    let mut file = OpenOptions::new().read(true).write(true).open(copy)?;
-    let mut flags = [0];
-    file.seek(SeekFrom::Start(FLAGS))?;
+fn distrust(file: &Untouched) -> io::Result<bool> {
     // Too short for a head: redb says what it thinks of it.
-    if file.read(&mut flags)? == 0 || file.metadata()?.len() < SLOTS + 2 * SLOT {
+    if file.len()? < SLOTS + 2 * SLOT {
         return Ok(false);
     }
+    let mut flags = [0];
+    file.read(FLAGS, &mut flags)?;
     let [found] = flags;
     if found & TRUSTED == 0 {
         return Ok(false);
     }
-    file.seek(SeekFrom::Start(FLAGS))?;
-    file.write_all(&[found & !TRUSTED | RECOVER])?;
+    file.write(FLAGS, &[found & !TRUSTED | RECOVER])?;
     // The other slot may hold a later commit that was never completed: it is not to be preferred.
     let other = u64::from(found & SECOND_IS_LATEST == 0);
     let last = SLOTS + SLOT * (other + 1) - 1;
     let mut sum = [0];
-    file.seek(SeekFrom::Start(last))?;
-    file.read_exact(&mut sum)?;
-    file.seek(SeekFrom::Start(last))?;
-    file.write_all(&sum.map(|byte| !byte))?;
+    file.read(last, &mut sum)?;
+    file.write(last, &sum.map(|byte| !byte))?;
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! The other embedded durable store: [redb](https://docs.rs/redb) in a directory.
 
 mod disk;
+mod untouched;
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use super::{BackendSource, StoreError};
 /// `fsync`. What is acknowledged is there again after the process was killed or the power was cut
 /// (see [`Durability`](super::Durability) for another bargain). One process at a time can have the
 /// directory. redb repairs a file that was not closed, and trusts one that was, so a start has it
-/// check every checksum of a copy first: it reads the file several times and needs room for it twice.
+/// check every checksum first, with what it would write kept in memory: it reads the file several times.
 ///
 /// ```no_run
 /// use callboard::store::RedbStore;

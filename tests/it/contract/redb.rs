@@ -1,113 +1,20 @@
 //! The redb store on directories that are not as they should be. What it shares with the sled store
-//! is tested there.
+//! is tested in `damaged`.
 
 use std::fs;
 use std::path::Path;
 
 use ::redb::{Database, ReadableDatabase, TableDefinition};
-use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
 use callboard::store::{RedbStore, StoreError};
 
-use super::sled::{Running, id, moved_on, run, snapshot};
+use super::sled::{Running, id, moved_on, run};
 use super::system;
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("callboard");
 
 async fn open(path: &Path) -> Result<(Running, Opened), StoreError> {
     Running::open_with(RedbStore::open(path)?).await
-}
-
-/// A directory with 300 tasks.
-async fn filled(path: &Path) {
-    let (store, _) = open(path).await.unwrap();
-    let put = |index| {
-        let task = sample(&format!("{index:03}"), start());
-        store.0.put(Put { task, expect: Expect::Absent })
-    };
-    futures::future::try_join_all((0..300).map(put)).await.unwrap();
-    store.0.close(Close).await.unwrap();
-    store.stop().await;
-}
-
-/// Damages a directory and expects a typed error that contains `reason`, and untouched files; then
-/// the restored directory works.
-fn damaged(reason: &str, damage: impl Fn(&Path)) {
-    let base = tempfile::tempdir().unwrap();
-    let path = base.path().join("tasks");
-    system(async {
-        filled(&path).await;
-        let intact = snapshot(&path);
-        damage(&path);
-        let before = snapshot(&path);
-        for _ in 0..2 {
-            let error = open(&path).await.map(|_| ()).unwrap_err();
-            assert!(matches!(error, StoreError::Damaged { .. }), "{reason}: {error:?}");
-            let text = error.to_string();
-            assert!(text.contains(reason) && text.contains(&*path.display().to_string()), "{text}");
-            assert!(text.contains("Nothing was deleted"), "{text}");
-            assert!(snapshot(&path) == before, "{reason}: the files are as they were");
-        }
-        for (file, bytes) in intact {
-            fs::write(file, bytes).unwrap();
-        }
-        let (store, opened) = open(&path).await.unwrap();
-        assert_eq!((store.ids().await.len(), opened.unreadable.len()), (300, 0));
-    });
-}
-
-#[test]
-fn damage_is_told_and_nothing_is_touched() {
-    let data = |path: &Path| path.join("tasks.redb");
-    let cut = |path: &Path, part: u64| {
-        let file = fs::OpenOptions::new().write(true).open(data(path)).unwrap();
-        file.set_len(file.metadata().unwrap().len() / part).unwrap();
-    };
-    damaged("its data is gone", |path| fs::write(data(path), "").unwrap());
-    damaged("", |path| cut(path, 2));
-    damaged("", |path| cut(path, 10));
-    damaged("redb", |path| fs::write(data(path), vec![0xab; 1 << 20]).unwrap());
-    damaged("`tasks.redb` is missing", |path| fs::remove_file(data(path)).unwrap());
-    let seal =
-        |text: &'static str| move |path: &Path| fs::write(path.join("callboard-store.json"), text).unwrap();
-    damaged("format 7", seal(r#"{"format":7,"batch":1}"#));
-    damaged("callboard-store.json", seal("{"));
-    damaged("changes or more are missing", seal(r#"{"format":1,"batch":100000}"#));
-}
-
-/// Wherever bits are flipped: the directory is damaged, or nothing is missing. A corrupt page number
-/// would end the whole process if redb followed it.
-#[test]
-fn overwritten_parts_never_pass_for_less_data() {
-    let base = tempfile::tempdir().unwrap();
-    let path = base.path().join("tasks");
-    let file = path.join("tasks.redb");
-    system(async {
-        filled(&path).await;
-        let intact = snapshot(&path);
-        let bytes = intact[&file].clone();
-        let mut damaged = 0;
-        for place in (0..100).map(|part| bytes.len() * part / 100) {
-            let mut broken = bytes.clone();
-            broken.iter_mut().skip(place).take(64).for_each(|byte| *byte ^= 0xff);
-            fs::write(&file, &broken).unwrap();
-            match open(&path).await {
-                Ok((store, opened)) => {
-                    assert_eq!((store.ids().await.len(), opened.unreadable.len()), (300, 0), "at {place}");
-                    store.stop().await;
-                }
-                Err(error) => {
-                    assert!(matches!(error, StoreError::Damaged { .. }), "at {place}: {error:?}");
-                    assert!(fs::read(&file).unwrap() == broken, "at {place}");
-                    damaged += 1;
-                }
-            }
-            for (file, bytes) in &intact {
-                fs::write(file, bytes).unwrap();
-            }
-        }
-        assert!(damaged > 0);
-    });
 }
 
 #[test]
@@ -120,19 +27,6 @@ fn the_data_of_another_program_is_left_alone() {
     drop(db);
     let error = system(async { open(base.path()).await.map(|_| ()).unwrap_err() });
     assert!(error.to_string().contains("another program"), "{error}");
-}
-
-#[test]
-fn a_directory_has_one_store() {
-    let base = tempfile::tempdir().unwrap();
-    system(async {
-        let (first, _) = open(base.path()).await.unwrap();
-        let error = open(base.path()).await.map(|_| ()).unwrap_err();
-        assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
-        first.put("a").await;
-        first.stop().await;
-        assert!(RedbStore::open(base.path().join("tasks.redb")).is_err(), "a file is no directory");
-    });
 }
 
 #[test]
@@ -200,7 +94,7 @@ fn a_beginning_that_is_cut_short_is_no_damage() {
         // What a killed process leaves behind is in nobody's way.
         fs::remove_dir_all(&path).unwrap();
         fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("tasks.redb.check"), vec![0; 1 << 20]).unwrap();
+        fs::write(path.join("tasks.redb.new"), vec![0; 1 << 20]).unwrap();
         system(async { open(&path).await.unwrap().0.stop().await });
     }
 }

@@ -10,7 +10,8 @@ use callboard::store::{Durability, ROW_LIMIT, SledStore, StoreAddr, StoreError, 
 use callboard::task::{Outcome, OwnerId, RunEnd, RunId, RunRecord, Source, StoredTask, TaskId, TaskState};
 use futures::channel::oneshot;
 
-use super::system;
+use super::damaged::damaged;
+use super::{Kind, system};
 
 /// A store at work, and the news of its end.
 pub(super) struct Running(pub(super) StoreAddr, oneshot::Receiver<()>);
@@ -93,71 +94,6 @@ pub(super) fn snapshot(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// A directory with 300 tasks.
-async fn filled(path: &Path) {
-    let (store, _) = Running::open(path).await.unwrap();
-    for index in 0..300 {
-        store.put(&format!("{index:03}")).await;
-    }
-    store.0.close(Close).await.unwrap();
-    store.stop().await;
-}
-
-/// Damages a directory and expects a typed error that contains `reason`, and untouched files; then
-/// the restored directory works.
-fn damaged(reason: &str, damage: impl Fn(&Path)) {
-    let base = tempfile::tempdir().unwrap();
-    let path = base.path().join("tasks");
-    system(async {
-        filled(&path).await;
-        let intact = snapshot(&path);
-        damage(&path);
-        let before = snapshot(&path);
-        for _ in 0..2 {
-            let error = Running::open(&path).await.map(|_| ()).unwrap_err();
-            assert!(matches!(error, StoreError::Damaged { .. }), "{reason}: {error:?}");
-            let text = error.to_string();
-            assert!(text.contains(reason) && text.contains(&*path.display().to_string()), "{text}");
-            assert!(text.contains("Nothing was deleted"), "{text}");
-            assert!(snapshot(&path) == before, "{reason}: the files are as they were");
-        }
-        fs::remove_dir_all(&path).unwrap();
-        for (file, bytes) in intact {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, bytes).unwrap();
-        }
-        let (store, opened) = Running::open(&path).await.unwrap();
-        assert_eq!((store.ids().await.len(), opened.unreadable.len()), (300, 0));
-    });
-}
-
-fn truncate(path: &Path, length: impl Fn(u64) -> u64) {
-    let file = fs::OpenOptions::new().write(true).open(path.join("db")).unwrap();
-    file.set_len(length(file.metadata().unwrap().len())).unwrap();
-}
-
-#[test]
-fn an_emptied_file_is_damage() {
-    damaged("gone or cut off", |path| truncate(path, |_| 0));
-}
-
-#[test]
-fn a_truncated_file_is_damage() {
-    for part in [2, 3, 10] {
-        damaged("", |path| truncate(path, |length| length / part));
-    }
-}
-
-#[test]
-fn garbage_is_damage() {
-    damaged("gone or cut off", |path| fs::write(path.join("db"), [0xab; 1 << 20]).unwrap());
-}
-
-#[test]
-fn a_missing_file_is_damage() {
-    damaged("`db` is missing", |path| fs::remove_file(path.join("db")).unwrap());
-}
-
 /// sled makes its directory in steps, and a process can be killed between any two of them.
 #[test]
 fn a_beginning_that_is_cut_short_is_no_damage() {
@@ -191,63 +127,11 @@ fn a_beginning_that_is_cut_short_is_no_damage() {
 }
 
 #[test]
-fn a_newer_directory_is_not_opened() {
-    damaged("format 7", |path| {
-        fs::write(path.join("callboard-store.json"), r#"{"format":7,"batch":1}"#).unwrap();
-    });
-}
-
-#[test]
 fn a_newer_directory_is_known_by_its_data_too() {
-    damaged("format 7", |path| {
+    damaged(Kind::Sled, "format 7", |path| {
         fs::remove_file(path.join("callboard-store.json")).unwrap();
         let db = ::sled::open(path).unwrap();
         db.insert("m", b"M\x01j{\"format\":7,\"batch\":9}").unwrap();
-    });
-}
-
-#[test]
-fn a_seal_that_does_not_decode_is_damage() {
-    damaged("callboard-store.json", |path| fs::write(path.join("callboard-store.json"), "{").unwrap());
-}
-
-#[test]
-fn changes_that_are_missing_are_noticed() {
-    damaged("changes or more are missing", |path| {
-        fs::write(path.join("callboard-store.json"), r#"{"format":1,"batch":100000}"#).unwrap();
-    });
-}
-
-#[test]
-fn overwritten_parts_never_pass_for_less_data() {
-    let base = tempfile::tempdir().unwrap();
-    let path = base.path().join("tasks");
-    system(async {
-        filled(&path).await;
-        let intact = snapshot(&path);
-        let bytes = intact[&path.join("db")].clone();
-        for place in (0..20).map(|twentieth| bytes.len() * twentieth / 20) {
-            let mut broken = bytes.clone();
-            broken.iter_mut().skip(place).take(64).for_each(|byte| *byte ^= 0xff);
-            fs::write(path.join("db"), &broken).unwrap();
-            match Running::open(&path).await {
-                // Overwritten where nothing lies, or only something newer than what is known.
-                Ok((store, opened)) => {
-                    let unreadable = opened.unreadable.len();
-                    assert!(store.ids().await.len() + unreadable == 300, "at {place}");
-                    store.stop().await;
-                }
-                Err(error) => {
-                    assert!(matches!(error, StoreError::Damaged { .. }), "at {place}: {error:?}");
-                    assert!(fs::read(path.join("db")).unwrap() == broken, "at {place}");
-                }
-            }
-            fs::remove_dir_all(&path).unwrap();
-            for (file, bytes) in &intact {
-                fs::create_dir_all(file.parent().unwrap()).unwrap();
-                fs::write(file, bytes).unwrap();
-            }
-        }
     });
 }
 
@@ -270,19 +154,6 @@ fn a_file_is_no_directory() {
         matches!(error, StoreError::Damaged { .. }) && error.to_string().contains("a directory"),
         "{error}"
     );
-}
-
-#[test]
-fn a_directory_has_one_store() {
-    let base = tempfile::tempdir().unwrap();
-    system(async {
-        let (first, _) = Running::open(base.path()).await.unwrap();
-        let error = Running::open(base.path()).await.map(|_| ()).unwrap_err();
-        assert!(matches!(error, StoreError::InUse { .. }), "{error:?}");
-        assert!(error.to_string().contains(&*base.path().display().to_string()), "{error}");
-        first.put("a").await;
-        first.stop().await;
-    });
 }
 
 #[test]

@@ -407,6 +407,38 @@ async fn an_export_that_failed_is_told_and_tried_again() {
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 }
 
+/// Once the old key is gone nobody reads what was exported with it.
+#[test]
+fn a_new_key_is_a_reason_for_an_export() {
+    let base = tempfile::tempdir().unwrap();
+    let (path, dir) = (base.path().join("store"), base.path().join("store.exports"));
+    let keyring = Keyring::generate().unwrap();
+    let keys = Keys::new(keyring.clone());
+    let exports = Exports::every(Duration::from_secs(1)).keep(9);
+    system(async {
+        let source = RedbStore::open(&path).unwrap().encrypt(keys.clone()).exports(exports);
+        let (store, _) = Running::open_with(source).await.unwrap();
+        store.put("a").await;
+        let begin = Instant::now();
+        let holds = |wanted: &str| {
+            let text = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains(wanted));
+            files(&dir).iter().filter(|path| text(path)).count()
+        };
+        while holds("\"task\":\"a\"") == 0 {
+            assert!(begin.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let before = files(&dir);
+        keys.replace(Keyring::generate().unwrap().older(&keyring));
+        assert_eq!(store.0.rekey(Rekey).await.unwrap().rewritten, 2);
+        while files(&dir) == before {
+            assert!(begin.elapsed() < Duration::from_secs(30), "none is taken");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        store.stop().await;
+    });
+}
+
 /// The runs that came along with an import are those of others, whatever the numbers of their owners.
 #[test]
 fn whoever_comes_after_an_import_is_none_of_the_owners_in_it() {
