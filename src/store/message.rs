@@ -106,6 +106,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the record can be readable one day as it is: with another program, key or setting.
+    pub(super) fn may_pass(self) -> bool {
+        match self {
+            Self::Newer | Self::UnknownKey | Self::NotEncrypted => true,
+            Self::Forged | Self::Corrupt | Self::Incomplete => false,
+        }
+    }
+
     /// What to do, for people.
     pub fn advice(self) -> &'static str {
         match self {
@@ -115,7 +123,7 @@ impl Cause {
                 "use another id, or let the store take plain records once more and rekey it"
             }
             Self::Forged | Self::Corrupt | Self::Incomplete => {
-                "use another id, or restore the store from an export"
+                "use another id, or bring it back with `callboard store import EXPORT --merge` while the program is stopped"
             }
         }
     }

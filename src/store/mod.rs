@@ -37,6 +37,8 @@ pub use addr::StoreAddr;
 pub use cipher::{KeyError, KeyId, Keyring, Keys};
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
 pub use engine::{Durability, Exports, ImportMode, Imported, Progress, ROW_LIMIT, Vault};
+#[cfg(feature = "cli")]
+pub(crate) use engine::{ExportReader, holds_store};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};

@@ -157,6 +157,8 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Invalid`] and [`KeyError::Empty`], which do not show the text.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
+        // Some editors write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
         let words = lines.flat_map(|line| line.split([' ', '\t', ',', '\r'])).filter(|word| !word.is_empty());
         let mut keys = Vec::new();
@@ -347,6 +349,7 @@ mod tests {
         assert_eq!(both.ids(), [other.current(), hex.current()]);
         assert_eq!(Keyring::parse(&both.to_text()).unwrap().ids(), both.ids());
         let refused = |text: &str| Keyring::parse(text).unwrap_err().to_string();
+        assert_eq!(Keyring::parse(&format!("\u{feff}{HEX}\r\n")).unwrap().ids(), hex.ids());
         assert!(refused("").contains("no key"));
         assert!(refused("# none\n \n").contains("no key"));
         assert!(refused(&format!("{HEX} {}", &HEX[1..])).contains("key 2 is not valid"));

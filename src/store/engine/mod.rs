@@ -42,9 +42,12 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 pub(super) use backend::Engine;
+pub(crate) use export::ExportReader;
 pub use exports::Exports;
 #[cfg(feature = "file")]
 pub(super) use files::FILES_MARK;
+#[cfg(feature = "cli")]
+pub(crate) use files::holds_store;
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use files::place;
 pub(super) use files::{

@@ -70,7 +70,7 @@ impl Writer {
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
             match bring_up(&place, &rules) {
                 Ok((disk, identity, loaded)) => {
-                    let automatic = Automatic::begin(&place, &rules, &loaded);
+                    let automatic = Automatic::begin(&place, &rules, identity, &loaded);
                     let codec = loaded.codec.clone();
                     opened.send(Ok((identity, loaded))).ok();
                     let clock = Clock::system();
