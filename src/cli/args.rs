@@ -125,7 +125,7 @@ pub(super) struct Filling {
     /// Remove what the store holds first.
     #[arg(long, conflicts_with = "merge")]
     pub(super) replace: bool,
-    /// Keep what the store holds; where both have a task, that of the store stays.
+    /// Keep what the store holds; where both have a task, that of the store stays, unless it is damaged.
     #[arg(long)]
     pub(super) merge: bool,
 }
