@@ -134,7 +134,9 @@ fn ask_service(
     request: impl FnOnce(String) -> Request,
 ) -> Result<Option<Value>, Failure> {
     let Some(alias) = &named.alias else { return Ok(None) };
-    let _busy = Busy::show("waiting for the service");
+    let _busy = data::socket(&place.data)
+        .is_ok_and(|socket| socket.exists())
+        .then(|| Busy::show("waiting for the service"));
     match ask_patiently(&place.data, request(alias.to_string())) {
         Ok(answer) => Ok(Some(answer)),
         Err(failure) if failure.exit == Exit::NotRunning => Ok(None),

@@ -77,7 +77,7 @@ pub const ROW_LIMIT: usize = 64 * 1024;
 /// What a store says that was given no keys.
 #[cfg(feature = "encryption")]
 const NO_KEYS: StoreError = StoreError::Unsupported {
-    deed: "change keys: it has none; give it some with `encrypt`, or `key_file` in a configuration",
+    deed: "change keys: it has none; give it some with `encrypt`, `key_file` in a configuration, or --key-file",
 };
 
 /// What a durable store means by "acknowledged", and what a crash can take.
