@@ -94,7 +94,11 @@ impl Named {
     /// Opens the files, which have to be there unless they are to be made.
     fn open(&self, data: &Path, make: bool) -> Result<Vault, Failure> {
         if !make && !holds_store(&self.path) {
-            let message = format!("there is no store in {}", self.path.display());
+            let message = format!(
+                "there is no store in {}; name another with --store, or the configuration that says where it is \
+                 with --config",
+                self.path.display()
+            );
             return Err(Failure::new(Exit::NotFound, message));
         }
         Ok(self.settings.vault(data)?)

@@ -193,9 +193,13 @@ impl ExportWriter {
         self.end.tasks += u64::from(matches!(part, Part::Spec));
         self.end.runs += u64::from(matches!(part, Part::Run));
         let line = Line { record: Some(part), run, ..Line::of(row.task()) };
-        // Both succeed for what is readable.
         let plain = codec.open(kind(row), &key, bytes).ok().filter(|_| readable);
-        let renewed = codec.renew(kind(row), &key, bytes).ok().flatten().filter(|_| readable);
+        let renewed = match codec.renew(kind(row), &key, bytes) {
+            Ok(renewed) => renewed.filter(|_| readable),
+            // What cannot be sealed does not leave the store at all.
+            Err(unread) if readable => return Err(StoreError::unavailable(unread.reason)),
+            Err(_) => None,
+        };
         let kept = match (&renewed, &plain) {
             // A plain record of a store that is encrypted by now does not leave it as it is.
             (Some(sealed), _) if !self.plain => sealed.as_slice(),

@@ -204,6 +204,54 @@ fn what_is_damaged_comes_back_with_a_merge() {
     });
 }
 
+/// The same for a task file that somebody has spoiled.
+#[test]
+fn a_damaged_file_comes_back_with_a_merge() {
+    let (_base, [from, to, file]) = places();
+    fill(&from);
+    export(&from, &file);
+    let open = || FileStore::open(&to).unwrap();
+    let mut target = open().vault().unwrap();
+    target.import(&file, ImportMode::IntoEmpty, |_| {}).unwrap();
+    target.close().unwrap();
+    fs::write(to.join("tasks/a.json"), "rubbish").unwrap();
+    let mut target = open().vault().unwrap();
+    let imported = target.import(&file, ImportMode::Merge, |_| {}).unwrap();
+    assert_eq!((imported.kept, imported.restored), (2, 2), "{imported:?}");
+    assert_eq!(target.check(|_| {}).unwrap().quarantine, []);
+    target.close().unwrap();
+    system(async {
+        let (store, opened) = Running::open_with(open()).await.unwrap();
+        assert_eq!((opened.unreadable.len(), store.ids().await.len()), (0, 3));
+        store.stop().await;
+    });
+}
+
+/// A rekey that is killed leaves records of both keys, which both read; repeated, it finishes.
+#[test]
+fn a_rekey_that_was_cut_off_is_repeated() {
+    let (_base, [from, ..]) = places();
+    let (old, new) = (Keyring::generate().unwrap(), Keyring::generate().unwrap());
+    fill_with(SledStore::open(&from).unwrap().encrypt(old.clone()));
+    let open = |ring: &Keyring| SledStore::open(&from).unwrap().encrypt(ring.clone()).vault().unwrap();
+    let both = new.clone().older(&old);
+    let mut target = open(&both);
+    target.rekey(|progress| assert!(progress.done < 2, "the power is gone")).unwrap_err();
+    drop(target);
+    let bad = |ring: &Keyring| {
+        let mut target = open(ring);
+        let bad = target.check(|_| {}).unwrap().quarantine.len();
+        target.close().unwrap();
+        bad
+    };
+    assert!(bad(&both) == 0 && bad(&old) > 0 && bad(&new) > 0);
+    let mut target = open(&both);
+    let rekeyed = target.rekey(|_| {}).unwrap();
+    assert!(rekeyed.rewritten > 0 && rekeyed.current > 0 && rekeyed.unreadable == 0, "{rekeyed:?}");
+    target.close().unwrap();
+    assert_eq!(bad(&new), 0);
+}
+
 #[test]
 fn a_merge_of_what_is_there_changes_nothing() {
     let (base, [from, _, file]) = places();
