@@ -16,7 +16,7 @@ use super::exit::{Exit, Failure};
 use super::protocol::Request;
 use super::{data, out, render};
 use crate::config::{Directory, KeySettings, Settings, StoreSettings};
-use crate::store::{ExportReader, ImportMode, Progress, Vault, holds_store};
+use crate::store::{ExportReader, ImportMode, Progress, Vault, holds_store, is_key};
 use crate::task::Alias;
 
 pub(super) fn run(command: Store) -> Result<(), Failure> {
@@ -61,6 +61,9 @@ impl Named {
             (None, None) => (None, None),
         };
         let mut keys_given = false;
+        if place.key_file.as_ref().and_then(|file| file.to_str()).is_some_and(is_key) {
+            return Err(invalid("--key-file takes the name of a file, and was given a key".to_owned()));
+        }
         if let (Some(file), Some(directory)) = (&place.key_file, found.as_mut().and_then(directory_mut))
             && directory.keys.is_none()
         {

@@ -13,7 +13,7 @@ use crate::store::RedbStore;
 use crate::store::SledStore;
 use crate::store::{Durability, Exports, MemoryStore, StoreError, Vault};
 #[cfg(feature = "encryption")]
-use crate::store::{Keyring, Keys};
+use crate::store::{Keyring, Keys, is_key};
 
 /// Where a store has its keys from.
 #[cfg(feature = "encryption")]
@@ -108,8 +108,16 @@ pub(super) fn keys(section: &mut Section<'_>) -> (Option<KeySettings>, bool) {
             None
         }
     });
-    let file = section.text("key_file").map(|path| KeySettings::File(path.into()));
-    let variable = section.text("key_env").map(KeySettings::Variable);
+    let mut name = |key| {
+        let text = section.text(key)?;
+        if is_key(&text) {
+            section.problem(None, key, "is a key, and must be the name of where it is; see `key`");
+            return None;
+        }
+        Some(text)
+    };
+    let file = name("key_file").map(|path| KeySettings::File(path.into()));
+    let variable = name("key_env").map(KeySettings::Variable);
     let refuse_plain = section.flag("refuse_plain").unwrap_or(false);
     let mut all = [given, file, variable].into_iter().flatten();
     let first = all.next();

@@ -33,6 +33,12 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
+#[cfg(all(
+    feature = "encryption",
+    feature = "config",
+    any(feature = "file", feature = "sled", feature = "redb")
+))]
+pub(crate) use cipher::is_key;
 #[cfg(all(feature = "encryption", any(feature = "file", feature = "sled", feature = "redb")))]
 pub use cipher::{KeyError, KeyId, Keyring, Keys};
 #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]

@@ -12,6 +12,7 @@ use super::keys::Row;
 use super::load::{each, gone};
 use super::sweep::{examine, kind, read_run, rows_of};
 use super::vault::{Progress, Vault};
+use super::writer::guarded;
 use super::{Changes, Disk, damaged, identity, keys};
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
@@ -67,10 +68,14 @@ pub(super) fn check_complete<D: Disk + ?Sized>(disk: &D, path: &Path) -> Result<
 
 /// How the import is repeated that was cut off, if one was.
 fn cut_off<D: Disk + ?Sized>(disk: &D) -> Result<Option<&'static str>, StoreError> {
-    Ok(disk.get(keys::IMPORTING)?.map(|mark| match &*mark == MERGING {
+    Ok(disk.get(keys::IMPORTING)?.map(|mark| how_to_repeat(&mark)))
+}
+
+fn how_to_repeat(mark: &[u8]) -> &'static str {
+    match mark == MERGING {
         true => "repeat it with `--merge`",
         false => "repeat it with `--replace`",
-    }))
+    }
 }
 
 /// Where things come from.
@@ -88,7 +93,7 @@ impl Origin<'_> {
     }
 
     /// How many steps [`each`](Self::each) has, roughly.
-    fn steps(&mut self) -> Result<u64, StoreError> {
+    fn steps(&self) -> Result<u64, StoreError> {
         match self {
             Self::File(file) => Ok(file.end.records),
             Self::Store(vault) => Ok(vault.tasks()?.len() as u64),
@@ -96,10 +101,7 @@ impl Origin<'_> {
     }
 
     /// Shows everything, and how many steps were done.
-    fn each(
-        &mut self,
-        mut visit: impl FnMut(Entry, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each(&self, mut visit: impl FnMut(Entry, u64) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut step = 0;
         match self {
             Self::File(file) => file.each(|entry| {
@@ -150,7 +152,7 @@ struct Import {
 
 /// Fills `target`, and compares what is in it then with what was to be.
 pub(super) fn import(
-    mut origin: Origin<'_>,
+    origin: Origin<'_>,
     target: &mut Vault,
     mode: ImportMode,
     progress: &mut dyn FnMut(Progress),
@@ -161,6 +163,31 @@ pub(super) fn import(
     let mark = if fresh { FILLING } else { MERGING };
     target.apply(vec![(keys::IMPORTING.to_vec(), Some(mark.to_vec()))])?;
     target.sync()?;
+    let mode = if fresh { ImportMode::Replace } else { mode };
+    let mut tell = |done| progress(Progress { done, total });
+    guarded(|| fill(&origin, target, mode, total / 2, &mut tell)).map_err(|error| cut_off_by(error, fresh))
+}
+
+/// What is to be done after an import that failed in the midst: what it has written is a part.
+fn cut_off_by(error: StoreError, fresh: bool) -> StoreError {
+    match error {
+        StoreError::Unavailable { reason, source } => {
+            let how = how_to_repeat(if fresh { FILLING } else { MERGING });
+            StoreError::Unavailable { reason: format!("{reason}; the import was cut off, {how}"), source }
+        }
+        other => other,
+    }
+}
+
+/// The import itself, and the comparison, each of so many steps.
+fn fill(
+    origin: &Origin<'_>,
+    target: &mut Vault,
+    mode: ImportMode,
+    steps: u64,
+    tell: &mut dyn FnMut(u64),
+) -> Result<Imported, StoreError> {
+    let fresh = mode == ImportMode::Replace;
     if fresh {
         target.clear()?;
         // What is bound to the identity of the origin goes on being readable.
@@ -168,9 +195,9 @@ pub(super) fn import(
     }
     let there = gone(target.disk())?;
     let mut import = Import {
-        from: target.codec_of(origin.identity(), &origin)?,
+        from: target.codec_of(origin.identity(), origin)?,
         to: target.codec.clone(),
-        mode: if fresh { ImportMode::Replace } else { mode },
+        mode,
         stayed: FxHashSet::default(),
         halves: FxHashSet::default(),
         next_gone: there.last().map_or(0, |(number, _)| number + 1),
@@ -195,7 +222,7 @@ pub(super) fn import(
             target.apply(std::mem::take(&mut changes))?;
             target.sync()?;
         }
-        progress(Progress { done, total });
+        tell(done);
         Ok(())
     })?;
     // So that no later owner is taken for one whose runs came along.
@@ -208,7 +235,7 @@ pub(super) fn import(
     let mut compared = 0;
     origin.each(|entry, done| {
         compared += u64::from(import.is_there(entry, target)?);
-        progress(Progress { done: total / 2 + done, total });
+        tell(steps + done);
         Ok(())
     })?;
     if fresh && target.count()? != compared {

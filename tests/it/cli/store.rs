@@ -161,6 +161,18 @@ fn keys_are_changed_while_the_service_runs() {
     // Keys that would not be used are refused.
     let given = [&["check", "--key-file", "wrong"], config.as_slice()].concat();
     fails(&place, &given, 3, "leave --key-file out");
+    // A key where its file belongs.
+    let said = store(&place, &["check", "--store", "redb:moved", "--key-file", KEY]);
+    assert!(said.code == 3 && !said.err.contains(KEY), "{said:?}");
+    for name in ["key_file", "key_env"] {
+        fs::write(
+            place.path().join("wrong.toml"),
+            format!("[store.default]\ntype = 'redb'\n{name} = '{KEY}'"),
+        )
+        .unwrap();
+        let said = store(&place, &["check", "--config", "wrong.toml"]);
+        assert!(said.code == 3 && said.err.contains(name) && !said.err.contains(KEY), "{said:?}");
+    }
     // What cannot be read is moved as it is, and told.
     fs::write(place.path().join("wrong"), KEY).unwrap();
     let wrong = |args: &[&str]| store(&place, &[args, &["--key-file", "wrong"]].concat());

@@ -286,7 +286,8 @@ fn a_merge_that_was_cut_off_is_repeated_as_a_merge() {
             panic!("the power is gone");
         }
     });
-    broken.unwrap_err();
+    let error = broken.unwrap_err().to_string();
+    assert!(error.contains("cut off, repeat it with `--merge`"), "{error}");
     drop(target);
     let advised = |error: StoreError, advice: &str, other: &str| {
         let text = error.to_string();
