@@ -242,6 +242,11 @@ pub(super) fn unreadable(count: u64) -> String {
     }
 }
 
+/// Damaged records are quoted: what a terminal would obey is not told to it.
+fn visible(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// What makes records readable again, by the word for what is the matter with them.
 fn remedy(cause: &str) -> Option<&'static str> {
     Some(match cause {
@@ -273,7 +278,8 @@ pub(super) fn checked(answer: &Value) -> Vec<String> {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(bad.iter().map(|it| {
             let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Tz::UTC));
-            vec![text(&it["id"]), text(&it["record"]), since, text(&it["cause"]), text(&it["reason"])]
+            let cell = |name: &str| visible(&text(&it[name]));
+            vec![cell("id"), cell("record"), since, cell("cause"), cell("reason")]
         }));
         lines.extend(table(&rows));
         let causes = bad.iter().filter_map(|it| remedy(it["cause"].as_str()?));
@@ -302,6 +308,15 @@ mod tests {
         assert_eq!(list(&json!([{}]), DateTime::UNIX_EPOCH).len(), 2);
         assert!(inspect(&json!({}), DateTime::UNIX_EPOCH).len() > 10);
         assert_eq!(changed("a", "paused", &json!(null), DateTime::UNIX_EPOCH), "a paused");
+    }
+
+    #[test]
+    fn what_is_quoted_of_damaged_records_is_only_shown() {
+        let bad =
+            json!({ "id": "a\u{1b}[2J", "record": "spec", "cause": "corrupt", "reason": "`\r\n\u{9b}`" });
+        let lines = checked(&json!({ "tasks": 0, "runs": 0, "quarantine": [bad] }));
+        assert!(!lines.iter().any(|line| line.contains(char::is_control)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("--merge")), "{lines:?}");
     }
 
     #[test]

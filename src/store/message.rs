@@ -107,6 +107,7 @@ pub enum Cause {
 
 impl Cause {
     /// Whether the record can be readable one day as it is: with another program, key or setting.
+    #[cfg(any(feature = "file", feature = "sled", feature = "redb"))]
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::Newer | Self::UnknownKey | Self::NotEncrypted => true,

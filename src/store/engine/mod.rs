@@ -42,6 +42,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 pub(super) use backend::Engine;
+#[cfg(feature = "cli")]
 pub(crate) use export::ExportReader;
 pub use exports::Exports;
 #[cfg(feature = "file")]
