@@ -66,7 +66,7 @@ pub(super) enum Control {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Store {
-    /// Read everything, and list what cannot be read. The exit code is 6 when there is something.
+    /// Read everything, and list what cannot be read. The exit code is 10 when there is something.
     Check(StoreCheck),
     /// Write all tasks and run records to a file. What is encrypted stays so, unless --plain is given.
     Export(StoreExport),
@@ -125,7 +125,7 @@ pub(super) struct Filling {
     /// Remove what the store holds first.
     #[arg(long, conflicts_with = "merge")]
     pub(super) replace: bool,
-    /// Keep what the store holds; where both have a task, that of the store stays.
+    /// Keep what the store holds; where both have a task, that of the store stays, unless it is damaged.
     #[arg(long)]
     pub(super) merge: bool,
 }

@@ -28,6 +28,8 @@ pub enum Exit {
     Conflict = 8,
     /// The service ended before its runs did: the grace was over, or a second signal came.
     CutOff = 9,
+    /// Done, but for records of a store that cannot be read.
+    Partly = 10,
 }
 
 impl Exit {
@@ -43,7 +45,8 @@ Exit codes:
   6  what is stored cannot be read (nothing was deleted)
   7  there is no such task, or no such store
   8  the task exists already, or its state does not allow it, or a store to be filled is not empty
-  9  the service ended before its runs did: the grace was over, or a second signal came";
+  9  the service ended before its runs did: the grace was over, or a second signal came
+  10 done, but some records of the store cannot be read: they were left, or taken along, as they are";
 
     fn of_store(error: &StoreError) -> Self {
         match error {
@@ -73,13 +76,14 @@ Exit codes:
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::CutOff => "cut_off",
+            Self::Partly => "partly",
         }
     }
 
     /// The code a word stands for; words of later versions are plain failures.
     pub(super) fn from_word(word: &str) -> Self {
         use Exit::*;
-        let all = [Usage, Invalid, NotRunning, InUse, Damaged, NotFound, Conflict, CutOff];
+        let all = [Usage, Invalid, NotRunning, InUse, Damaged, NotFound, Conflict, CutOff, Partly];
         all.into_iter().find(|exit| exit.word() == word).unwrap_or(Failed)
     }
 }
@@ -147,9 +151,10 @@ mod tests {
             (Exit::NotFound, "not_found"),
             (Exit::Conflict, "conflict"),
             (Exit::CutOff, "cut_off"),
+            (Exit::Partly, "partly"),
         ] {
             assert_eq!(Exit::from_word(word), number);
-            assert!(Exit::TABLE.contains(&format!("\n  {}  ", number as u8)));
+            assert!(Exit::TABLE.contains(&format!("\n  {:<3}", number as u8)));
         }
         assert_eq!(Exit::from_word("something newer"), Exit::Failed);
     }

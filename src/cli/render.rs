@@ -1,5 +1,7 @@
 //! Answers of the service as text.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Deserialize;
@@ -232,6 +234,37 @@ pub(super) fn result(value: &Value) -> Option<String> {
     }
 }
 
+/// So many records that cannot be read, for people.
+pub(super) fn unreadable(count: u64) -> String {
+    match count {
+        1 => "1 record cannot be read".to_owned(),
+        count => format!("{count} records cannot be read"),
+    }
+}
+
+/// Damaged records are quoted: what a terminal would obey is not told to it.
+fn visible(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// What makes records readable again, by the word for what is the matter with them.
+fn remedy(cause: &str) -> Option<&'static str> {
+    Some(match cause {
+        "newer" => "newer: use a version of callboard that reads it",
+        "unknown_key" => {
+            "unknown_key: give the store that key, after those it has: in its key file, or with --key-file"
+        }
+        "not_encrypted" => {
+            "not_encrypted: leave `refuse_plain` out, `callboard store rekey`, and put it back"
+        }
+        "forged" | "corrupt" | "incomplete" => {
+            "forged, corrupt, incomplete: stop the service, and bring the record back from an export with \
+             `callboard store import EXPORT --merge`: all that can be read stays as it is"
+        }
+        _ => return None,
+    })
+}
+
 /// What was found in a store.
 pub(super) fn checked(answer: &Value) -> Vec<String> {
     let mut lines = vec![format!(
@@ -241,12 +274,16 @@ pub(super) fn checked(answer: &Value) -> Vec<String> {
     )];
     let bad = answer["quarantine"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !bad.is_empty() {
-        let mut rows = vec![["TASK", "RECORD", "SINCE", "WHY IT CANNOT BE READ"].map(str::to_owned).to_vec()];
+        let head = ["TASK", "RECORD", "SINCE", "WHAT", "WHY IT CANNOT BE READ"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(bad.iter().map(|it| {
             let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Tz::UTC));
-            vec![text(&it["id"]), text(&it["record"]), since, text(&it["reason"])]
+            let cell = |name: &str| visible(&text(&it[name]));
+            vec![cell("id"), cell("record"), since, cell("cause"), cell("reason")]
         }));
         lines.extend(table(&rows));
+        let causes = bad.iter().filter_map(|it| remedy(it["cause"].as_str()?));
+        lines.extend(causes.collect::<BTreeSet<_>>().into_iter().map(str::to_owned));
     }
     lines
 }
@@ -271,6 +308,15 @@ mod tests {
         assert_eq!(list(&json!([{}]), DateTime::UNIX_EPOCH).len(), 2);
         assert!(inspect(&json!({}), DateTime::UNIX_EPOCH).len() > 10);
         assert_eq!(changed("a", "paused", &json!(null), DateTime::UNIX_EPOCH), "a paused");
+    }
+
+    #[test]
+    fn what_is_quoted_of_damaged_records_is_only_shown() {
+        let bad =
+            json!({ "id": "a\u{1b}[2J", "record": "spec", "cause": "corrupt", "reason": "`\r\n\u{9b}`" });
+        let lines = checked(&json!({ "tasks": 0, "runs": 0, "quarantine": [bad] }));
+        assert!(!lines.iter().any(|line| line.contains(char::is_control)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("--merge")), "{lines:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::value::Section;
 use crate::store::{Durability, Exports};
 #[cfg(feature = "encryption")]
-use crate::store::{Keyring, Keys};
+use crate::store::{Keyring, Keys, is_key};
 
 /// The directory of a durable store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,8 +142,16 @@ fn keys(section: &mut Section<'_>) -> (Option<KeySettings>, bool) {
             None
         }
     });
-    let file = section.text("key_file").map(|path| KeySettings::File(path.into()));
-    let variable = section.text("key_env").map(KeySettings::Variable);
+    let mut name = |key| {
+        let text = section.text(key)?;
+        if is_key(&text) {
+            section.problem(None, key, "is a key, and must be the name of where it is; see `key`");
+            return None;
+        }
+        Some(text)
+    };
+    let file = name("key_file").map(|path| KeySettings::File(path.into()));
+    let variable = name("key_env").map(KeySettings::Variable);
     let refuse_plain = section.flag("refuse_plain").unwrap_or(false);
     let mut all = [given, file, variable].into_iter().flatten();
     let first = all.next();

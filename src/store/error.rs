@@ -69,6 +69,16 @@ pub enum StoreError {
         /// What.
         deed: &'static str,
     },
+    /// The file of an export cannot be written or read. The store has no part in it. Trying again may
+    /// help.
+    #[error("{reason}")]
+    File {
+        /// Which file, and what the system says.
+        reason: String,
+        /// The error below, if there is one.
+        #[source]
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    },
     /// The store does not answer, or answered with an error of its own. Trying again may help.
     #[error("the store is unavailable: {reason}")]
     Unavailable {
@@ -92,7 +102,7 @@ impl StoreError {
         if matches!(self, Self::Keys(_)) {
             return true;
         }
-        matches!(self, Self::Unavailable { .. } | Self::InUse { .. })
+        matches!(self, Self::Unavailable { .. } | Self::InUse { .. } | Self::File { .. })
     }
 }
 

@@ -109,6 +109,15 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the record can be readable one day as it is: with another program, key or setting.
+    #[cfg(feature = "_durable")]
+    pub(super) fn may_pass(self) -> bool {
+        match self {
+            Self::Newer | Self::UnknownKey | Self::NotEncrypted => true,
+            Self::Forged | Self::Corrupt | Self::Incomplete => false,
+        }
+    }
+
     /// What to do, for people.
     pub fn advice(self) -> &'static str {
         match self {
@@ -118,7 +127,7 @@ impl Cause {
                 "use another id, or let the store take plain records once more and rekey it"
             }
             Self::Forged | Self::Corrupt | Self::Incomplete => {
-                "use another id, or restore the store from an export"
+                "use another id, or bring it back with `callboard store import EXPORT --merge` while the program is stopped"
             }
         }
     }

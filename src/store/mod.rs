@@ -33,10 +33,14 @@ use futures::future::LocalBoxFuture;
 
 pub use actor::StoreActor;
 pub use addr::StoreAddr;
+#[cfg(all(feature = "encryption", feature = "config", feature = "_durable"))]
+pub(crate) use cipher::is_key;
 #[cfg(all(feature = "encryption", feature = "_durable"))]
 pub use cipher::{KeyError, KeyId, Keyring, Keys};
 #[cfg(feature = "_durable")]
 pub use engine::{Durability, Exports, ImportMode, Imported, Progress, ROW_LIMIT, Vault};
+#[cfg(feature = "cli")]
+pub(crate) use engine::{ExportReader, holds_store};
 pub use error::StoreError;
 #[cfg(feature = "testing")]
 pub use faulty::{Faults, Faulty, Op};

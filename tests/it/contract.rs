@@ -10,6 +10,7 @@ mod landed;
 mod network;
 mod places;
 mod redb;
+mod restored;
 mod round_trip;
 mod sealed;
 mod sled;

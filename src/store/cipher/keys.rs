@@ -45,6 +45,9 @@ pub enum KeyError {
         /// What is wrong.
         reason: String,
     },
+    /// A key stands where the name of something belongs, which would be shown.
+    #[error("a key stands where the name of {0} belongs; put the key in there, and give the name")]
+    Misplaced(&'static str),
     /// The system gives no random numbers.
     #[error("the system gives no random bytes: {0}")]
     Random(String),
@@ -89,13 +92,17 @@ impl Key {
             }
             return Ok(Self::new(bytes));
         }
-        let decoded = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text));
-        match decoded.map(Zeroizing::new) {
-            Ok(decoded) if decoded.len() == KEY => {
-                bytes.copy_from_slice(&decoded);
+        // Wiped also when it does not decode to its end.
+        let mut room = Zeroizing::new([0; 4 * KEY]);
+        let length = STANDARD
+            .decode_slice(text, &mut *room)
+            .or_else(|_| STANDARD_NO_PAD.decode_slice(text, &mut *room));
+        match length {
+            Ok(KEY) => {
+                bytes.iter_mut().zip(room.iter()).for_each(|(to, from)| *to = *from);
                 Ok(Self::new(bytes))
             }
-            Ok(decoded) => Err(format!("it has {} bytes", decoded.len())),
+            Ok(length) => Err(format!("it has {length} bytes")),
             Err(_) => Err(format!("its {} characters are neither", text.chars().count())),
         }
     }
@@ -157,6 +164,8 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Invalid`] and [`KeyError::Empty`], which do not show the text.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
+        // Some editors write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
         let words = lines.flat_map(|line| line.split([' ', '\t', ',', '\r'])).filter(|word| !word.is_empty());
         let mut keys = Vec::new();
@@ -175,9 +184,12 @@ impl Keyring {
     /// read is worth a warning in the log.
     ///
     /// # Errors
-    /// [`KeyError::File`].
+    /// [`KeyError::File`], and [`KeyError::Misplaced`] when the path is a key.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyError> {
         let path = path.as_ref();
+        if shows_key(path) {
+            return Err(KeyError::Misplaced("a file"));
+        }
         let failed = |reason: String| KeyError::File { path: path.to_owned(), reason };
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?);
         warn_if_open(path);
@@ -187,8 +199,11 @@ impl Keyring {
     /// Reads the keys in an environment variable; see [`parse`](Self::parse).
     ///
     /// # Errors
-    /// [`KeyError::Variable`].
+    /// [`KeyError::Variable`], and [`KeyError::Misplaced`] when the name is a key.
     pub fn from_env(name: &str) -> Result<Self, KeyError> {
+        if is_key(name) {
+            return Err(KeyError::Misplaced("an environment variable"));
+        }
         let failed = |reason: String| KeyError::Variable { name: name.to_owned(), reason };
         let text = std::env::var(name).map_err(|error| match error {
             std::env::VarError::NotPresent => failed("it is not set; put the keys in it".to_owned()),
@@ -226,6 +241,16 @@ impl Keyring {
     pub(super) fn find(&self, id: KeyId) -> Option<&Key> {
         std::iter::once(&self.current).chain(&self.older).find(|key| key.id == id).map(|key| &**key)
     }
+}
+
+/// Whether a text is a key, or several.
+pub(crate) fn is_key(text: &str) -> bool {
+    Keyring::parse(text).is_ok()
+}
+
+/// Whether a path, or the name in it, is a key.
+fn shows_key(path: &Path) -> bool {
+    [Some(path.as_os_str()), path.file_name()].into_iter().flatten().any(|it| it.to_str().is_some_and(is_key))
 }
 
 #[cfg(unix)]
@@ -319,8 +344,9 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.lock() {
             Origin::Ring(ring) => ring.fmt(f),
-            Origin::File(path) => write!(f, "Keys({})", path.display()),
-            Origin::Variable(name) => write!(f, "Keys(${name})"),
+            Origin::File(path) if !shows_key(path) => write!(f, "Keys({})", path.display()),
+            Origin::Variable(name) if !is_key(name) => write!(f, "Keys(${name})"),
+            Origin::File(_) | Origin::Variable(_) => write!(f, "Keys(a key, and no name)"),
         }
     }
 }
@@ -347,11 +373,27 @@ mod tests {
         assert_eq!(both.ids(), [other.current(), hex.current()]);
         assert_eq!(Keyring::parse(&both.to_text()).unwrap().ids(), both.ids());
         let refused = |text: &str| Keyring::parse(text).unwrap_err().to_string();
+        assert_eq!(Keyring::parse(&format!("\u{feff}{HEX}\r\n")).unwrap().ids(), hex.ids());
         assert!(refused("").contains("no key"));
         assert!(refused("# none\n \n").contains("no key"));
         assert!(refused(&format!("{HEX} {}", &HEX[1..])).contains("key 2 is not valid"));
         assert!(refused("c2hvcnQ=").contains("5 bytes"));
         assert!(!refused("hunter2!").contains("hunter2"), "what may be a key is not shown");
+        assert!(refused("nxxaRMGpocik8Pe24tPEtaaXiHlqW0w9Lh8AESIzRF8A").contains("33 bytes"));
+        let unpadded = Keyring::parse("nxxaRMGpocik8Pe24tPEtaaXiHlqW0w9Lh8AESIzRF8").unwrap();
+        assert_eq!(unpadded.current(), hex.current());
+    }
+
+    /// In place of a name, which errors and logs show.
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_shown() {
+        let keys = [Keys::file(HEX), Keys::file(Path::new("/data").join(HEX)), Keys::env(HEX)];
+        for keys in keys {
+            let error = keys.read().unwrap_err();
+            assert!(matches!(error, KeyError::Misplaced(_)), "{error:?}");
+            let shown = format!("{error} {error:?} {keys:?}");
+            assert!(!shown.contains(HEX), "{shown}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod keys;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 
+#[cfg(feature = "config")]
+pub(crate) use keys::is_key;
 use keys::{ID, Key};
 pub use keys::{KeyError, KeyId, Keyring, Keys};
 

@@ -132,9 +132,11 @@ impl<P: Place> Engine<P> {
     #[cfg(feature = "encryption")]
     fn rekey_now(&mut self) -> Result<Codec, StoreError> {
         let identity = self.writer()?.identity();
-        let codec = self.rules.codec(identity)?;
-        if codec.cipher.is_none() {
-            return Err(super::NO_KEYS);
+        let mut codec = self.rules.codec(identity)?;
+        let Some(cipher) = &mut codec.cipher else { return Err(super::NO_KEYS) };
+        // A key that was taken away too early is in memory still: what it sealed gets the current one.
+        if let Some(present) = &self.codec.cipher {
+            cipher.keys = cipher.keys.clone().older(&present.keys);
         }
         // What is written from now on has the current key; the writer follows in this order.
         self.codec = codec.clone();

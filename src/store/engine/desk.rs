@@ -56,7 +56,7 @@ impl<D: Disk> Desk<D> {
             disk: Some(disk),
             upkeep: Upkeep::new(loaded.codec.clone(), rules.history),
             sweeps: Sweeps::new(identity),
-            automatic: Automatic::begin(place, rules, loaded),
+            automatic: Automatic::begin(place, rules, identity, loaded),
             durability: rules.durability,
             waiting: Vec::new(),
             unsynced: None,

@@ -7,14 +7,16 @@
 //! {"record":"state","task":"weekly","format":2,"content":{…}}
 //! {"record":"run","task":"weekly","run":"6955b90000000001-7","format":2,"content":{…}}
 //! {"record":"spec","task":"secret","bytes":"UwJ4…"}
+//! {"record":"run","task":"secret","run":"6955b90000000001-8","bytes":"UgN4…","open":true}
 //! {"end":{"records":4,"tasks":1,"runs":1,"unreadable":0,"sha256":"9b0f…"}}
 //! ```
 //!
 //! `bytes` is a record as it lies in the store, as base64: one that is encrypted, or that cannot be
-//! read. The checksum is over all lines before the last.
+//! read. Such a record of a run that has not ended is `open`: whoever cannot read it must know. The
+//! checksum is over all lines before the last.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -24,9 +26,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::keys::Row;
-use super::sweep::{examine, kind};
-use super::{create_dir, damaged, io_error, sync_dir};
+use super::files::file_error;
+use super::keys::{self, Row};
+use super::sweep::{Rows, examine, kind};
+use super::{Disk, create_dir, damaged, sync_dir};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::{Codec, HEAD};
@@ -35,8 +38,10 @@ use crate::task::{RunId, TaskId};
 
 const TITLE: &str = "store export";
 const FORMAT: u32 = 1;
-/// A line is never longer: a record as base64, and what is around it.
-const LONGEST_LINE: u64 = 1 << 20;
+/// A longer line is none of an export. Records are far below that, but for those of file stores that
+/// somebody has edited.
+const LONGEST_LINE: u64 = 64 << 20;
+pub(super) const PART: &str = ".part";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Header {
@@ -62,6 +67,8 @@ struct Line<'a> {
     content: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    open: bool,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -113,16 +120,16 @@ impl ExportWriter {
     /// that anybody can read it.
     pub(super) fn create(path: &Path, identity: Uuid, plain: bool) -> Result<Self, StoreError> {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            create_dir(dir)?;
+            create_dir(dir).map_err(of_file)?;
         }
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".part");
-        let aside = path.with_file_name(name);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&aside).map_err(|error| io_error(&aside, "write to", error))?;
+        // What is renamed over a device or a directory at the end would take its place.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            let error =
+                io::Error::other("it is there and no regular file; give the export a name of its own");
+            return Err(file_error(path, "write to", error));
+        }
+        let aside = aside_of(path);
+        let file = create_aside(&aside).map_err(|error| file_error(&aside, "write to", error))?;
         let mut writer = Self {
             file: BufWriter::with_capacity(1 << 16, file),
             path: path.to_owned(),
@@ -147,8 +154,33 @@ impl ExportWriter {
         self.line(&line)
     }
 
-    /// A record of the store that `codec` reads.
-    pub(super) fn row(&mut self, codec: &Codec, row: &Row, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Everything there is of a task, in a store that `codec` reads.
+    pub(super) fn task<D: Disk + ?Sized>(
+        &mut self,
+        disk: &D,
+        codec: &Codec,
+        rows: &Rows,
+    ) -> Result<(), StoreError> {
+        let halves = rows.iter().filter(|(row, _)| !matches!(row, Row::Run(..))).count();
+        self.end.unreadable += u64::from(halves == 1);
+        for (row, bytes) in rows {
+            let is_open = || match row {
+                Row::Run(_, run) => Ok(disk.get(&keys::open_run(*run))?.is_some()),
+                _ => Ok(false),
+            };
+            self.row(codec, row, bytes, is_open)?;
+        }
+        Ok(())
+    }
+
+    /// A record; `is_open` tells of a run whether it has not ended.
+    fn row(
+        &mut self,
+        codec: &Codec,
+        row: &Row,
+        bytes: &[u8],
+        is_open: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         let key = row.key();
         let readable = examine(codec, row, bytes).is_ok();
         let (part, run) = match row {
@@ -161,9 +193,13 @@ impl ExportWriter {
         self.end.tasks += u64::from(matches!(part, Part::Spec));
         self.end.runs += u64::from(matches!(part, Part::Run));
         let line = Line { record: Some(part), run, ..Line::of(row.task()) };
-        // Both succeed for what is readable.
         let plain = codec.open(kind(row), &key, bytes).ok().filter(|_| readable);
-        let renewed = codec.renew(kind(row), &key, bytes).ok().flatten().filter(|_| readable);
+        let renewed = match codec.renew(kind(row), &key, bytes) {
+            Ok(renewed) => renewed.filter(|_| readable),
+            // What cannot be sealed does not leave the store at all.
+            Err(unread) if readable => return Err(StoreError::unavailable(unread.reason)),
+            Err(_) => None,
+        };
         let kept = match (&renewed, &plain) {
             // A plain record of a store that is encrypted by now does not leave it as it is.
             (Some(sealed), _) if !self.plain => sealed.as_slice(),
@@ -176,7 +212,7 @@ impl ExportWriter {
             Some(content) => {
                 self.line(&Line { format: kept.get(1).copied(), content: Some(content), ..line })
             }
-            None => self.line(&Line { bytes: Some(STANDARD.encode(kept)), ..line }),
+            None => self.line(&Line { bytes: Some(STANDARD.encode(kept)), open: is_open()?, ..line }),
         }
     }
 
@@ -189,7 +225,7 @@ impl ExportWriter {
     }
 
     fn write(&mut self, text: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(text).map_err(|error| io_error(&self.path, "write to", error))
+        self.file.write_all(text).map_err(|error| file_error(&self.path, "write to", error))
     }
 
     /// Writes the last line; the file is on the device under its name when this returns.
@@ -210,7 +246,7 @@ impl ExportWriter {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
             sync_dir(dir.unwrap_or(Path::new(".")))
         };
-        publish().map_err(|error| io_error(&path, "write to", error))?;
+        publish().map_err(|error| file_error(&path, "write to", error))?;
         aside.0 = None;
         let End { tasks, runs, unreadable, sha256, .. } = end;
         Ok(Exported { path, tasks, runs, unreadable, sha256 })
@@ -227,8 +263,67 @@ impl Line<'_> {
             format: None,
             content: None,
             bytes: None,
+            open: false,
         }
     }
+}
+
+/// A directory that cannot be made for an export is no trouble of the store's.
+fn of_file(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable { reason, source } => StoreError::File { reason, source },
+        other => other,
+    }
+}
+
+/// What an export is called while it is written.
+fn aside_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(PART);
+    path.with_file_name(name)
+}
+
+/// Makes the file that an export is written to, for its owner alone, and locks it: one that is there
+/// was left behind by an export that was cut off, unless somebody has it.
+fn create_aside(aside: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    loop {
+        match options.open(aside) {
+            Ok(file) => {
+                // Without locks, as on some file systems, two exports to one file are in each other's way.
+                file.try_lock().ok();
+                return Ok(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !remove_left_behind(aside)? {
+                    return Err(io::Error::other("another export to it is under way"));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Removes the file of an export that was cut off, or says that it is being written.
+pub(super) fn remove_left_behind(aside: &Path) -> io::Result<bool> {
+    let gone = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(true),
+        _ => Err(error),
+    };
+    match fs::symlink_metadata(aside) {
+        // Only a file can be one of ours.
+        Ok(there) if there.is_file() => match File::open(aside) {
+            Ok(file) if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) => return Ok(false),
+            Ok(_) => {}
+            Err(error) => return gone(error),
+        },
+        Ok(_) => {}
+        Err(error) => return gone(error),
+    }
+    fs::remove_file(aside).map(|()| true).or_else(gone)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -239,29 +334,46 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Gone(u64, TaskId),
-    /// A row and the record in it.
-    Row(Row, Vec<u8>),
+    /// A row and the record in it; and, of a record that need not be readable, whether it is that of a
+    /// run which has not ended.
+    Row(Row, Vec<u8>, bool),
 }
 
-/// A file that was found to be a whole export.
+/// A file that was found to be a whole export. It stays open: another one that gets its name
+/// meanwhile is not taken for it.
 #[derive(Debug)]
-pub(super) struct ExportReader {
+pub(crate) struct ExportReader {
     path: PathBuf,
-    pub store: Uuid,
-    pub end: End,
+    file: File,
+    pub(super) store: Uuid,
+    pub(super) end: End,
 }
 
 impl ExportReader {
     /// Reads the whole file. [`Damaged`](StoreError::Damaged) unless it is what an export wrote, to
     /// the last byte.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let refuse = |reason: &str| damaged(path, reason, "import another export");
-        let mut lines = Lines::open(path)?;
+        let no_export = || refuse("its first line is not that of an export of a store");
+        let unread = |error| file_error(path, "read", error);
+        // Not even opened, what is no file: that could wait for ever.
+        if !fs::metadata(path).map_err(unread)?.is_file() {
+            let error = io::Error::other("it is no regular file, and an import reads it more than once");
+            return Err(unread(error));
+        }
+        let file = File::open(path).map_err(unread)?;
+        let mut lines = Lines::new(&file, path)?;
         let first = lines.next()?.ok_or_else(|| refuse("it is empty"))?;
-        let header: Header = serde_json::from_slice(&first)
-            .map_err(|_| refuse("its first line is not that of an export of a store"))?;
+        if first.starts_with("\u{feff}".as_bytes()) || first.ends_with(b"\r\n") {
+            return Err(damaged(
+                path,
+                "a program that takes it for text has changed it (it has a byte order mark, or lines that end in CR LF)",
+                "copy the export again, as binary data",
+            ));
+        }
+        let header: Header = serde_json::from_slice(&first).map_err(|_| no_export())?;
         if header.callboard != TITLE {
-            return Err(refuse("its first line is not that of an export of a store"));
+            return Err(no_export());
         }
         if header.format > FORMAT {
             let reason = format!("it has format {}, and this version reads up to {FORMAT}", header.format);
@@ -286,8 +398,8 @@ impl ExportReader {
             counted.records += 1;
             let number = counted.records + 1;
             match entry(&line).map_err(|reason| refuse(&format!("line {number}: {reason}")))? {
-                Entry::Row(Row::Spec(_), _) => counted.tasks += 1,
-                Entry::Row(Row::Run(..), _) => counted.runs += 1,
+                Entry::Row(Row::Spec(_), ..) => counted.tasks += 1,
+                Entry::Row(Row::Run(..), ..) => counted.runs += 1,
                 _ => {}
             }
         }
@@ -295,7 +407,7 @@ impl ExportReader {
         if end != counted {
             return Err(refuse("its checksum or its counts do not fit what is in it"));
         }
-        Ok(Self { path: path.to_owned(), store, end })
+        Ok(Self { path: path.to_owned(), file, store, end })
     }
 
     /// Shows `visit` what is in it.
@@ -303,7 +415,7 @@ impl ExportReader {
         &self,
         mut visit: impl FnMut(Entry) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut lines = Lines::open(&self.path)?;
+        let mut lines = Lines::new(&self.file, &self.path)?;
         lines.next()?;
         for _ in 0..self.end.records {
             let line = lines.next()?.unwrap_or_default();
@@ -314,29 +426,39 @@ impl ExportReader {
     }
 }
 
-struct Lines {
-    file: BufReader<File>,
-    path: PathBuf,
+/// The identity of the store that a file is an export of, as far as its first line says.
+pub(super) fn origin_of(path: &Path) -> Option<Uuid> {
+    let file = File::open(path).ok()?;
+    let mut first = Vec::new();
+    io::Read::take(BufReader::new(file), 4096).read_until(b'\n', &mut first).ok()?;
+    let header: Header = serde_json::from_slice(&first).ok()?;
+    Uuid::parse_str(&header.store).ok()
 }
 
-impl Lines {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path).map_err(|error| io_error(path, "read", error))?;
-        Ok(Self { file: BufReader::with_capacity(1 << 16, file), path: path.to_owned() })
+struct Lines<'a> {
+    file: BufReader<&'a File>,
+    path: &'a Path,
+}
+
+impl<'a> Lines<'a> {
+    /// From the beginning.
+    fn new(mut file: &'a File, path: &'a Path) -> Result<Self, StoreError> {
+        file.seek(SeekFrom::Start(0)).map_err(|error| file_error(path, "read", error))?;
+        Ok(Self { file: BufReader::with_capacity(1 << 16, file), path })
     }
 
     /// The next line with its end.
     fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         let mut line = Vec::new();
-        let mut limited = std::io::Read::take(&mut self.file, LONGEST_LINE);
-        limited.read_until(b'\n', &mut line).map_err(|error| io_error(&self.path, "read", error))?;
-        match line.last() {
-            None => Ok(None),
-            Some(b'\n') => Ok(Some(line)),
-            Some(_) => {
-                Err(damaged(&self.path, "it is cut off in the middle of a line", "import another export"))
-            }
-        }
+        let mut limited = io::Read::take(&mut self.file, LONGEST_LINE);
+        limited.read_until(b'\n', &mut line).map_err(|error| file_error(self.path, "read", error))?;
+        let reason = match line.last() {
+            None => return Ok(None),
+            Some(b'\n') => return Ok(Some(line)),
+            Some(_) if line.len() as u64 == LONGEST_LINE => "it has a line that is too long for an export",
+            Some(_) => "it is cut off in the middle of a line",
+        };
+        Err(damaged(self.path, reason, "import another export"))
     }
 }
 
@@ -359,8 +481,5 @@ fn entry(line: &[u8]) -> Result<Entry, String> {
         }
         _ => return Err("it has no content".to_owned()),
     };
-    if bytes.len() > 4 * super::ROW_LIMIT {
-        return Err("its record is larger than a record can be".to_owned());
-    }
-    Ok(Entry::Row(row, bytes))
+    Ok(Entry::Row(row, bytes, line.open))
 }

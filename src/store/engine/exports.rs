@@ -7,7 +7,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
+use uuid::Uuid;
 
+use super::export::{PART, origin_of, remove_left_behind};
 use super::history::Chore;
 use super::load::Loaded;
 use super::sweep::Sweep;
@@ -18,15 +20,16 @@ use crate::store::StoreError;
 use crate::task::TaskId;
 
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
+const END: &str = ".jsonl";
 /// How long after a failure the next try is made.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// Exports that a store takes by itself while it runs: how often, how many are kept, and where.
 ///
 /// Each is a file of its own, written beside the work and synced before it gets its name,
-/// `callboard-<directory>-<time in UTC>.jsonl`; then the oldest beyond those to keep are removed.
-/// While nothing changes none is taken; a new key counts as a change. An encrypted store is exported
-/// as it is, encrypted.
+/// `callboard-<directory>-<time in UTC>.jsonl`; then the oldest beyond those to keep are removed, but
+/// none that says it is of another store. While nothing changes none is taken; a new
+/// key counts as a change. An encrypted store is exported as it is, encrypted.
 ///
 /// One that fails is told by the event [`StoreExportFailed`](crate::event::Event::StoreExportFailed),
 /// once, and tried again, also when nothing changes: after a second, then after twice that each time, at
@@ -87,6 +90,8 @@ pub(super) struct Automatic {
     dir: PathBuf,
     /// What comes before the time in the name of a file.
     prefix: String,
+    /// The identity of the store: other stores may have exports of such names there.
+    store: Uuid,
     /// All tasks, and those removed that have records still.
     tasks: BTreeSet<TaskId>,
     /// When the next one is taken, in monotonic time.
@@ -100,7 +105,7 @@ pub(super) struct Automatic {
 }
 
 impl Automatic {
-    pub(super) fn begin<P: Place>(place: &P, rules: &Rules, loaded: &Loaded) -> Option<Self> {
+    pub(super) fn begin<P: Place>(place: &P, rules: &Rules, store: Uuid, loaded: &Loaded) -> Option<Self> {
         let exports = rules.exports.clone()?;
         let path = place.path();
         let dir = exports.directory(path);
@@ -108,14 +113,15 @@ impl Automatic {
         let prefix = format!("callboard-{name}-");
         let clock = Clock::system();
         // A store that is started again and again has its exports, too.
-        let latest = taken(&dir, &prefix).pop().map(|(at, _)| at);
-        let age = latest.and_then(|at| (clock.now() - at).to_std().ok());
+        let now = clock.now();
+        let latest = taken(&dir, &prefix, store).into_iter().map(|(at, _)| at).filter(|at| *at <= now).max();
+        let age = latest.and_then(|at| (now - at).to_std().ok());
         let wait = age.map_or(Duration::ZERO, |age| exports.every.saturating_sub(age));
         let gone = loaded.gone.iter().map(|(_, task)| task.clone());
         let named = loaded.unreadable.iter().filter_map(|bad| TaskId::new(&bad.what.id).ok());
         let tasks = loaded.tasks.ids().into_iter().chain(gone).chain(named).collect();
         let next = clock.monotonic().saturating_add(wait);
-        Some(Self { exports, dir, prefix, tasks, next, changed: true, underway: None, failures: 0 })
+        Some(Self { exports, dir, prefix, store, tasks, next, changed: true, underway: None, failures: 0 })
     }
 
     pub(super) fn next(&self) -> Duration {
@@ -157,7 +163,7 @@ impl Automatic {
                 tracing::info!(dir = %self.dir.display(), "the store is exported again");
             }
             self.failures = 0;
-            prune(&self.dir, &self.prefix, self.exports.keep);
+            self.prune(clock.now());
             return None;
         };
         let again = Backoff::exponential(FIRST_RETRY, self.exports.every.max(FIRST_RETRY));
@@ -180,8 +186,13 @@ impl Automatic {
         if !self.changed || self.underway.is_some() {
             return None;
         }
+        let path = self.dir.join(format!("{}{}{END}", self.prefix, clock.now().format(STAMP)));
+        if path.exists() {
+            // Another store of this name was faster, or a clock was set back.
+            self.next = clock.monotonic().saturating_add(FIRST_RETRY);
+            return None;
+        }
         self.changed = false;
-        let path = self.dir.join(format!("{}{}.jsonl", self.prefix, clock.now().format(STAMP)));
         let (done, underway) = mpsc::channel();
         self.underway = Some(underway);
         let done = move |exported: Result<_, StoreError>| drop(done.send(exported.map(drop)));
@@ -189,49 +200,58 @@ impl Automatic {
     }
 }
 
-/// The exports that are there, oldest first.
-fn taken(dir: &Path, prefix: &str) -> Vec<(DateTime<Utc>, PathBuf)> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut taken: Vec<_> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let stamp = name.strip_prefix(prefix)?.strip_suffix(".jsonl")?;
-            let at = NaiveDateTime::parse_from_str(stamp, STAMP).ok()?;
-            Some((at.and_utc(), entry.path()))
-        })
-        .collect();
-    taken.sort();
+/// The exports of a store that are there.
+fn taken(dir: &Path, prefix: &str, store: Uuid) -> Vec<(DateTime<Utc>, PathBuf)> {
+    let mut taken = stamped(dir, prefix, END);
+    taken.retain(|(_, path)| origin_of(path).is_none_or(|origin| origin == store));
     taken
 }
 
-fn prune(dir: &Path, prefix: &str, keep: usize) {
-    let mut taken = taken(dir, prefix);
-    let excess = taken.len().saturating_sub(keep);
-    for (_, path) in taken.drain(..excess) {
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "an old export could not be removed");
+/// The files with such names, with the times in these.
+fn stamped(dir: &Path, prefix: &str, end: &str) -> Vec<(DateTime<Utc>, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let stamped = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let stamp = name.strip_prefix(prefix)?.strip_suffix(end)?;
+        let at = NaiveDateTime::parse_from_str(stamp, STAMP).ok()?;
+        Some((at.and_utc(), entry.path()))
+    });
+    stamped.collect()
+}
+
+impl Automatic {
+    /// Removes the oldest beyond those to keep, and what exports that were cut off have left.
+    fn prune(&self, now: DateTime<Utc>) {
+        let mut taken = taken(&self.dir, &self.prefix, self.store);
+        // What is of a later time than now was taken while the clock was wrong: before those of now.
+        taken.sort_by_key(|(at, _)| (*at <= now, *at));
+        let excess = taken.len().saturating_sub(self.exports.keep);
+        for (_, path) in taken.drain(..excess) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "an old export could not be removed");
+            }
         }
-    }
-    // Exports that were cut off by the end of the process.
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(prefix) && name.ends_with(".jsonl.part") {
-            fs::remove_file(entry.path()).ok();
+        for (_, path) in stamped(&self.dir, &self.prefix, &format!("{END}{PART}")) {
+            // One that somebody is writing stays.
+            remove_left_behind(&path).ok();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::store::engine::export::ExportWriter;
     use crate::store::engine::tests::id;
 
-    fn automatic() -> Automatic {
+    fn automatic(dir: &Path, store: Uuid) -> Automatic {
         Automatic {
-            exports: Exports::every(Duration::from_secs(60)),
-            dir: PathBuf::new(),
-            prefix: String::new(),
+            exports: Exports::every(Duration::from_secs(60)).keep(2),
+            dir: dir.to_owned(),
+            prefix: "callboard-tasks-".to_owned(),
+            store,
             tasks: BTreeSet::new(),
             next: Duration::ZERO,
             changed: false,
@@ -242,7 +262,7 @@ mod tests {
 
     #[test]
     fn tasks_are_known_as_long_as_there_is_something_of_them() {
-        let mut automatic = automatic();
+        let mut automatic = automatic(Path::new(""), Uuid::nil());
         let batch = |chores| Batch {
             changes: ["a", "b"].map(|name| (keys::spec(&id(name)), Some(vec![]))).to_vec(),
             chores,
@@ -251,5 +271,45 @@ mod tests {
         assert_eq!(automatic.tasks, [id("a"), id("b")].into(), "its records are there still");
         automatic.note(&batch(vec![Chore::Forgotten(id("a"))]));
         assert_eq!(automatic.tasks, [id("b")].into());
+    }
+
+    /// What is left of the exports in a directory that several stores share.
+    #[test]
+    fn the_oldest_of_this_store_go_and_no_others() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path();
+        let (store, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let export = |name: &str, store| {
+            ExportWriter::create(&dir.join(name), store, false).unwrap().finish().unwrap();
+        };
+        for stamp in ["20260301T000000Z", "20260302T000000Z", "20260303T000000Z", "20990101T000000Z"] {
+            export(&format!("callboard-tasks-{stamp}.jsonl"), store);
+        }
+        // Of a store in another directory of that name, and of one whose name goes on.
+        export("callboard-tasks-20260101T000000Z.jsonl", other);
+        export("callboard-tasks-b-20260101T000000Z.jsonl", other);
+        let left = dir.join("callboard-tasks-20260201T000000Z.jsonl.part");
+        fs::write(&left, "cut off").unwrap();
+        let underway = ["callboard-tasks-20260304T000000Z.jsonl", "callboard-tasks-b-20260304T000000Z.jsonl"]
+            .map(|name| ExportWriter::create(&dir.join(name), other, false).unwrap());
+
+        automatic(dir, store).prune("2026-03-05T00:00:00Z".parse().unwrap());
+        for writer in underway {
+            writer.finish().unwrap();
+        }
+        let there: BTreeSet<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        // The one of 2099 was taken while the clock was wrong, and is older than those of now.
+        let expected = [
+            "callboard-tasks-20260101T000000Z.jsonl",
+            "callboard-tasks-20260302T000000Z.jsonl",
+            "callboard-tasks-20260303T000000Z.jsonl",
+            "callboard-tasks-20260304T000000Z.jsonl",
+            "callboard-tasks-b-20260101T000000Z.jsonl",
+            "callboard-tasks-b-20260304T000000Z.jsonl",
+        ];
+        assert_eq!(there.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     }
 }

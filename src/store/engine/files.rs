@@ -49,6 +49,14 @@ pub(in crate::store) fn check_kind(path: &Path, own: &str) -> Result<(), StoreEr
     Ok(())
 }
 
+/// Whether there is a store in a directory, or what is left of one.
+#[cfg(feature = "cli")]
+pub(crate) fn holds_store(path: &Path) -> bool {
+    ["db", "tasks.redb", FILES_MARK, "callboard-store.json", "tasks", "journal.jsonl"]
+        .iter()
+        .any(|mark| path.join(mark).exists())
+}
+
 /// Takes a directory for this process, for as long as the lock is kept.
 pub(in crate::store) fn take_directory(path: &Path) -> Result<FileLock, StoreError> {
     FileLock::take(&path.join(LOCK)).map_err(|error| match error {
@@ -129,6 +137,14 @@ pub(in crate::store) fn unreadable(path: &Path, reason: &str) -> StoreError {
 
 pub(in crate::store) fn io_error(path: &Path, deed: &str, error: io::Error) -> StoreError {
     StoreError::Unavailable {
+        reason: format!("cannot {deed} {}: {error}", path.display()),
+        source: Some(Arc::new(error)),
+    }
+}
+
+/// The same of the file of an export, whose trouble is not that of the store.
+pub(super) fn file_error(path: &Path, deed: &str, error: io::Error) -> StoreError {
+    StoreError::File {
         reason: format!("cannot {deed} {}: {error}", path.display()),
         source: Some(Arc::new(error)),
     }

@@ -1,20 +1,22 @@
 //! Filling a store with what an export or another store holds.
 
+use std::hash::BuildHasher;
 use std::path::Path;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::export::{Entry, ExportReader};
 use super::keys::Row;
 use super::load::{each, gone};
-use super::sweep::{kind, read_run, rows_of};
+use super::opening::guarded;
+use super::sweep::{examine, kind, read_run, rows_of};
 use super::vault::{Progress, Vault};
 use super::{Changes, Disk, damaged, identity, keys};
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
-use crate::task::TaskId;
+use crate::task::{RunId, TaskId};
 
 /// So many changes are one batch.
 const BATCH: usize = 1000;
@@ -27,7 +29,9 @@ pub enum ImportMode {
     IntoEmpty,
     /// It goes: afterwards the store holds what was imported, and nothing else.
     Replace,
-    /// It stays: of two tasks of the same id that of the store wins. Run records are united.
+    /// It stays: of two tasks of the same id that of the store wins. Run records are united. Only a
+    /// record of the store that is damaged beyond help (see [`Cause`](crate::store::message::Cause)), or
+    /// missing, is taken from the import.
     Merge,
 }
 
@@ -40,22 +44,37 @@ pub struct Imported {
     pub runs: u64,
     /// Tasks that were there already and stayed as they were.
     pub kept: u64,
+    /// Records that were damaged in the store, and are as they are in the import now.
+    pub restored: u64,
     /// Records that cannot be read, and were written as they are: in an empty store they are the same
-    /// as before, and readable when the reason is gone.
+    /// as before, and readable when the reason is gone. Tasks without their other half are among them.
     pub unreadable: u64,
     /// Records that cannot be read and were left out, because the store held something already.
     pub left_out: u64,
 }
 
+/// What is under [`IMPORTING`](keys::IMPORTING) while a store that held something is added to. Anything
+/// else: what the store holds is a part of what was to be in it.
+const MERGING: &[u8] = b"m";
+const FILLING: &[u8] = b"f";
+
 /// An error when an import into the store at `path` was cut off.
 pub(super) fn check_complete<D: Disk + ?Sized>(disk: &D, path: &Path) -> Result<(), StoreError> {
-    match disk.get(keys::IMPORTING)? {
+    match cut_off(disk)? {
         None => Ok(()),
-        Some(_) => Err(damaged(
-            path,
-            "an import into it was cut off",
-            "import again, with `--replace` if the store was to be emptied or was empty",
-        )),
+        Some(how) => Err(damaged(path, "an import into it was cut off", how)),
+    }
+}
+
+/// How the import is repeated that was cut off, if one was.
+fn cut_off<D: Disk + ?Sized>(disk: &D) -> Result<Option<&'static str>, StoreError> {
+    Ok(disk.get(keys::IMPORTING)?.map(|mark| how_to_repeat(&mark)))
+}
+
+fn how_to_repeat(mark: &[u8]) -> &'static str {
+    match mark == MERGING {
+        true => "repeat it with `--merge`",
+        false => "repeat it with `--replace`",
     }
 }
 
@@ -74,7 +93,7 @@ impl Origin<'_> {
     }
 
     /// How many steps [`each`](Self::each) has, roughly.
-    fn steps(&mut self) -> Result<u64, StoreError> {
+    fn steps(&self) -> Result<u64, StoreError> {
         match self {
             Self::File(file) => Ok(file.end.records),
             Self::Store(vault) => Ok(vault.tasks()?.len() as u64),
@@ -82,10 +101,7 @@ impl Origin<'_> {
     }
 
     /// Shows everything, and how many steps were done.
-    fn each(
-        &mut self,
-        mut visit: impl FnMut(Entry, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn each(&self, mut visit: impl FnMut(Entry, u64) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let mut step = 0;
         match self {
             Self::File(file) => file.each(|entry| {
@@ -97,24 +113,22 @@ impl Origin<'_> {
                 for (number, task) in gone(disk)? {
                     visit(Entry::Gone(number, task), 0)?;
                 }
+                let mut open_runs = FxHashSet::default();
+                each(disk, keys::OPEN_RUN, |key, _| {
+                    open_runs.extend(keys::run_of(key));
+                    Ok(())
+                })?;
                 for task in vault.tasks()? {
                     step += 1;
-                    for (row, value) in rows_of(vault.disk(), &task)? {
-                        visit(Entry::Row(row, value), step)?;
+                    for (row, value) in rows_of(disk, &task)? {
+                        let open = matches!(&row, Row::Run(_, run) if open_runs.contains(run));
+                        visit(Entry::Row(row, value, open), step)?;
                     }
                 }
                 Ok(())
             }
         }
     }
-}
-
-/// What an entry becomes in the target.
-enum Made {
-    /// Rows to write: the record, and what belongs to it.
-    Rows(Changes),
-    /// It is not written.
-    Nothing,
 }
 
 /// An import under way.
@@ -124,8 +138,12 @@ struct Import {
     /// What the target is read and written with.
     to: Codec,
     mode: ImportMode,
-    /// The tasks that were in the target.
-    there: FxHashSet<TaskId>,
+    /// The rows that were in the target and stay, by a number made from each.
+    stayed: FxHashSet<u64>,
+    /// Tasks of which one half was seen: all of them, when something is added to a store.
+    halves: FxHashSet<TaskId>,
+    /// The removed tasks that the target knows of.
+    known_gone: FxHashSet<TaskId>,
     next_gone: u64,
     /// The owner that sorts last among those whose runs are in the target.
     latest_owner: u64,
@@ -134,48 +152,77 @@ struct Import {
 
 /// Fills `target`, and compares what is in it then with what was to be.
 pub(super) fn import(
-    mut origin: Origin<'_>,
+    origin: Origin<'_>,
     target: &mut Vault,
     mode: ImportMode,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Imported, StoreError> {
-    let (cut_off, empty) = (target.disk().get(keys::IMPORTING)?.is_some(), target.is_empty()?);
-    let fresh = empty || mode == ImportMode::Replace;
-    if !fresh && mode == ImportMode::IntoEmpty {
-        let path = target.path.display();
-        let reason = match cut_off {
-            true => format!("an import into {path} was cut off; repeat it with `--replace`"),
-            false => format!("{path} holds something already; import with `--replace` or `--merge`"),
-        };
-        return Err(StoreError::Occupied { reason });
-    }
+    let fresh = target.is_empty()? || mode == ImportMode::Replace;
+    check_mode(target, mode, fresh)?;
     let total = origin.steps()? * 2;
-    target.apply(vec![(keys::IMPORTING.to_vec(), Some(b"1".to_vec()))])?;
+    let mark = if fresh { FILLING } else { MERGING };
+    target.apply(vec![(keys::IMPORTING.to_vec(), Some(mark.to_vec()))])?;
     target.sync()?;
+    let mode = if fresh { ImportMode::Replace } else { mode };
+    let mut tell = |done| progress(Progress { done, total });
+    guarded(|| fill(&origin, target, mode, total / 2, &mut tell)).map_err(|error| cut_off_by(error, fresh))
+}
+
+/// What is to be done after an import that failed in the midst: what it has written is a part.
+fn cut_off_by(error: StoreError, fresh: bool) -> StoreError {
+    match error {
+        StoreError::Unavailable { reason, source } => {
+            let how = how_to_repeat(if fresh { FILLING } else { MERGING });
+            StoreError::Unavailable { reason: format!("{reason}; the import was cut off, {how}"), source }
+        }
+        other => other,
+    }
+}
+
+/// The import itself, and the comparison, each of so many steps.
+fn fill(
+    origin: &Origin<'_>,
+    target: &mut Vault,
+    mode: ImportMode,
+    steps: u64,
+    tell: &mut dyn FnMut(u64),
+) -> Result<Imported, StoreError> {
+    let fresh = mode == ImportMode::Replace;
     if fresh {
         target.clear()?;
         // What is bound to the identity of the origin goes on being readable.
         target.adopt(origin.identity())?;
     }
+    let there = gone(target.disk())?;
     let mut import = Import {
-        from: target.codec_of(origin.identity(), &origin)?,
+        from: target.codec_of(origin.identity(), origin)?,
         to: target.codec.clone(),
-        mode: if fresh { ImportMode::Replace } else { mode },
-        there: target.whole_tasks()?,
-        next_gone: gone(target.disk())?.last().map_or(0, |(number, _)| number + 1),
+        mode,
+        stayed: FxHashSet::default(),
+        halves: FxHashSet::default(),
+        next_gone: there.last().map_or(0, |(number, _)| number.saturating_add(1)),
+        known_gone: there.into_iter().map(|(_, task)| task).collect(),
         latest_owner: target.disk().get(keys::LATEST_OWNER)?.and_then(|at| keys::number_of(&at)).unwrap_or(0),
         imported: Imported::default(),
     };
+    if !fresh {
+        origin.each(|entry, _| {
+            if let Entry::Row(row, bytes, _) = entry
+                && examine(&import.from, &row, &bytes).is_ok()
+            {
+                import.note_half(&row);
+            }
+            Ok(())
+        })?;
+    }
     let mut changes = Changes::new();
     origin.each(|entry, done| {
-        if let Made::Rows(rows) = import.make(entry, target.disk())? {
-            changes.extend(rows);
-        }
+        import.make(entry, target.disk(), &mut changes)?;
         if changes.len() >= BATCH {
             target.apply(std::mem::take(&mut changes))?;
             target.sync()?;
         }
-        progress(Progress { done, total });
+        tell(done);
         Ok(())
     })?;
     // So that no later owner is taken for one whose runs came along.
@@ -188,104 +235,161 @@ pub(super) fn import(
     let mut compared = 0;
     origin.each(|entry, done| {
         compared += u64::from(import.is_there(entry, target)?);
-        progress(Progress { done: total / 2 + done, total });
+        tell(steps + done);
         Ok(())
     })?;
-    let Imported { tasks, runs, unreadable, .. } = import.imported;
-    if import.mode == ImportMode::Replace && target.count()? != compared {
-        return Err(target.differs("another number of records"));
+    if fresh && target.count()? != compared {
+        return Err(target.differs("another number of records", fresh));
     }
-    debug_assert!(compared >= tasks + runs + unreadable);
+    if fresh {
+        import.imported.unreadable += import.halves.len() as u64;
+    }
     target.apply(vec![(keys::IMPORTING.to_vec(), None)])?;
     target.sync()?;
     Ok(import.imported)
 }
 
+/// Whether what the target holds allows such an import.
+fn check_mode(target: &Vault, mode: ImportMode, fresh: bool) -> Result<(), StoreError> {
+    let (path, mark) = (target.path.display(), target.disk().get(keys::IMPORTING)?);
+    let reason = match mark.map(|mark| mark == MERGING) {
+        _ if fresh => return Ok(()),
+        // What is there is no store that something could be added to.
+        Some(false) => format!("an import that was to fill {path} was cut off; repeat it with `--replace`"),
+        _ if mode == ImportMode::Merge => return Ok(()),
+        Some(true) => format!(
+            "an import into {path} was cut off; repeat it with `--merge`, which keeps what the store held before"
+        ),
+        None => format!("{path} holds something already; import with `--replace` or `--merge`"),
+    };
+    Err(StoreError::Occupied { reason })
+}
+
 impl Import {
-    fn make(&mut self, entry: Entry, target: &dyn Disk) -> Result<Made, StoreError> {
-        let (row, bytes) = match entry {
-            Entry::Gone(number, task) => return Ok(self.make_gone(number, &task)),
-            Entry::Row(row, bytes) => (row, bytes),
+    /// Adds what becomes of an entry to `changes`.
+    fn make(&mut self, entry: Entry, target: &dyn Disk, changes: &mut Changes) -> Result<(), StoreError> {
+        let (row, bytes, is_open) = match entry {
+            Entry::Gone(number, task) => {
+                changes.extend(self.make_gone(number, task));
+                return Ok(());
+            }
+            Entry::Row(row, bytes, is_open) => (row, bytes, is_open),
         };
-        let is_run = matches!(row, Row::Run(..));
-        let stays = match is_run {
-            true => self.mode == ImportMode::Merge && target.get(&row.key())?.is_some(),
-            false => self.there.contains(row.task()),
-        };
-        if stays {
-            self.imported.kept += u64::from(matches!(row, Row::Spec(_)));
-            return Ok(Made::Nothing);
-        }
         let key = row.key();
-        let Some(value) = self.translate(&row, &bytes)? else {
-            if self.mode == ImportMode::Merge {
-                self.imported.left_out += 1;
-                return Ok(Made::Nothing);
+        let mut restored = 0;
+        if self.mode == ImportMode::Merge
+            && let Some(there) = target.get(&key)?
+        {
+            if examine(&self.to, &row, &there).map_or_else(|unread| unread.cause.may_pass(), |()| true) {
+                self.stayed.insert(number_of(&key));
+                self.imported.kept += u64::from(matches!(row, Row::Spec(_)));
+                return Ok(());
             }
-            self.imported.unreadable += 1;
-            return Ok(Made::Rows(vec![(key, Some(bytes))]));
-        };
-        let mut rows = Vec::with_capacity(2);
-        if let Row::Run(task, run) = &row {
-            self.imported.runs += 1;
-            self.latest_owner = self.latest_owner.max(run.owner.0);
-            let open = read_run(&self.from, &row, &bytes).is_ok_and(|record| record.end.is_none());
-            if open {
-                rows.push((keys::open_run(*run), Some(task.as_str().as_bytes().to_vec())));
-            }
+            restored = 1;
         }
-        self.imported.tasks += u64::from(matches!(row, Row::Spec(_)));
-        rows.push((key, Some(value)));
-        Ok(Made::Rows(rows))
+        let read = examine(&self.from, &row, &bytes);
+        if self.mode == ImportMode::Merge && (read.is_err() || self.would_be_half(&row, target)?) {
+            self.stayed.insert(number_of(&key));
+            self.imported.left_out += 1;
+            return Ok(());
+        }
+        let value = match self.from.open(kind(&row), &key, &bytes) {
+            Ok(plain) => self
+                .to
+                .close(kind(&row), &key, &plain)
+                .map_err(|reason| StoreError::Unstorable { id: row.task().clone(), reason })?,
+            Err(_) => bytes.clone(),
+        };
+        match &read {
+            Ok(()) => {
+                self.imported.tasks += u64::from(matches!(row, Row::Spec(_)));
+                self.imported.runs += u64::from(matches!(row, Row::Run(..)));
+                self.imported.restored += restored;
+            }
+            Err(_) => self.imported.unreadable += 1,
+        }
+        match &row {
+            Row::Run(task, run) => {
+                self.latest_owner = self.latest_owner.max(run.owner.0);
+                // One that cannot be read yet must have its end when it can.
+                let is_open = read_run(&self.from, &row, &bytes).map_or(is_open, |run| run.end.is_none());
+                if is_open {
+                    changes.push(open_run(task, *run));
+                }
+            }
+            _ if self.mode == ImportMode::Merge => {}
+            row => self.note_half(row),
+        }
+        changes.push((key, Some(value)));
+        Ok(())
     }
 
-    fn make_gone(&mut self, number: u64, task: &TaskId) -> Made {
+    fn make_gone(&mut self, number: u64, task: TaskId) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         let number = match self.mode {
+            ImportMode::Merge if self.known_gone.contains(&task) => return None,
             ImportMode::Merge => {
-                self.next_gone += 1;
-                self.next_gone - 1
+                let number = self.next_gone;
+                self.next_gone = number.saturating_add(1);
+                number
             }
             _ => number,
         };
-        Made::Rows(vec![(keys::gone(number), Some(task.as_str().as_bytes().to_vec()))])
-    }
-
-    /// A record of the origin as the target writes it; nothing when it cannot be read.
-    fn translate(&self, row: &Row, bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = row.key();
-        let Ok(plain) = self.from.open(kind(row), &key, bytes) else { return Ok(None) };
-        let sealed = self.to.close(kind(row), &key, &plain);
-        sealed.map(Some).map_err(|reason| StoreError::Unstorable { id: row.task().clone(), reason })
+        Some((keys::gone(number), Some(task.as_str().as_bytes().to_vec())))
     }
 
     /// Compares what is in the target with what the origin has. Answers whether it is a row about a
     /// task that must be there.
     fn is_there(&self, entry: Entry, target: &Vault) -> Result<bool, StoreError> {
-        let Entry::Row(row, bytes) = entry else { return Ok(false) };
-        if self.there.contains(row.task()) && !matches!(row, Row::Run(..)) {
+        let Entry::Row(row, bytes, _) = entry else { return Ok(false) };
+        let key = row.key();
+        if self.stayed.contains(&number_of(&key)) {
             return Ok(false);
         }
-        let key = row.key();
         let found = target.disk().get(&key)?;
         let same = match (self.from.open(kind(&row), &key, &bytes), &found) {
             (Ok(wanted), Some(found)) => {
                 self.to.open(kind(&row), &key, found).is_ok_and(|found| *found == *wanted)
-                    // The record of a run that the target had already.
-                    || self.mode == ImportMode::Merge
             }
-            (Err(_), Some(found)) => *found == bytes || self.mode == ImportMode::Merge,
-            (Err(_), None) => self.mode == ImportMode::Merge,
-            (Ok(_), None) => false,
+            (Err(_), Some(found)) => *found == bytes,
+            (_, None) => false,
         };
         if same {
-            return Ok(found.is_some());
+            return Ok(true);
         }
         let what = match &row {
             Row::Spec(id) | Row::State(id) => format!("what is there of task `{id}`"),
             Row::Run(id, run) => format!("what is there of run {run} of task `{id}`"),
         };
-        Err(target.differs(&what))
+        Err(target.differs(&what, self.mode == ImportMode::Replace))
     }
+
+    fn note_half(&mut self, row: &Row) {
+        if let Row::Spec(task) | Row::State(task) = row
+            && !self.halves.remove(task)
+        {
+            self.halves.insert(task.clone());
+        }
+    }
+
+    /// Whether a row would be half a task in the target, because the other half is nowhere.
+    fn would_be_half(&self, row: &Row, target: &dyn Disk) -> Result<bool, StoreError> {
+        let other = match row {
+            Row::Spec(task) => keys::state(task),
+            Row::State(task) => keys::spec(task),
+            Row::Run(..) => return Ok(false),
+        };
+        Ok(self.halves.contains(row.task()) && target.get(&other)?.is_none())
+    }
+}
+
+/// The row that says that a run has not ended.
+fn open_run(task: &TaskId, run: RunId) -> (Vec<u8>, Option<Vec<u8>>) {
+    (keys::open_run(run), Some(task.as_str().as_bytes().to_vec()))
+}
+
+/// A number for a row: smaller than its key, and hardly ever that of another.
+fn number_of(key: &[u8]) -> u64 {
+    FxBuildHasher.hash_one(key)
 }
 
 /// Counts the rows about tasks.

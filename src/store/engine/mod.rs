@@ -44,9 +44,13 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 pub(super) use backend::Engine;
+#[cfg(feature = "cli")]
+pub(crate) use export::ExportReader;
 pub use exports::Exports;
 #[cfg(feature = "file")]
 pub(super) use files::FILES_MARK;
+#[cfg(feature = "cli")]
+pub(crate) use files::holds_store;
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use files::place;
 pub(super) use files::{
@@ -76,7 +80,7 @@ pub const ROW_LIMIT: usize = 64 * 1024;
 /// What a store says that was given no keys.
 #[cfg(feature = "encryption")]
 const NO_KEYS: StoreError = StoreError::Unsupported {
-    deed: "change keys: it has none; give it some with `encrypt`, or `key_file` in a configuration",
+    deed: "change keys: it has none; give it some with `encrypt`, `key_file` in a configuration, or --key-file",
 };
 
 /// What a durable store means by "acknowledged", and what a crash can take.

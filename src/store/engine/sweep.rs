@@ -200,7 +200,7 @@ impl ExportWork {
                 none.insert(writer)
             }
         };
-        rows.into_iter().try_for_each(|(row, value)| writer.row(codec, &row, &value))
+        writer.task(disk, codec, &rows)
     }
 }
 

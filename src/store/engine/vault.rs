@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rustc_hash::FxHashSet;
 use uuid::Uuid;
 
 use super::export::{ExportReader, ExportWriter};
@@ -148,9 +147,7 @@ impl Vault {
             writer.gone(number, &task)?;
         }
         for (task, done) in tasks.iter().zip(1..) {
-            for (row, value) in rows_of(self.disk(), task)? {
-                writer.row(&self.codec, &row, &value)?;
-            }
+            writer.task(self.disk(), &self.codec, &rows_of(self.disk(), task)?)?;
             progress(Progress { done, total: tasks.len() as u64 });
         }
         writer.finish()
@@ -170,8 +167,17 @@ impl Vault {
         mode: ImportMode,
         mut progress: impl FnMut(Progress),
     ) -> Result<Imported, StoreError> {
-        let file = ExportReader::open(path.as_ref())?;
-        guarded(|| import::import(Origin::File(&file), self, mode, &mut progress))
+        self.import_export(&ExportReader::open(path.as_ref())?, mode, &mut progress)
+    }
+
+    /// The same with a file that was read already.
+    pub(crate) fn import_export(
+        &mut self,
+        file: &ExportReader,
+        mode: ImportMode,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Imported, StoreError> {
+        guarded(|| import::import(Origin::File(file), self, mode, progress))
     }
 
     /// Fills the store from another one, which stays as it is; as [`import`](Self::import) does.
@@ -256,22 +262,6 @@ impl Vault {
         Ok(tasks)
     }
 
-    /// The tasks that have a spec and a state.
-    pub(super) fn whole_tasks(&self) -> Result<FxHashSet<TaskId>, StoreError> {
-        let mut whole = FxHashSet::default();
-        let mut specs = Vec::new();
-        each(self.disk(), keys::SPEC, |key, _| {
-            specs.extend(keys::id_of(key));
-            Ok(())
-        })?;
-        for id in specs {
-            if self.disk().get(&keys::state(&id))?.is_some() {
-                whole.insert(id);
-            }
-        }
-        Ok(whole)
-    }
-
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
         Ok(gone(self.disk())?.is_empty() && self.count()? == 0)
     }
@@ -313,11 +303,11 @@ impl Vault {
         }
     }
 
-    pub(super) fn differs(&self, what: &str) -> StoreError {
+    pub(super) fn differs(&self, what: &str, fresh: bool) -> StoreError {
         super::damaged(
             &self.path,
             &format!("after the import there is {what} that was not imported so"),
-            "repeat the import with `--replace`",
+            if fresh { "repeat it with `--replace`" } else { "repeat it with `--merge`" },
         )
     }
 }

@@ -77,6 +77,25 @@ fn a_store_is_exported_restored_and_moved() {
     fails(&place, &["import", "cut.jsonl", "--replace"], 6, "cut.jsonl is damaged");
     assert_eq!(ok(&place, &["check"]), "2 tasks and 1 run records can be read\n");
     fails(&place, &["import", "nosuch.jsonl", "--replace"], 1, "nosuch.jsonl");
+    for (file, code, because) in [
+        ("nosuch.jsonl", 1, "cannot read nosuch.jsonl: "),
+        ("cut.jsonl", 6, "cut.jsonl is damaged"),
+        ("/dev/stdin", 1, "no regular file"),
+        ("-", 2, "no file here"),
+    ] {
+        fails(&place, &["import", file, "--store", "redb:fresh"], code, because);
+        assert!(!place.path().join("fresh").exists(), "{file}: nothing is made for it");
+    }
+    fails(&place, &["export", "-"], 2, "no file here");
+    fails(&place, &["export", "."], 1, "no regular file");
+    // A directory that somebody took for that of the store.
+    let before = fs::read_dir(place.data()).unwrap().count();
+    for command in ["check", "rekey"] {
+        fails(&place, &[command, "--store", "redb:data"], 7, "there is no store in ");
+    }
+    assert_eq!(fs::read_dir(place.data()).unwrap().count(), before, "looking makes nothing");
+    std::os::unix::fs::symlink(place.path().join("moved"), place.path().join("linked")).unwrap();
+    fails(&place, &["migrate", "redb:moved", "redb:linked", "--replace"], 3, "twice");
     fails(&place, &["check", "--store", "nosuch"], 7, "there is no store `nosuch`");
     fails(&place, &["check", "--store", "tape:x"], 7, "sled:data/store");
     fails(&place, &["migrate", "default", "default"], 3, "twice");
@@ -127,12 +146,33 @@ fn keys_are_changed_while_the_service_runs() {
     // With another key nothing is readable, and nothing is lost.
     fs::write(&keys, KEY).unwrap();
     let said = store(&place, &[&["check"], config.as_slice()].concat());
-    assert!(said.code == 6 && said.err.contains("4 records cannot be read"), "{said:?}");
+    assert!(said.code == 10 && said.err.contains("4 records cannot be read"), "{said:?}");
     assert!(
         said.out.contains("0 tasks and 0 run records") && said.out.contains("not among those"),
         "{said:?}"
     );
     assert!(!said.out.contains(KEY) && !said.err.contains(KEY));
+    assert!(said.out.contains("\nunknown_key: give the store that key"), "{said:?}");
+    // A backup is taken all the same, and whoever takes it by the clock hears of it.
+    let said = store(&place, &[&["export", "blind.jsonl"], config.as_slice()].concat());
+    assert!(said.code == 10 && said.err.contains("the export is complete"), "{said:?}");
+    assert!(said.out.starts_with("2 tasks and 0 run records are in blind.jsonl"), "{said:?}");
+    assert_eq!(store(&place, &[&["rekey"], config.as_slice()].concat()).code, 10);
+    // Keys that would not be used are refused.
+    let given = [&["check", "--key-file", "wrong"], config.as_slice()].concat();
+    fails(&place, &given, 3, "leave --key-file out");
+    // A key where its file belongs.
+    let said = store(&place, &["check", "--store", "redb:moved", "--key-file", KEY]);
+    assert!(said.code == 3 && !said.err.contains(KEY), "{said:?}");
+    for name in ["key_file", "key_env"] {
+        fs::write(
+            place.path().join("wrong.toml"),
+            format!("[store.default]\ntype = 'redb'\n{name} = '{KEY}'"),
+        )
+        .unwrap();
+        let said = store(&place, &["check", "--config", "wrong.toml"]);
+        assert!(said.code == 3 && said.err.contains(name) && !said.err.contains(KEY), "{said:?}");
+    }
     // What cannot be read is moved as it is, and told.
     fs::write(place.path().join("wrong"), KEY).unwrap();
     let wrong = |args: &[&str]| store(&place, &[args, &["--key-file", "wrong"]].concat());
@@ -141,7 +181,7 @@ fn keys_are_changed_while_the_service_runs() {
         ["migrate", "redb:moved", "file:again", "--replace"],
     ] {
         let said = wrong(&args);
-        assert!(said.code == 6 && said.out.starts_with("0 tasks"), "{said:?}");
+        assert!(said.code == 10 && said.out.starts_with("0 tasks"), "{said:?}");
         assert!(said.err.contains("4 records cannot be read; they were written as they are"), "{said:?}");
         assert!(said.err.contains("callboard store check"), "{said:?}");
     }

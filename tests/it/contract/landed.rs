@@ -7,6 +7,10 @@
 //! After raising a version (`store/envelope.rs`), write the next file with
 //! `CALLBOARD_LAND=tests/fixtures/store/vN.jsonl cargo test --all-features land_the_format -- --ignored`,
 //! and never touch those before it.
+//!
+//! `export-vN.jsonl` and `sealed-vN.jsonl` are exports of such a store, plain and encrypted with [`KEY`], from the
+//! format on that was the latest when they landed: `CALLBOARD_LAND=N cargo test --all-features land_the_exports --
+//! --ignored` writes the next.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +21,7 @@ use ::redb::{Database, TableDefinition};
 use callboard::backoff::Backoff;
 use callboard::store::contract::{sample, start};
 use callboard::store::message::*;
-use callboard::store::{RedbStore, SledStore, StoreSource};
+use callboard::store::{FileStore, ImportMode, Keyring, RedbStore, SledStore, StoreSource};
 use callboard::task::{
     Alias, Attempt, Backfill, Coalesce, Fire, MisfireGrace, Outcome, Overlap, Refusal, Retry, RunEnd,
     RunRecord, Skip, Source, Span, StoredTask, TaskSpec, TaskState, WhenFinished,
@@ -34,6 +38,12 @@ use super::system;
 
 /// The formats there are.
 const FORMATS: &[u32] = &[1, 2, 3];
+
+/// The formats of which there are exports.
+const EXPORTED: &[u32] = &[3];
+
+/// What the encrypted ones are encrypted with.
+const KEY: &str = "6d1f0c5a44c1a9a1c8a4f0f7b6e2d3c4b5a69788796a5b4c3d2e1f0011223344";
 
 /// The task that has runs.
 const RUNNING: &str = "запуски ▶ 走";
@@ -323,7 +333,17 @@ fn fixture(format: u32) -> Rows {
 /// What is written today.
 async fn written() -> Rows {
     let base = tempfile::tempdir().unwrap();
-    let (store, _) = Running::open(base.path()).await.unwrap();
+    write(SledStore::open(base.path()).unwrap()).await;
+    ::sled::open(base.path())
+        .unwrap()
+        .iter()
+        .map(Result::unwrap)
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect()
+}
+
+async fn write(source: impl StoreSource) {
+    let (store, _) = Running::open_with(source).await.unwrap();
     for mut task in tasks(latest()) {
         let then = task.state.clone();
         if task.spec.id == id(RUNNING) {
@@ -337,12 +357,6 @@ async fn written() -> Rows {
         }
     }
     store.stop().await;
-    ::sled::open(base.path())
-        .unwrap()
-        .iter()
-        .map(Result::unwrap)
-        .map(|(key, value)| (key.to_vec(), value.to_vec()))
-        .collect()
 }
 
 /// Rows whose content is chance, or counts.
@@ -360,6 +374,49 @@ fn land_the_format() {
         serde_json::to_string(&row).unwrap() + "\n"
     };
     fs::write(path, rows.iter().map(line).collect::<String>()).unwrap();
+}
+
+fn exported(kind: &str, format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/store/{kind}-v{format}.jsonl"))
+}
+
+#[test]
+#[ignore = "writes the exports of a new format"]
+fn land_the_exports() {
+    let Ok(format) = std::env::var("CALLBOARD_LAND") else { return };
+    let base = tempfile::tempdir().unwrap();
+    for kind in ["export", "sealed"] {
+        let open = || match (kind, RedbStore::open(base.path().join(kind)).unwrap()) {
+            ("sealed", store) => store.encrypt(Keyring::parse(KEY).unwrap()),
+            (_, store) => store,
+        };
+        system(write(open()));
+        let mut vault = open().vault().unwrap();
+        vault.export(exported(kind, format.parse().unwrap()), false, |_| {}).unwrap();
+        vault.close().unwrap();
+    }
+}
+
+#[test]
+fn exports_of_every_format_are_read() {
+    assert!(EXPORTED.contains(&latest()), "land the exports of the latest format");
+    for format in EXPORTED {
+        for kind in ["export", "sealed"] {
+            let base = tempfile::tempdir().unwrap();
+            let open = || {
+                let store = FileStore::open(base.path()).unwrap();
+                store.encrypt(Keyring::parse(KEY).unwrap()).refuse_plain(true)
+            };
+            let mut vault = open().vault().unwrap();
+            let imported = vault.import(exported(kind, *format), ImportMode::IntoEmpty, |_| {}).unwrap();
+            assert_eq!((imported.tasks, imported.unreadable), (tasks(*format).len() as u64, 0), "{kind}");
+            vault.close().unwrap();
+            system(is_all_there(open(), *format, &format!("{kind} of format {format}")));
+        }
+    }
+    // It is the seal that was read, and it is bound to what it was.
+    let sealed = fs::read_to_string(exported("sealed", latest())).unwrap();
+    assert!(!sealed.contains("content") && sealed.contains("\"bytes\""));
 }
 
 #[test]

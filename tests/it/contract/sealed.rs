@@ -251,6 +251,28 @@ fn changes_keys<S: StoreSource>(open: impl Fn(&Path, &Keys) -> S) {
     });
 }
 
+/// Whoever takes the old key away before the store at work was told of the new one has done no harm.
+#[test]
+fn a_key_that_was_taken_away_too_early_is_in_memory_still() {
+    let (base, old, new) = (tempfile::tempdir().unwrap(), key(), key());
+    let keys = Keys::new(old);
+    let open = || RedbStore::open(base.path()).unwrap().encrypt(keys.clone());
+    system(async {
+        let (store, _) = Running::open_with(open()).await.unwrap();
+        let task = store.put("a").await;
+        store.0.commit(Commit { changes: vec![moved_on(&task, vec![run("a", 1)])] }).await.unwrap();
+        let tasks = store.0.list(List).await.unwrap();
+        keys.replace(new.clone());
+        let rekeyed = store.0.rekey(Rekey).await.unwrap();
+        assert_eq!((rekeyed.rewritten, rekeyed.unreadable), (3, 0));
+        assert_eq!(rekeyed.key, new.current().to_string());
+        store.stop().await;
+        let (store, opened) = Running::open_with(open()).await.unwrap();
+        assert_eq!((opened.unreadable.len(), store.0.list(List).await.unwrap()), (0, tasks));
+        store.stop().await;
+    });
+}
+
 /// A record that was put elsewhere by somebody who can write to the files, but has not got the key.
 #[test]
 fn a_copied_record_is_not_believed() {
