@@ -36,17 +36,17 @@ impl Exit {
     /// The exit codes for people, one a line.
     pub(super) const TABLE: &str = "\
 Exit codes:
-  0  done
-  1  something failed that has no number of its own
-  2  the command line is wrong
-  3  a configuration, a task or a trigger is not valid
-  4  no service runs on the data directory
-  5  another service has the data directory
-  6  what is stored cannot be read (nothing was deleted)
-  7  there is no such task, or no such store
-  8  the task exists already, or its state does not allow it, or a store to be filled is not empty
-  9  the service ended before its runs did: the grace was over, or a second signal came
-  10 done, but some records of the store cannot be read: they were left, or taken along, as they are";
+   0  done
+   1  something failed that has no number of its own
+   2  the command line is wrong
+   3  a configuration, a task or a trigger is not valid
+   4  no service runs on the data directory
+   5  another service has the data directory
+   6  what is stored cannot be read (nothing was deleted)
+   7  there is no such task, or no such store
+   8  the task exists already, or its state does not allow it, or a store to be filled is not empty
+   9  the service ended before its runs did: the grace was over, or a second signal came
+  10  done, but some records of the store cannot be read: they were left, or taken along, as they are";
 
     fn of_store(error: &StoreError) -> Self {
         match error {
@@ -154,7 +154,7 @@ mod tests {
             (Exit::Partly, "partly"),
         ] {
             assert_eq!(Exit::from_word(word), number);
-            assert!(Exit::TABLE.contains(&format!("\n  {:<3}", number as u8)));
+            assert!(Exit::TABLE.contains(&format!("\n  {:>2}  ", number as u8)));
         }
         assert_eq!(Exit::from_word("something newer"), Exit::Failed);
     }
