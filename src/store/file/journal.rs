@@ -4,13 +4,13 @@
 //! There are two: `journal.jsonl` is written to. When its changes are to be brought to the files, it
 //! gets the name `journal.old.jsonl` and has a successor; it goes when they are there.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{Layout, private, read_text, remove};
+use super::device::{self, Pen};
+use super::place::{Layout, open, read_text, remove};
 use super::text::{Cell, key_of, key_text, sealed, unsealed};
 use crate::store::StoreError;
 use crate::store::engine::{Changes, damaged, io_error};
@@ -25,7 +25,7 @@ struct Line {
 /// The open journal, at its end.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: File,
+    file: Pen,
     path: PathBuf,
     settling: PathBuf,
     /// In bytes.
@@ -43,19 +43,19 @@ impl Journal {
         let failed = |error| io_error(&settling, "write", error);
         // What a process died in was told to nobody: it goes.
         if older.is_torn {
-            let file = private(&settling, OpenOptions::new().append(true))?;
-            file.set_len(older.sound).and_then(|()| file.sync_all()).map_err(failed)?;
+            let file = open(&settling, Pen::append)?;
+            file.cut(older.sound).and_then(|()| file.sync()).map_err(failed)?;
         }
         if older.sound > 0 && left.sound > 0 {
             // Lines that are there twice say the same.
-            let mut file = private(&settling, OpenOptions::new().append(true))?;
-            file.write_all(left.lines()).and_then(|()| file.sync_all()).map_err(failed)?;
+            let mut file = open(&settling, Pen::append)?;
+            file.write_all(left.lines()).and_then(|()| file.sync()).map_err(failed)?;
         }
-        let file = private(&path, OpenOptions::new().append(true).create(true))?;
+        let file = open(&path, Pen::append)?;
         let mut journal = Self { file, path, settling, length: left.sound };
         if left.is_torn || older.sound > 0 {
             let kept = if older.sound > 0 { 0 } else { left.sound };
-            let cut = journal.file.set_len(kept).and_then(|()| journal.file.sync_all());
+            let cut = journal.file.cut(kept).and_then(|()| journal.file.sync());
             cut.map_err(|error| io_error(&journal.path, "write", error))?;
             journal.length = kept;
         }
@@ -81,7 +81,7 @@ impl Journal {
         let line = sealed(&Line { changes }).map_err(StoreError::unavailable)? + "\n";
         self.file
             .write_all(line.as_bytes())
-            .and_then(|()| self.file.sync_all())
+            .and_then(|()| self.file.sync())
             .map_err(|error| io_error(&self.path, "write", error))?;
         self.length += line.len() as u64;
         Ok(())
@@ -89,8 +89,8 @@ impl Journal {
 
     /// Gives this journal its other name, and begins an empty one. There is no other of that name.
     pub(super) fn succeed(&mut self, layout: &Layout) -> Result<(), StoreError> {
-        fs::rename(&self.path, &self.settling).map_err(|error| io_error(&self.path, "rename", error))?;
-        self.file = private(&self.path, OpenOptions::new().append(true).create_new(true))?;
+        device::rename(&self.path, &self.settling).map_err(|error| io_error(&self.path, "rename", error))?;
+        self.file = open(&self.path, Pen::create)?;
         self.length = 0;
         // Nothing is written to it before it has its name on the device.
         layout.sync_root()

@@ -1,5 +1,8 @@
 //! The durable store for people: a directory with a file for each task.
 
+#[cfg(test)]
+mod crashes;
+mod device;
 mod disk;
 mod journal;
 mod name;
@@ -8,6 +11,8 @@ mod place;
 mod runs;
 mod scan;
 mod settle;
+#[cfg(test)]
+mod tap;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 mod text;

@@ -3,13 +3,14 @@
 //! file is written anew, which is done when it is the larger part.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{private, remove, write_anew};
+use super::device::{self, Pen};
+use super::place::{open, remove, write_anew};
 use super::text::{Cell, key_of, key_text, sealed, sound, unsealed};
 use crate::store::StoreError;
 use crate::store::engine::io_error;
@@ -112,7 +113,7 @@ impl Index {
     pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
         let mut index = Self::default();
         let failed = |error| io_error(path, "read", error);
-        let mut file = match File::open(path) {
+        let mut file = match device::open(path) {
             Ok(file) => BufReader::with_capacity(64 << 10, file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(index),
             Err(error) => return Err(failed(error)),
@@ -196,8 +197,8 @@ pub(super) fn change(
     if gone.is_empty() && changes.values().all(Option::is_none) {
         return Ok(());
     }
-    let mut file = private(path, OpenOptions::new().read(true).append(true).create(true))?;
-    let length = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    let mut file = open(path, Pen::append)?;
+    let (length, last) = file.end().map_err(failed)?;
     if index.as_ref().is_some_and(|index| index.length != length) {
         // Somebody else has been here.
         *index = Some(Index::read(path)?);
@@ -206,13 +207,9 @@ pub(super) fn change(
     if length == 0 {
         let head = ended(sealed(&Head { runs_of: task.to_owned() }))?;
         lines.push((Said::Head(task.to_owned()), head));
-    } else {
+    } else if last != Some(b'\n') {
         // The end of an earlier write may be missing; what there is of it is not to spoil this one.
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
-        if last != *b"\n" {
-            lines.push((Said::Nothing, "\n".to_owned()));
-        }
+        lines.push((Said::Nothing, "\n".to_owned()));
     }
     for (run, record) in changes {
         if let Some(record) = record {
@@ -225,7 +222,7 @@ pub(super) fn change(
         lines.push((Said::Gone(gone.into_iter().cloned().collect()), ended(line)?));
     }
     let text: String = lines.iter().map(|(_, line)| line.as_str()).collect();
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync()).map_err(failed)?;
     if let Some(index) = index {
         lines.into_iter().for_each(|(said, line)| index.add(said, line.len() as u64));
         if index.is_wasteful() {
@@ -269,7 +266,7 @@ fn ended(line: Result<String, String>) -> Result<String, StoreError> {
 pub(super) fn task_of(path: &Path) -> Result<Option<String>, StoreError> {
     let failed = |error| io_error(path, "read", error);
     let mut line = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = device::open(path).map_err(failed)?;
     BufReader::new(file).read_until(b'\n', &mut line).map_err(failed)?;
     Ok(match Said::by(&line) {
         Said::Head(task) => Some(task),
@@ -297,7 +294,7 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn of(path: &'a Path) -> Result<Self, StoreError> {
-        let file = File::open(path).map_err(|error| io_error(path, "read", error))?;
+        let file = device::open(path).map_err(|error| io_error(path, "read", error))?;
         Ok(Self { path, file, window: Vec::new(), from: 0 })
     }
 
@@ -335,7 +332,7 @@ impl<'a> Lines<'a> {
 /// young.
 pub(super) fn find(path: &Path, run: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     let failed = |error| io_error(path, "read", error);
-    let mut file = match File::open(path) {
+    let mut file = match device::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),

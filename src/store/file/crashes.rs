@@ -1,0 +1,488 @@
+//! The power goes, the process is killed, or a call fails: between any two calls to the system.
+//!
+//! A store is changed by chance while a [`Watch`] notes every call. From the notes a [`Device`] is
+//! built, which knows what was synced: after each call there is a directory as a kill would leave it,
+//! and one as a power cut would, where what was not synced has arrived in part. Each of them has to
+//! open with what was acknowledged up to that call, and with a change that was under way wholly or
+//! not at all; while it is opened, and brought to the files, the power goes a second time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::disk::{FileDisk, FilePlace};
+use super::tap::{Done, Fault, Watch};
+use crate::store::StoreError;
+use crate::store::engine::{Changes, Disk, Order, Part, Place};
+
+const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
+
+/// What a device writes at once, or not. Real ones write more; a small one tears small files as well.
+const BLOCK: usize = 64;
+
+/// Chance that is the same each time (xorshift).
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % sides
+    }
+}
+
+/// Files by their paths in the directory.
+type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+fn restore(image: &Image, path: &Path) {
+    fs::create_dir_all(path.join("tasks")).unwrap();
+    for (name, bytes) in image {
+        fs::write(path.join(name), bytes).unwrap();
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Edit {
+    Write(usize, Vec<u8>),
+    Cut(usize),
+}
+
+impl Edit {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(at, new) => {
+                bytes.resize(bytes.len().max(at + new.len()), 0);
+                bytes[*at..at + new.len()].copy_from_slice(new);
+            }
+            Self::Cut(length) => bytes.resize(*length, 0),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    /// What the system answers with.
+    system: Vec<u8>,
+    device: Vec<u8>,
+    /// What is not on the device.
+    edits: Vec<Edit>,
+}
+
+impl Inode {
+    fn edit(&mut self, edit: Edit) {
+        edit.apply(&mut self.system);
+        self.edits.push(edit);
+    }
+
+    fn after_power_cut(&self, dice: &mut Dice) -> Vec<u8> {
+        let mut left = self.device.clone();
+        if self.edits.is_empty() {
+            return left;
+        }
+        let how = dice.roll(4);
+        let arrived = match how {
+            0 => 0,
+            1 => dice.roll(self.edits.len()),
+            _ => self.edits.len(),
+        };
+        for edit in &self.edits[..arrived] {
+            match edit {
+                // The length arrives, and some blocks.
+                Edit::Write(at, new) if how == 3 => {
+                    left.resize(left.len().max(at + new.len()), 0);
+                    for (index, block) in new.chunks(BLOCK).enumerate() {
+                        if dice.roll(2) == 0 {
+                            let at = at + index * BLOCK;
+                            left[at..at + block.len()].copy_from_slice(block);
+                        }
+                    }
+                }
+                edit => edit.apply(&mut left),
+            }
+        }
+        if let Some(Edit::Write(at, new)) = self.edits.get(arrived)
+            && how == 1
+        {
+            Edit::Write(*at, new[..dice.roll(new.len() + 1)].to_vec()).apply(&mut left);
+        }
+        left
+    }
+}
+
+/// What becomes of names.
+#[derive(Debug, Clone)]
+enum Naming {
+    Give(PathBuf, usize),
+    Change(PathBuf, PathBuf),
+    Take(PathBuf),
+}
+
+impl Naming {
+    fn names(&self) -> Vec<&PathBuf> {
+        match self {
+            Self::Give(name, _) | Self::Take(name) => vec![name],
+            Self::Change(from, to) => vec![from, to],
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Give(name, inode) => drop(names.insert(name.clone(), *inode)),
+            Self::Change(from, to) => {
+                let inode = names.remove(from).unwrap();
+                names.insert(to.clone(), inode);
+            }
+            Self::Take(name) => drop(names.remove(name)),
+        }
+    }
+}
+
+/// A device, and the system before it.
+#[derive(Debug, Default)]
+struct Device {
+    inodes: Vec<Inode>,
+    system: BTreeMap<PathBuf, usize>,
+    device: BTreeMap<PathBuf, usize>,
+    /// What is not on the device.
+    namings: Vec<Naming>,
+}
+
+impl Device {
+    fn holding(image: &Image) -> Self {
+        let mut device = Self::default();
+        for (name, bytes) in image {
+            device.device.insert(name.clone(), device.inodes.len());
+            device.inodes.push(Inode { system: bytes.clone(), device: bytes.clone(), edits: Vec::new() });
+        }
+        device.system = device.device.clone();
+        device
+    }
+
+    fn name(&mut self, naming: Naming) {
+        naming.apply(&mut self.system);
+        self.namings.push(naming);
+    }
+
+    fn note(&mut self, path: &Path, done: &Done) {
+        let inode = self.system.get(path).copied();
+        let mut edit = |edit| self.inodes[inode.unwrap()].edit(edit);
+        match done {
+            Done::Made => {
+                self.inodes.push(Inode::default());
+                self.name(Naming::Give(path.to_owned(), self.inodes.len() - 1));
+            }
+            Done::Emptied => edit(Edit::Cut(0)),
+            Done::Cut(length) => edit(Edit::Cut(*length as usize)),
+            Done::Wrote(bytes) => {
+                let inode = &mut self.inodes[inode.unwrap()];
+                inode.edit(Edit::Write(inode.system.len(), bytes.clone()));
+            }
+            Done::Synced => {
+                let inode = &mut self.inodes[inode.unwrap()];
+                let edits = std::mem::take(&mut inode.edits);
+                edits.iter().for_each(|edit| edit.apply(&mut inode.device));
+            }
+            Done::NotSynced => self.inodes[inode.unwrap()].edits.clear(),
+            Done::Renamed(to) => self.name(Naming::Change(path.to_owned(), to.clone())),
+            Done::Removed => self.name(Naming::Take(path.to_owned())),
+            Done::NamesSynced => {
+                let inside = |name: &PathBuf| name.parent() == Some(path);
+                let (synced, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.namings)
+                    .into_iter()
+                    .partition(|naming| naming.names().into_iter().all(inside));
+                synced.iter().for_each(|naming| naming.apply(&mut self.device));
+                self.namings = rest;
+            }
+        }
+    }
+
+    /// The process is killed; in the midst of the next call, if that writes.
+    fn after_kill(&self, next: Option<&(PathBuf, Done)>, dice: &mut Dice) -> Image {
+        let mut image: Image = self
+            .system
+            .iter()
+            .map(|(name, inode)| (name.clone(), self.inodes[*inode].system.clone()))
+            .collect();
+        if let Some((path, Done::Wrote(bytes))) = next {
+            image.get_mut(path).unwrap().extend(&bytes[..dice.roll(bytes.len())]);
+        }
+        image
+    }
+
+    /// Names that have to do with each other arrive in their order, others in any.
+    fn after_power_cut(&self, dice: &mut Dice) -> Image {
+        let mut names = self.device.clone();
+        let mut groups: Vec<(Vec<&PathBuf>, Vec<&Naming>)> = Vec::new();
+        for naming in &self.namings {
+            let touched = naming.names();
+            let (with, rest) = groups
+                .into_iter()
+                .partition::<Vec<_>, _>(|(names, _)| names.iter().any(|name| touched.contains(name)));
+            groups = rest;
+            let mut group = (touched, Vec::new());
+            for (names, namings) in with {
+                group.0.extend(names);
+                group.1.extend(namings);
+            }
+            group.1.push(naming);
+            groups.push(group);
+        }
+        for (_, namings) in groups {
+            let arrived = dice.roll(namings.len() + 1);
+            namings[..arrived].iter().for_each(|naming| naming.apply(&mut names));
+        }
+        names.into_iter().map(|(name, inode)| (name, self.inodes[inode].after_power_cut(dice))).collect()
+    }
+}
+
+/// What a store holds, by key.
+type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn content(disk: &FileDisk) -> Result<Content, StoreError> {
+    let scan = |order| {
+        let mut found = Vec::new();
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            found.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        };
+        disk.scan(&[], order, visit).map(|()| found)
+    };
+    let found = scan(Order::Ascending)?;
+    let mut backwards = scan(Order::Descending)?;
+    backwards.reverse();
+    assert_eq!(found, backwards);
+    for (key, value) in &found {
+        assert_eq!(disk.get(key)?.as_ref(), Some(value));
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn open(path: &Path) -> Result<FileDisk, StoreError> {
+    FilePlace { path: path.to_owned() }.open()
+}
+
+/// Chance decides what is changed.
+struct Story {
+    dice: Dice,
+    serial: u64,
+}
+
+impl Story {
+    fn value(&mut self, kind: char) -> Vec<u8> {
+        self.serial += 1;
+        let filler = match self.dice.roll(6) {
+            0 => 1500,
+            1 => 0,
+            _ => self.dice.roll(80),
+        };
+        format!("{kind}\u{2}j{{\"n\":{},\"x\":\"{}\"}}", self.serial, "\u{e9}x".repeat(filler / 2))
+            .into_bytes()
+    }
+
+    /// Some changes to what there is, and what is there then.
+    fn batch(&mut self, content: &mut Content) -> Changes {
+        let mut changes = Changes::new();
+        for _ in 0..=self.dice.roll(3) {
+            let task = match self.dice.roll(6) {
+                0 => "ж".repeat(120),
+                1 => format!("{}{}", "Z".repeat(210), self.dice.roll(2)),
+                other => format!("Task {other}"),
+            };
+            let (spec, state) = (Part::Spec.key(&task), Part::State.key(&task));
+            let run =
+                |number: usize| Part::Run(&[1_u64, number as u64].map(u64::to_be_bytes).concat()).key(&task);
+            match self.dice.roll(8) {
+                0 if content.contains_key(&spec) => changes.extend([(spec, None), (state, None)]),
+                1 => changes.push((b"o rest".to_vec(), Some(self.value('I')))),
+                2 => changes.push((b"o rest".to_vec(), None)),
+                3 => changes.extend((0..9).map(|number| (run(number), None))),
+                4 | 5 => changes.push((run(self.dice.roll(9)), Some(self.value('R')))),
+                _ if content.contains_key(&spec) => changes.push((state, Some(self.value('T')))),
+                _ => changes.extend([(spec, Some(self.value('S'))), (state, Some(self.value('T')))]),
+            }
+            // What there is is changed by all of them in turn.
+            for (key, value) in &changes {
+                match value {
+                    Some(value) => drop(content.insert(key.clone(), value.clone())),
+                    None => drop(content.remove(key)),
+                }
+            }
+        }
+        changes
+    }
+
+    /// A step; what is there is in `content` when it was acknowledged.
+    fn step(&mut self, disk: &mut FileDisk, next: &mut Content) -> Result<(), StoreError> {
+        for _ in 0..=self.dice.roll(2) {
+            let changes = self.batch(next);
+            disk.apply(changes)?;
+        }
+        disk.sync()
+    }
+}
+
+/// What was acknowledged, and when.
+type Acknowledged = Vec<(usize, Content)>;
+
+/// Opens a store and looks at what it holds, more often than calls fail.
+fn reopened(path: &Path) -> (FileDisk, Content) {
+    let mut tries = 0..;
+    loop {
+        let opened = open(path).and_then(|disk| content(&disk).map(|found| (disk, found)));
+        match opened {
+            Ok(opened) => return opened,
+            Err(error) => assert!(tries.next() < Some(6), "{error}"),
+        }
+    }
+}
+
+/// Changes a store `steps` times while calls of it fail. It is opened again then, and has to hold what was
+/// acknowledged.
+fn tell(path: &Path, seed: u64, steps: usize, watch: &Watch) -> Acknowledged {
+    let mut story = Story { dice: Dice(seed | 1), serial: 0 };
+    let mut acknowledged: Acknowledged = vec![(0, Content::new())];
+    let mut open = None;
+    for step in 0..steps {
+        let before = acknowledged.last().unwrap().1.clone();
+        let mut disk = open.take().unwrap_or_else(|| {
+            let (disk, found) = reopened(path);
+            assert_eq!(found, before, "step {step}, after opening");
+            disk
+        });
+        let mut next = before.clone();
+        let told = story.step(&mut disk, &mut next);
+        if told.is_ok() {
+            acknowledged.push((watch.moment(), next.clone()));
+        }
+        let went = told.and_then(|()| {
+            for _ in 0..story.dice.roll(4) {
+                if disk.untidy().is_some() {
+                    disk.tidy()?;
+                }
+            }
+            if story.dice.roll(12) == 0 { disk.close() } else { Ok(open = Some(disk)) }
+        });
+        if went.is_err() {
+            // What was under way may have happened.
+            drop(open.take());
+            let (disk, found) = reopened(path);
+            let before = &acknowledged.last().unwrap().1;
+            assert!(found == *before || found == next, "step {step}: {went:?}: {found:?}");
+            acknowledged.push((watch.moment(), found));
+            open = Some(disk);
+        }
+    }
+    drop(open.map(FileDisk::close));
+    assert_eq!(reopened(path).1, acknowledged.last().unwrap().1, "in the end");
+    acknowledged
+}
+
+/// In memory, where that can be: nothing here depends on a device.
+fn place() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Opens a store on what was left, and has the power go again.
+fn survives(image: &Image, allowed: [&Content; 2], dice: &mut Dice, context: &str) {
+    let base = place();
+    let path = base.path().join("left");
+    restore(image, &path);
+    let watch = Watch::over(&path, Vec::new());
+    let mut disk = open(&path).unwrap_or_else(|error| panic!("{context}: it does not open: {error}"));
+    let found = content(&disk).unwrap();
+    let dump =
+        || format!("{:#?}", image.iter().map(|(n, b)| (n, String::from_utf8_lossy(b))).collect::<Vec<_>>());
+    assert!(allowed.contains(&&found), "{context}: neither as before nor as after: {}", dump());
+    while disk.untidy().is_some() {
+        disk.tidy().unwrap();
+        assert_eq!(content(&disk).unwrap(), found, "{context}, in the files");
+    }
+    drop(disk);
+    let done = watch.done();
+    drop(watch);
+    let mut device = Device::holding(image);
+    let moment = dice.roll(done.len() + 1);
+    done[..moment].iter().for_each(|(path, done)| device.note(path, done));
+    let base = place();
+    restore(&device.after_power_cut(dice), &base.path().join("left"));
+    let disk = open(&base.path().join("left"));
+    let disk = disk.unwrap_or_else(|error| panic!("{context}: it does not open again: {error}"));
+    assert_eq!(content(&disk).unwrap(), found, "{context}, after a second cut at {moment}");
+}
+
+fn check_each_moment(done: &[(PathBuf, Done)], acknowledged: &Acknowledged, seed: u64, odds: usize) -> usize {
+    let mut dice = Dice(seed | 1);
+    let mut device = Device::default();
+    let mut checked = 0;
+    for moment in 0..=done.len() {
+        let known = acknowledged.iter().rposition(|(at, _)| *at <= moment).unwrap();
+        let next = acknowledged.get(known + 1).unwrap_or(&acknowledged[known]);
+        let allowed = [&acknowledged[known].1, &next.1];
+        let context = format!("seed {seed}, call {moment}: {:?}", done.get(moment).map(|(path, _)| path));
+        if dice.roll(odds) == 0 {
+            checked += 1;
+            survives(&device.after_power_cut(&mut dice), allowed, &mut dice, &format!("cut, {context}"));
+        }
+        if dice.roll(odds * 2) == 0 {
+            let image = device.after_kill(done.get(moment), &mut dice);
+            survives(&image, allowed, &mut dice, &format!("kill, {context}"));
+        }
+        if let Some((path, done)) = done.get(moment) {
+            device.note(path, done);
+        }
+    }
+    checked
+}
+
+#[test]
+fn whatever_call_is_the_last_one_what_was_acknowledged_is_there() {
+    for seed in seeds(1..=2) {
+        let base = place();
+        let path = base.path().join("live");
+        fs::create_dir(&path).unwrap();
+        let watch = Watch::over(&path, Vec::new());
+        let acknowledged = tell(&path, seed, 40, &watch);
+        let checked = check_each_moment(&watch.done(), &acknowledged, seed, 2);
+        assert!(checked > 100, "{checked}");
+    }
+}
+
+#[test]
+fn whatever_call_fails_what_was_acknowledged_is_there() {
+    let steps = 25;
+    for seed in seeds(1..=3) {
+        let base = place();
+        let watch = Watch::over(base.path(), Vec::new());
+        tell(&base.path().join("whole"), seed, steps, &watch);
+        let calls = watch.calls();
+        drop(watch);
+        let mut dice = Dice(seed * 77 + 1);
+        for round in 0..40 {
+            let path = base.path().join(format!("{round}"));
+            fs::create_dir(&path).unwrap();
+            let fault = |dice: &mut Dice| {
+                let error = [EIO, EMFILE, ENOSPC][dice.roll(3)];
+                [Fault::Before(error), Fault::After(error), Fault::Half(error)][dice.roll(3)]
+            };
+            let at = dice.roll(calls);
+            let faults = vec![(at, fault(&mut dice)), (at + 1 + dice.roll(20), fault(&mut dice))];
+            let watch = Watch::over(&path, faults);
+            let acknowledged = tell(&path, seed, steps, &watch);
+            check_each_moment(&watch.done(), &acknowledged, seed * 1000 + round, 60);
+        }
+    }
+}
+
+/// More of them with `CALLBOARD_SEEDS=<how many>`.
+fn seeds(few: std::ops::RangeInclusive<u64>) -> Vec<u64> {
+    match std::env::var("CALLBOARD_SEEDS").ok().and_then(|many| many.parse::<u64>().ok()) {
+        Some(many) => (1..=many).collect(),
+        None => few.collect(),
+    }
+}
