@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::device::{self, Pen};
-use super::place::{Layout, open, read_text, remove};
+use super::place::{Layout, open, read_bytes, remove, write_anew};
 use super::text::{Cell, key_of, key_text, sealed, unsealed};
 use crate::store::StoreError;
 use crate::store::engine::{Changes, damaged, io_error};
@@ -37,33 +37,33 @@ impl Journal {
     /// the other one, until [`settled`](Self::settled).
     pub(super) fn open(layout: &Layout) -> Result<(Self, Changes), StoreError> {
         let (path, settling) = (layout.journal(), layout.settling());
-        let mut changes = Changes::new();
-        let older = Left::read(layout, &settling, &mut changes)?;
-        let left = Left::read(layout, &path, &mut changes)?;
-        let failed = |error| io_error(&settling, "write", error);
-        // What a process died in was told to nobody: it goes.
-        if older.is_torn {
-            let file = open(&settling, Pen::append)?;
-            file.cut(older.sound).and_then(|()| file.sync()).map_err(failed)?;
+        let older = Left::read(layout, &settling)?;
+        let left = Left::read(layout, &path)?;
+        // Nobody writes to a journal that has its other name; only earlier versions have put the lines of
+        // the later one at its end, which they kept until that was done.
+        if let Some(torn) = &older.torn
+            && !left.lines().split_inclusive(|byte| *byte == b'\n').any(|line| line.starts_with(&torn.bytes))
+        {
+            return Err(torn.damaged(layout, &settling));
         }
-        if older.sound > 0 && left.sound > 0 {
-            // Lines that are there twice say the same.
-            let mut file = open(&settling, Pen::append)?;
-            file.write_all(left.lines()).and_then(|()| file.sync()).map_err(failed)?;
+        if left.sound > 0 {
+            // It is written anew, because not all that can be read needs to be on the device: after a sync
+            // that failed it is not, and no later sync brings it there. Lines that are there twice say the
+            // same.
+            write_anew(&settling, |pen| {
+                pen.write_all(older.lines())?;
+                pen.write_all(left.lines())
+            })?;
+            layout.sync_root()?;
         }
         let file = open(&path, Pen::append)?;
-        let mut journal = Self { file, path, settling, length: left.sound };
-        if left.is_torn || older.sound > 0 {
-            let kept = if older.sound > 0 { 0 } else { left.sound };
-            let cut = journal.file.cut(kept).and_then(|()| journal.file.sync());
-            cut.map_err(|error| io_error(&journal.path, "write", error))?;
-            journal.length = kept;
+        if !left.bytes.is_empty() {
+            let cut = file.cut(0).and_then(|()| file.sync());
+            cut.map_err(|error| io_error(&path, "write", error))?;
         }
         layout.sync_root()?;
-        if journal.length > 0 {
-            journal.succeed(layout)?;
-        }
-        Ok((journal, changes))
+        let changes = older.changes.into_iter().chain(left.changes).collect();
+        Ok((Self { file, path, settling, length: 0 }, changes))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -76,6 +76,11 @@ impl Journal {
 
     /// Writes changes; they are on the device when this returns.
     pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        // A file that nobody else finds is no place for changes.
+        if !self.file.is_in_place() {
+            let path = self.path.display();
+            return Err(StoreError::unavailable(format!("somebody has removed or replaced {path}")));
+        }
         let changes =
             changes.iter().map(|(key, value)| (key_text(key), value.as_deref().map(Cell::new))).collect();
         let line = sealed(&Line { changes }).map_err(StoreError::unavailable)? + "\n";
@@ -104,53 +109,68 @@ impl Journal {
 }
 
 /// A journal that was left by another process.
+#[derive(Default)]
 struct Left {
-    text: String,
+    bytes: Vec<u8>,
     /// So many bytes are whole lines.
-    sound: u64,
-    is_torn: bool,
+    sound: usize,
+    changes: Changes,
+    torn: Option<Torn>,
+}
+
+/// The last line, if it cannot be read: what a process died in was told to nobody.
+struct Torn {
+    number: usize,
+    bytes: Vec<u8>,
+    reason: String,
 }
 
 impl Left {
-    fn read(layout: &Layout, path: &Path, changes: &mut Changes) -> Result<Self, StoreError> {
-        let text = read_text(path)?.unwrap_or_default();
-        let mut sound = 0;
-        let mut broken = None;
-        for (index, line) in text.split_inclusive('\n').enumerate() {
-            let read = unsealed::<Line>(line).and_then(|read| {
-                if !line.ends_with('\n') {
-                    return Err("it is cut off".to_owned());
+    fn read(layout: &Layout, path: &Path) -> Result<Self, StoreError> {
+        let mut left = Self { bytes: read_bytes(path)?.unwrap_or_default(), ..Self::default() };
+        for (index, line) in left.bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            // Whatever was written after a line was written after that line was acknowledged.
+            if let Some(torn) = &left.torn {
+                return Err(torn.damaged(layout, path));
+            }
+            match changes(line) {
+                Ok(changes) => {
+                    left.changes.extend(changes);
+                    left.sound += line.len();
                 }
-                read.changes
-                    .into_iter()
-                    .map(|(key, cell)| Ok((key_of(&key)?, cell.map(|cell| cell.value()).transpose()?)))
-                    .collect::<Result<Changes, String>>()
-            });
-            match (read, &broken) {
-                (Ok(read), None) => {
-                    changes.extend(read);
-                    sound += line.len() as u64;
-                }
-                // Whatever was written after a line was written after that line was acknowledged.
-                (Ok(_), Some((at, reason))) => {
-                    let name = path.file_name().unwrap_or_default().display();
-                    return Err(damaged(
-                        &layout.root,
-                        &format!("line {at} of `{name}`: {reason}"),
-                        "restore the directory from a backup; or, to go on without the changes of that line, \
-                         remove the line while the program is stopped",
-                    ));
-                }
-                (Err(reason), None) => broken = Some((index + 1, reason)),
-                (Err(_), Some(_)) => {}
+                Err(reason) => left.torn = Some(Torn { number: index + 1, bytes: line.to_vec(), reason }),
             }
         }
-        Ok(Self { is_torn: broken.is_some(), text, sound })
+        Ok(left)
     }
 
     /// The whole lines.
     fn lines(&self) -> &[u8] {
-        let end = usize::try_from(self.sound).unwrap_or(usize::MAX);
-        self.text.as_bytes().get(..end).unwrap_or_default()
+        self.bytes.get(..self.sound).unwrap_or_default()
     }
+}
+
+impl Torn {
+    fn damaged(&self, layout: &Layout, path: &Path) -> StoreError {
+        let (line, reason) = (self.number, &self.reason);
+        let name = path.file_name().unwrap_or_default().display();
+        damaged(
+            &layout.root,
+            &format!("line {line} of `{name}`: {reason}"),
+            "restore the directory from a backup; or, to go on without the changes of that line, remove the line \
+             while the program is stopped",
+        )
+    }
+}
+
+/// What a line says.
+fn changes(line: &[u8]) -> Result<Changes, String> {
+    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+    let read = unsealed::<Line>(text)?;
+    if !text.ends_with('\n') {
+        return Err("it is cut off".to_owned());
+    }
+    let change =
+        |(key, cell): (String, Option<Cell>)| Ok((key_of(&key)?, cell.map(|cell| cell.value()).transpose()?));
+    read.changes.into_iter().map(change).collect()
 }

@@ -4,6 +4,7 @@
 mod crashes;
 mod device;
 mod disk;
+mod indices;
 mod journal;
 mod name;
 mod pending;

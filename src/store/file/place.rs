@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::device::{self, Pen};
-use super::name::is_short_for;
+use super::name::{is_ours, is_short_for};
 use super::text::{pretty, sealed, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
@@ -91,8 +91,7 @@ impl Layout {
                 let journal = if self.settling().exists() { self.settling() } else { self.journal() };
                 for (path, kind) in [(&self.tasks, "directory"), (&journal, "file")] {
                     if !path.exists() {
-                        let name = path.file_name().unwrap_or_default().display();
-                        return Err(unreadable(root, &format!("the {kind} `{name}` is missing")));
+                        return Err(self.misses_a(kind, path));
                     }
                 }
                 if mark.format < FORMAT {
@@ -109,10 +108,20 @@ impl Layout {
                 }
                 create_dir(&self.tasks)?;
                 drop(open(&self.journal(), Pen::append)?);
+                self.sync_root()?;
                 self.write_mark()?;
             }
         }
         Ok(lock)
+    }
+
+    fn misses_a(&self, kind: &str, path: &Path) -> StoreError {
+        let name = path.file_name().unwrap_or_default().display();
+        unreadable(&self.root, &format!("the {kind} `{name}` is missing"))
+    }
+
+    pub(super) fn misses(&self, file: &Path) -> StoreError {
+        self.misses_a("file", file)
     }
 
     fn write_mark(&self) -> Result<(), StoreError> {
@@ -147,15 +156,18 @@ impl Layout {
     pub(super) fn clean(&self) -> Result<[Vec<String>; 2], StoreError> {
         let mut short = [Vec::new(), Vec::new()];
         for name in self.names("")? {
-            if name.ends_with(".json.new") || name.ends_with(".runs.jsonl.new") {
-                device::remove(&self.tasks.join(name)).ok();
-            } else if is_short_for(&name) {
-                let ends = [(".json", 0), (".runs.jsonl", 1)];
-                for (end, kind) in ends {
-                    short[kind].extend(name.strip_suffix(end).map(str::to_owned));
+            for (end, kind) in [(".json", 0), (".runs.jsonl", 1)] {
+                let whole = name.strip_suffix(NEW).unwrap_or(&name);
+                let Some(stem) = whole.strip_suffix(end) else { continue };
+                if whole != name && is_ours(stem) {
+                    device::remove(&self.tasks.join(&name)).ok();
+                } else if whole == name && is_short_for(stem) {
+                    short[kind].push(stem.to_owned());
                 }
             }
         }
+        // Of those that say the same, the first one counts.
+        short.iter_mut().for_each(|names| names.sort_unstable());
         Ok(short)
     }
 }
@@ -167,11 +179,17 @@ pub(super) fn open(path: &Path, pen: impl FnOnce(&Path) -> io::Result<Pen>) -> R
 
 /// The text of a file, if it is there. What is no text is shown as far as it is.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
+    let lossy = |bytes| match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    };
+    Ok(read_bytes(path)?.map(lossy))
+}
+
+/// What is in a file, if it is there.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     match device::read(path) {
-        Ok(bytes) => Ok(Some(match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        })),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(path, "read", error)),
     }

@@ -68,7 +68,8 @@ impl Said {
         {
             return Self::Run(run);
         }
-        if line.trim().is_empty() {
+        // A sync that failed can leave a hole, which reads as zeros.
+        if line.trim_matches(['\0', ' ', '\t', '\r', '\n']).is_empty() {
             return Self::Nothing;
         }
         if let Ok((run, _)) = record(line) {
@@ -160,18 +161,25 @@ impl Index {
         }
     }
 
+    /// How much there is to remember.
+    pub(super) fn places(&self) -> usize {
+        1 + self.runs.len() + self.damaged.len()
+    }
+
     fn is_wasteful(&self) -> bool {
         self.length > 2 * self.live + SPARE
     }
 }
 
 /// Makes changes to the file at `path`; the caller syncs the directory. What has changed is noted in
-/// `index`, which is that of the file, or made where it is needed.
+/// `index`, which is that of the file, or made where it is needed. When `again`, that was tried before,
+/// and nobody knows how far it went.
 pub(super) fn change(
     path: &Path,
     task: &str,
     changes: &RunChanges,
     index: &mut Option<Index>,
+    again: bool,
 ) -> Result<(), StoreError> {
     let failed = |error| io_error(path, "write", error);
     let takes_back = changes.values().any(Option::is_none);
@@ -204,12 +212,14 @@ pub(super) fn change(
         *index = Some(Index::read(path)?);
     }
     let mut lines = Vec::new();
-    if length == 0 {
+    // The end of an earlier write may be missing; what there is of it is not to spoil this one. And after a
+    // sync that failed it may be on no device, although it can be read: the end of its last line, too.
+    if length > 0 && (again || last != Some(b'\n')) {
+        lines.push((Said::Nothing, "\n".to_owned()));
+    }
+    if length == 0 || again {
         let head = ended(sealed(&Head { runs_of: task.to_owned() }))?;
         lines.push((Said::Head(task.to_owned()), head));
-    } else if last != Some(b'\n') {
-        // The end of an earlier write may be missing; what there is of it is not to spoil this one.
-        lines.push((Said::Nothing, "\n".to_owned()));
     }
     for (run, record) in changes {
         if let Some(record) = record {
@@ -262,16 +272,18 @@ fn ended(line: Result<String, String>) -> Result<String, StoreError> {
     line.map(|line| line + "\n").map_err(StoreError::unavailable)
 }
 
-/// The task that the first line of a file names.
+/// The task that a file names: in its first line, if that can be read.
 pub(super) fn task_of(path: &Path) -> Result<Option<String>, StoreError> {
     let failed = |error| io_error(path, "read", error);
+    let mut file = BufReader::new(device::open(path).map_err(failed)?);
     let mut line = Vec::new();
-    let file = device::open(path).map_err(failed)?;
-    BufReader::new(file).read_until(b'\n', &mut line).map_err(failed)?;
-    Ok(match Said::by(&line) {
-        Said::Head(task) => Some(task),
-        _ => None,
-    })
+    while file.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        if let Said::Head(task) = Said::by(&line) {
+            return Ok(Some(task));
+        }
+        line.clear();
+    }
+    Ok(None)
 }
 
 /// How long a file is; a missing one has no length.
@@ -428,7 +440,7 @@ mod tests {
                 if !keeps_index {
                     index = None;
                 }
-                change(&path, "a task", &changes, &mut index).unwrap();
+                change(&path, "a task", &changes, &mut index, serial % 7 == 0).unwrap();
                 if serial % 50 == 0 {
                     let told: BTreeMap<_, _> =
                         model.iter().map(|(run, record)| (run.clone(), record.clone().unwrap())).collect();
@@ -440,7 +452,7 @@ mod tests {
             }
             assert_eq!(task_of(&path).unwrap().as_deref(), Some("a task"));
             let all = model.into_keys().map(|run| (run, None)).collect();
-            change(&path, "a task", &all, &mut index).unwrap();
+            change(&path, "a task", &all, &mut index, false).unwrap();
             assert!(!path.exists());
         }
     }
@@ -450,7 +462,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a.runs.jsonl");
         let many = (0..3000).map(|serial| (run(serial), Some(text(serial, "begun")))).collect();
-        change(&path, "a", &many, &mut None).unwrap();
+        change(&path, "a", &many, &mut None, false).unwrap();
         for serial in [0, 1, 1500, 2999] {
             assert_eq!(find(&path, &run(serial)).unwrap(), Some(text(serial, "begun")));
         }

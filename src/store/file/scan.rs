@@ -11,9 +11,6 @@ use super::runs::{Index, Lines, Span};
 use crate::store::StoreError;
 use crate::store::engine::{Disk, Order, Part, SPEC, Visit, part_of};
 
-/// So many places of records are remembered.
-const REMEMBERED: usize = 250_000;
-
 impl FileDisk {
     /// The tasks that have a file or are about to have one, in the order of their ids.
     fn tasks(&self, end: &str, of: impl Fn(&Pending) -> bool) -> Result<BTreeSet<String>, StoreError> {
@@ -127,15 +124,9 @@ impl FileDisk {
     /// Goes through the runs of a task, unless that was done.
     fn learn_runs(&self, task: &str, path: &Path) -> Result<(), StoreError> {
         let mut indices = self.indices.borrow_mut();
-        if indices.contains_key(task) {
-            return Ok(());
+        if indices.get(task).is_none() {
+            indices.keep(task.to_owned(), Index::read(path)?);
         }
-        let index = Index::read(path)?;
-        let all: usize = indices.values().map(|index| index.runs.len()).sum();
-        if all + index.runs.len() > REMEMBERED {
-            indices.clear();
-        }
-        indices.insert(task.to_owned(), index);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! Brings changes to the files of their tasks, those of several tasks at once: devices sync many files
 //! together in little more time than one.
 
+use std::fs;
+use std::io;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
@@ -40,18 +42,44 @@ pub(super) enum Read {
 impl Read {
     /// Reads the file `name`, which should be that of `task`.
     pub(super) fn of(layout: &Layout, name: &str, task: &str) -> Result<Self, StoreError> {
-        Ok(match read_text(&layout.task(name))? {
-            None => Self::Nothing,
-            Some(text) => match unsealed::<TaskFile>(&text) {
-                Ok(file) if file.id == task => Self::Task(Box::new(file)),
-                Ok(file) => Self::Damaged(format!(
-                    "its file `{name}.json` is that of another task, `{}`; a copy needs an id of its own",
-                    file.id
-                )),
-                Err(reason) => Self::Damaged(format!("its file `{name}.json`: {reason}")),
-            },
+        Ok(match Self::file(layout, name)? {
+            Ok(None) => Self::Nothing,
+            Ok(Some(file)) if file.id == task => Self::Task(file),
+            Ok(Some(file)) => Self::Damaged(format!(
+                "its file `{name}.json` is that of another task, `{}`; a copy needs an id and a name of its own",
+                file.id
+            )),
+            Err(reason) => Self::Damaged(format!("its file `{name}.json`: {reason}")),
         })
     }
+
+    /// The file `name`, or why it cannot be read.
+    pub(super) fn file(
+        layout: &Layout,
+        name: &str,
+    ) -> Result<Result<Option<Box<TaskFile>>, String>, StoreError> {
+        let path = layout.task(name);
+        let read = read_text(&path);
+        // A link that leads nowhere is there, too, and trouble with one file is none with the others.
+        if !matches!(read, Ok(Some(_)))
+            && let Ok(there) = fs::symlink_metadata(&path)
+        {
+            match &read {
+                Ok(_) if there.is_symlink() => return Ok(Err("it is a link that leads nowhere".to_owned())),
+                Err(error) if !there.is_file() || is_denied(error) => return Ok(Err(error.to_string())),
+                _ => {}
+            }
+        }
+        Ok(match read? {
+            None => Ok(None),
+            Some(text) => unsealed(&text).map(|file| Some(Box::new(file))),
+        })
+    }
+}
+
+fn is_denied(error: &StoreError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// What is to be done about a task.
@@ -74,7 +102,8 @@ impl Settlement {
         if self.pending.runs.is_empty() {
             return Ok(());
         }
-        runs::change(&layout.runs(&self.name), &self.task, &self.pending.runs, &mut self.index)
+        let path = layout.runs(&self.name);
+        runs::change(&path, &self.task, &self.pending.runs, &mut self.index, self.inherited)
     }
 
     fn write_task(&self, layout: &Layout) -> Result<(), StoreError> {

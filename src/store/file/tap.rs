@@ -72,6 +72,11 @@ impl Watch {
         self.0.seen().done.len()
     }
 
+    /// One more call fails.
+    pub(super) fn fail(&self, call: usize, fault: Fault) {
+        self.0.seen().faults.push((call, fault));
+    }
+
     pub(super) fn calls(&self) -> usize {
         self.0.seen().calls
     }
