@@ -489,7 +489,8 @@ fn a_journal_is_gone_for_good_when_the_store_was_closed() {
     let base = place();
     let watch = Watch::over(base.path(), Vec::new());
     let mut disk = open(base.path()).unwrap();
-    disk.apply(vec![(Part::Spec.key("a"), Some(b"S\x02j{}".to_vec()))]).unwrap();
+    let parts = [Part::Spec, Part::State].map(|part| (part.key("a"), Some(b"S\x02j{}".to_vec())));
+    disk.apply(parts.to_vec()).unwrap();
     disk.sync().unwrap();
     disk.close().unwrap();
     let mut device = Device::default();

@@ -99,6 +99,7 @@ impl Place for FilePlace {
             rest_changed: is_first,
             applied: Tasks::new(),
             settling: None,
+            held: Tasks::new(),
             unwritten: Changes::new(),
             latest: RefCell::default(),
             indices: RefCell::default(),
@@ -133,10 +134,12 @@ pub(in crate::store) struct FileDisk {
     pub(super) applied: Tasks,
     /// What is in the journal before it, and not in the files; all of that one, if there is one.
     pub(super) settling: Option<Settling>,
+    /// What tasks were to become whose files cannot be read: it stays in the journal.
+    held: Tasks,
     /// What was applied and is not in the journal.
     unwritten: Changes,
     /// The task file that was read last: its spec and its state are asked for one after the other.
-    latest: RefCell<Option<(String, Read)>>,
+    pub(super) latest: RefCell<Option<(String, Read)>>,
     /// Where the records of runs are in their files, by task.
     pub(super) indices: RefCell<Indices>,
     lock: FileLock,
@@ -272,7 +275,7 @@ impl Disk for FileDisk {
         match &self.settling {
             Some(_) => Some(Duration::ZERO),
             None if self.journal.length() > self.limits.long => Some(Duration::ZERO),
-            None => (!self.journal.is_empty()).then_some(TIDY_AFTER),
+            None => self.has_changed().then_some(TIDY_AFTER),
         }
     }
 
@@ -285,7 +288,7 @@ impl Disk for FileDisk {
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.write_journal()?;
         if self.settling.is_none() {
-            if self.journal.is_empty() {
+            if !self.has_changed() {
                 return Ok(());
             }
             self.journal.succeed(&self.layout)?;
@@ -305,6 +308,11 @@ impl Disk for FileDisk {
 }
 
 impl FileDisk {
+    /// Whether there is something to bring to the files.
+    fn has_changed(&self) -> bool {
+        !self.applied.is_empty() || (self.rest_changed && !self.journal.is_empty())
+    }
+
     fn write_journal(&mut self) -> Result<(), StoreError> {
         if !self.unwritten.is_empty() {
             self.check_lock()?;
@@ -344,7 +352,7 @@ impl FileDisk {
     /// What is not in the files of a task, the latest first.
     pub(super) fn pending(&self, task: &str) -> impl Iterator<Item = &Pending> {
         let settling = self.settling.as_ref().and_then(|settling| settling.tasks.get(task));
-        self.applied.get(task).into_iter().chain(settling)
+        self.applied.get(task).into_iter().chain(settling).chain(self.held.get(task))
     }
 
     fn settle_all(&mut self) -> Result<(), StoreError> {
@@ -363,10 +371,20 @@ impl FileDisk {
             && let Some((task, pending)) = settling.tasks.pop_first()
         {
             let (name, index) = (self.names.of(&task), self.indices.get_mut().take(&task));
-            some.push(Settlement { task, name, pending, index, inherited: settling.inherited });
+            let inherited = settling.inherited || self.held.contains_key(&task);
+            some.push(Settlement { task, name, pending, index, inherited, is_held: false });
         }
         settle(&self.layout, &mut some)?;
-        for Settlement { task, index, .. } in some {
+        for Settlement { task, index, pending: Pending { spec, state, .. }, is_held, .. } in some {
+            if is_held {
+                let held = self.held.entry(task.clone()).or_default();
+                held.spec = spec.or(held.spec.take());
+                held.state = state.or(held.state.take());
+            } else if let Some(held) = self.held.get_mut(&task) {
+                // Its file was repaired meanwhile.
+                held.spec = held.spec.take().filter(|_| spec.is_none());
+                held.state = held.state.take().filter(|_| state.is_none());
+            }
             if let Some(index) = index.filter(|index| !index.runs.is_empty()) {
                 self.indices.get_mut().keep(task, index);
             }
@@ -381,9 +399,24 @@ impl FileDisk {
             self.layout.sync_root()?;
             self.rest_changed = false;
         }
+        self.keep_held()?;
         self.journal.settled()?;
         self.settling = None;
         Ok(())
+    }
+
+    /// Writes to the journal what cannot be brought to files that cannot be read: it is for the next start
+    /// then, as it was for this one.
+    fn keep_held(&mut self) -> Result<(), StoreError> {
+        let mut changes = Changes::new();
+        for (task, held) in &self.held {
+            for (part, value) in [(Part::Spec, &held.spec), (Part::State, &held.state)] {
+                let later = self.applied.get(task).and_then(|later| later.get(part));
+                changes
+                    .extend(value.clone().filter(|_| later.is_none()).map(|value| (part.key(task), value)));
+            }
+        }
+        if changes.is_empty() { Ok(()) } else { self.journal.write(&changes) }
     }
 
     /// Shows what is in the file `name`, which should be that of `task`.

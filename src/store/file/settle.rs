@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use super::text::{Cell, unsealed};
 use crate::store::StoreError;
 use crate::store::engine::damaged;
 
-/// So many files are written at a time.
+/// So many files are written or read at a time.
 const AT_ONCE: usize = 8;
 
 /// The file of a task.
@@ -92,12 +91,14 @@ pub(super) struct Settlement {
     pub index: Option<Index>,
     /// The changes were left by another process: the file may have been damaged since.
     pub inherited: bool,
+    /// It was: what the task was to become waits until its file can be read.
+    pub is_held: bool,
 }
 
 impl Settlement {
     fn settle(&mut self, layout: &Layout) -> Result<(), StoreError> {
         if self.pending.spec.is_some() || self.pending.state.is_some() {
-            self.write_task(layout)?;
+            self.is_held = !self.write_task(layout)?;
         }
         if self.pending.runs.is_empty() {
             return Ok(());
@@ -106,28 +107,28 @@ impl Settlement {
         runs::change(&path, &self.task, &self.pending.runs, &mut self.index, self.inherited)
     }
 
-    fn write_task(&self, layout: &Layout) -> Result<(), StoreError> {
+    /// Answers whether it was.
+    fn write_task(&self, layout: &Layout) -> Result<bool, StoreError> {
         let (name, path) = (&self.name, layout.task(&self.name));
         let Pending { spec, state, .. } = &self.pending;
         let mut file = TaskFile { id: self.task.clone(), spec: None, state: None };
         if spec.is_none() || state.is_none() {
-            let lost = match Read::of(layout, name, &self.task)? {
+            let (reason, is_there) = match Read::of(layout, name, &self.task)? {
                 Read::Task(there) => {
                     file = *there;
-                    None
+                    (None, true)
                 }
-                Read::Nothing => Some("it is missing".to_owned()),
-                Read::Damaged(reason) => Some(reason),
+                Read::Nothing => (Some("it is missing".to_owned()), false),
+                Read::Damaged(reason) => (Some(reason), true),
             };
-            if let Some(reason) = lost {
-                // The task was reported when it was loaded; what it was to become means nothing without
-                // the rest of it.
-                if self.inherited {
-                    tracing::error!(file = %path.display(), %reason, "a task was changed and its file cannot be read");
-                    return Ok(());
+            if let Some(reason) = reason {
+                if !self.inherited {
+                    let advice = "the task does not run until its file can be read again";
+                    return Err(damaged(&layout.root, &format!("`{name}.json`: {reason}"), advice));
                 }
-                let advice = "the task does not run until its file can be read again";
-                return Err(damaged(&layout.root, &format!("`{name}.json`: {reason}"), advice));
+                // The task was reported when it was loaded. Somebody who has removed its file has removed it.
+                tracing::error!(file = %path.display(), %reason, "a task was changed and its file cannot be read");
+                return Ok(!is_there);
             }
         }
         if let Some(spec) = spec {
@@ -136,33 +137,45 @@ impl Settlement {
         if let Some(state) = state {
             file.state = state.as_deref().map(Cell::new);
         }
-        if file.spec.is_none() && file.state.is_none() { remove(&path) } else { write_object(&path, &file) }
+        if file.spec.is_none() && file.state.is_none() {
+            remove(&path)?;
+        } else {
+            write_object(&path, &file)?;
+        }
+        Ok(true)
     }
 }
 
 /// Settles all of them; the caller syncs the directory.
 pub(super) fn settle(layout: &Layout, all: &mut [Settlement]) -> Result<(), StoreError> {
-    let each = |some: &mut [Settlement]| some.iter_mut().try_for_each(|one| one.settle(layout));
-    let share = all.len().div_ceil(AT_ONCE);
-    let Some(share) = NonZero::new(share).filter(|_| all.len() > 1) else { return each(all) };
-    thread::scope(|scope| {
-        let mut threads = Vec::with_capacity(AT_ONCE);
-        for some in all.chunks_mut(share.get()) {
-            let thread = thread::Builder::new().name("callboard-files".to_owned());
-            threads.push(thread.spawn_scoped(scope, move || each(some)));
+    side_by_side(all, |one| one.settle(layout))
+}
+
+/// Does something with each of them, with several at a time. All that was begun comes to its end, whatever
+/// becomes of one.
+pub(super) fn side_by_side<T: Send>(
+    all: &mut [T],
+    each: impl Fn(&mut T) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let others = AT_ONCE.min(all.len()).saturating_sub(1);
+    let queue = Mutex::new(all.iter_mut());
+    let work = || {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(one) = next else { return Ok(()) };
+            each(one)?;
         }
-        // All of them come to their end, whatever becomes of one.
-        let ends: Vec<Result<(), StoreError>> = threads
-            .into_iter()
-            .map(|thread| match thread.map(thread::ScopedJoinHandle::join) {
-                Ok(Ok(end)) => end,
-                Ok(Err(_)) => Err(StoreError::unavailable("a thread that writes files for it has panicked")),
-                Err(error) => {
-                    let reason = format!("no thread could be started to write its files: {error}");
-                    Err(StoreError::Unavailable { reason, source: Some(Arc::new(error)) })
-                }
-            })
-            .collect();
-        ends.into_iter().collect()
+    };
+    thread::scope(|scope| {
+        // Without a thread more it takes longer.
+        let start = |_| {
+            let thread = thread::Builder::new().name("callboard-files".to_owned());
+            thread.spawn_scoped(scope, work).ok()
+        };
+        let threads: Vec<_> = (0..others).map_while(start).collect();
+        let own = work();
+        let panicked = |_| Err(StoreError::unavailable("a thread that works on its files has panicked"));
+        let ends: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect();
+        ends.into_iter().fold(own, Result::and)
     })
 }

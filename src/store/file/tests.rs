@@ -136,8 +136,10 @@ fn a_journal_that_grows_faster_than_files_are_written_slows_changes_down() {
     disk.limits = Limits { long: 20_000, longest: 50_000, step: 10_000 };
     let put = |disk: &mut FileDisk, tasks: std::ops::Range<usize>| {
         let value = format!("S\u{2}j{{\"x\":\"{}\"}}", "x".repeat(100)).into_bytes();
-        let change = |task| (Part::Spec.key(&format!("task {task}")), Some(value.clone()));
-        disk.apply(tasks.map(change).collect()).unwrap();
+        let change = |task| {
+            [Part::Spec, Part::State].map(|part| (part.key(&format!("task {task}")), Some(value.clone())))
+        };
+        disk.apply(tasks.flat_map(change).collect()).unwrap();
         disk.sync().unwrap();
     };
     put(&mut disk, 0..2000);

@@ -335,6 +335,50 @@ fn damage_to_the_directory_is_told_and_nothing_is_touched() {
     }
 }
 
+/// The process died before a change was in the file of its task, and the file was damaged then. When it has
+/// been repaired, the change is there.
+#[test]
+fn what_a_task_was_to_become_waits_for_its_file() {
+    let base = tempfile::tempdir().unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let path = killed.path();
+    system(async {
+        filled(base.path()).await;
+        let (store, _) = open(base.path()).await.unwrap();
+        let b = store.0.get(Get { id: id("b") }).await.unwrap().unwrap();
+        store.0.commit(Commit { changes: vec![moved_on(&b, vec![run("b", 1)])] }).await.unwrap();
+        copy(base.path(), path);
+        store.stop().await;
+        let file = task_file(path, "b");
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 40]).unwrap();
+        for round in 0..3 {
+            let (store, opened) = open(path).await.unwrap();
+            assert_eq!((opened.unreadable.len(), store.ids().await.len()), (1, 2), "{round}");
+            // Others go on meanwhile, and get to their files.
+            store.put(&format!("another {round}")).await;
+            close(store).await;
+            assert!(
+                task_file(path, &format!("another%20{round}")).exists()
+                    && !path.join("journal.old.jsonl").exists()
+            );
+            let (store, _) = open(path).await.unwrap();
+            store.0.delete(Delete { id: id(&format!("another {round}")), revision: None }).await.unwrap();
+            close(store).await;
+        }
+        fs::write(&file, &whole).unwrap();
+        for _ in 0..2 {
+            let (store, opened) = open(path).await.unwrap();
+            assert_eq!(opened.unreadable, []);
+            let found = store.0.get(Get { id: id("b") }).await.unwrap().unwrap();
+            assert_eq!(found.state.revision, b.state.revision + 1);
+            assert_eq!(store.0.runs(Runs { id: id("b"), limit: 9 }).await.unwrap().len(), 1);
+            close(store).await;
+            assert_eq!(fs::read(path.join("journal.jsonl")).unwrap(), b"");
+        }
+    });
+}
+
 /// People copy files before they change them.
 #[test]
 fn copies_of_files_take_the_place_of_none() {
