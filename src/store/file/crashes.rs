@@ -300,8 +300,11 @@ impl Story {
                 0 if content.contains_key(&spec) => changes.extend([(spec, None), (state, None)]),
                 1 => changes.push((b"o rest".to_vec(), Some(self.value('I')))),
                 2 => changes.push((b"o rest".to_vec(), None)),
-                3 => changes.extend((0..9).map(|number| (run(number), None))),
-                4 | 5 => changes.push((run(self.dice.roll(9)), Some(self.value('R')))),
+                3 => changes.extend((0..2 + self.dice.roll(8)).map(|number| (run(number), None))),
+                4 | 5 => {
+                    let from = self.dice.roll(6);
+                    changes.extend((from..from + 4).map(|number| (run(number), Some(self.value('R')))));
+                }
                 _ if content.contains_key(&spec) => changes.push((state, Some(self.value('T')))),
                 _ => changes.extend([(spec, Some(self.value('S'))), (state, Some(self.value('T')))]),
             }
@@ -360,12 +363,19 @@ fn tell(path: &Path, seed: u64, steps: usize, watch: &Watch) -> Acknowledged {
             acknowledged.push((watch.moment(), next.clone()));
         }
         let went = told.and_then(|()| {
+            if story.dice.roll(3) == 0 {
+                assert_eq!(content(&disk)?, next, "step {step}");
+            }
             for _ in 0..story.dice.roll(4) {
                 if disk.untidy().is_some() {
                     disk.tidy()?;
                 }
             }
-            if story.dice.roll(12) == 0 { disk.close() } else { Ok(open = Some(disk)) }
+            if story.dice.roll(12) == 0 {
+                return disk.close();
+            }
+            open = Some(disk);
+            Ok(())
         });
         if went.is_err() {
             // What was under way may have happened.
@@ -388,6 +398,20 @@ fn place() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
+/// Of each key that differs, what it was to be and what it is.
+fn differences(expected: &Content, found: &Content) -> Vec<String> {
+    let text = |content: &Content, key: &Vec<u8>| {
+        content.get(key).map(|value| String::from_utf8_lossy(value).chars().take(30).collect::<String>())
+    };
+    let keys: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+    keys.into_iter()
+        .filter(|key| expected.get(*key) != found.get(*key))
+        .map(|key| {
+            format!("{}: {:?}, and it is {:?}", key.escape_ascii(), text(expected, key), text(found, key))
+        })
+        .collect()
+}
+
 /// Opens a store on what was left, and has the power go again.
 fn survives(image: &Image, allowed: [&Content; 2], dice: &mut Dice, context: &str) {
     let base = place();
@@ -396,9 +420,12 @@ fn survives(image: &Image, allowed: [&Content; 2], dice: &mut Dice, context: &st
     let watch = Watch::over(&path, Vec::new());
     let mut disk = open(&path).unwrap_or_else(|error| panic!("{context}: it does not open: {error}"));
     let found = content(&disk).unwrap();
-    let left =
-        || -> Vec<_> { image.iter().map(|(name, bytes)| (name, String::from_utf8_lossy(bytes))).collect() };
-    assert!(allowed.contains(&&found), "{context}: neither as before nor as after: {:#?}", left());
+    let wrong = allowed.map(|content| differences(content, &found));
+    let names = image.keys();
+    assert!(
+        wrong.iter().any(Vec::is_empty),
+        "{context}: neither as before nor as after: {wrong:#?} of {names:?}"
+    );
     while disk.untidy().is_some() {
         disk.tidy().unwrap();
         assert_eq!(content(&disk).unwrap(), found, "{context}, in the files");
@@ -452,7 +479,11 @@ fn whatever_call_is_the_last_one_what_was_acknowledged_is_there() {
         fs::create_dir(&path).unwrap();
         let watch = Watch::over(&path, Vec::new());
         let acknowledged = tell(&path, seed, 40, &watch);
-        let checked = check_each_moment(&watch.done(), &acknowledged, seed, 2);
+        let anew = |(_, done): &(_, Done)| matches!(done, Done::Renamed(to) if to.extension() == Some("jsonl".as_ref()));
+        let rewritten =
+            watch.done().into_iter().filter(anew).filter(|(from, _)| from.starts_with("tasks")).count();
+        assert!(rewritten > 0, "runs were written anew");
+        let checked = check_each_moment(&watch.done(), &acknowledged, seed, 3);
         assert!(checked > 100, "{checked}");
     }
 }
@@ -460,14 +491,14 @@ fn whatever_call_is_the_last_one_what_was_acknowledged_is_there() {
 #[test]
 fn whatever_call_fails_what_was_acknowledged_is_there() {
     let steps = 25;
-    for seed in seeds(1..=3) {
+    for seed in seeds(1..=2) {
         let base = place();
         let watch = Watch::over(base.path(), Vec::new());
         tell(&base.path().join("whole"), seed, steps, &watch);
         let calls = watch.calls();
         drop(watch);
         let mut dice = Dice(seed * 77 + 1);
-        for round in 0..40 {
+        for round in 0..30 {
             let path = base.path().join(format!("{round}"));
             fs::create_dir(&path).unwrap();
             let fault = |dice: &mut Dice| {

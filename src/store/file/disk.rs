@@ -128,7 +128,7 @@ pub(in crate::store) struct FileDisk {
     pub(super) names: Names,
     journal: Journal,
     /// What belongs to no task, with everything that was applied.
-    pub(super) rest: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) rest: Records,
     rest_changed: bool,
     /// What was applied to tasks and their runs since the journal was begun.
     pub(super) applied: Tasks,
@@ -146,6 +146,9 @@ pub(in crate::store) struct FileDisk {
     pub(super) limits: Limits,
 }
 
+/// By key.
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The file of what belongs to no task.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,7 +158,7 @@ struct Rest {
 
 impl Rest {
     /// `None` before anything was brought to the files for the first time.
-    fn read(layout: &Layout) -> Result<Option<BTreeMap<Vec<u8>, Vec<u8>>>, StoreError> {
+    fn read(layout: &Layout) -> Result<Option<Records>, StoreError> {
         let path = layout.rest();
         let Some(text) = read_text(&path)? else { return Ok(None) };
         let read = unsealed::<Self>(&text).and_then(|rest| {
@@ -302,8 +305,7 @@ impl Disk for FileDisk {
         while self.untidy().is_some() {
             self.tidy()?;
         }
-        // Whoever changes files now must not have them changed back by a journal that a power cut brings back.
-        self.layout.sync_root()
+        self.journal.close(&self.layout)
     }
 }
 

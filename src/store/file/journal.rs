@@ -30,6 +30,8 @@ pub(super) struct Journal {
     settling: PathBuf,
     /// In bytes.
     length: u64,
+    /// A power cut can bring back the other journal, which was removed.
+    lingers: bool,
 }
 
 impl Journal {
@@ -42,28 +44,34 @@ impl Journal {
         // Nobody writes to a journal that has its other name; only earlier versions have put the lines of
         // the later one at its end, which they kept until that was done.
         if let Some(torn) = &older.torn
-            && !left.lines().split_inclusive(|byte| *byte == b'\n').any(|line| line.starts_with(&torn.bytes))
+            && !left
+                .lines()
+                .split(|byte| *byte == b'\n')
+                .any(|line| line.starts_with(torn.bytes.trim_ascii_end()))
         {
             return Err(torn.damaged(layout, &settling));
         }
-        if left.sound > 0 {
-            // It is written anew, because not all that can be read needs to be on the device: after a sync
-            // that failed it is not, and no later sync brings it there. Lines that are there twice say the
-            // same.
-            write_anew(&settling, |pen| {
+        let file = if left.sound > 0 {
+            // What was left is written anew and synced, the older lines first: not all that can be read needs
+            // to be on the device. After a sync that failed it is not, and no later sync brings it there. Until
+            // this one has its other name the older ones are there twice, all of them before the later ones.
+            write_anew(&path, |pen| {
                 pen.write_all(older.lines())?;
                 pen.write_all(left.lines())
             })?;
             layout.sync_root()?;
-        }
-        let file = open(&path, Pen::append)?;
-        if !left.bytes.is_empty() {
-            let cut = file.cut(0).and_then(|()| file.sync());
-            cut.map_err(|error| io_error(&path, "write", error))?;
-        }
-        layout.sync_root()?;
+            succeed(layout)?
+        } else {
+            let file = open(&path, Pen::append)?;
+            if !left.bytes.is_empty() {
+                let cut = file.cut(0).and_then(|()| file.sync());
+                cut.map_err(|error| io_error(&path, "write", error))?;
+            }
+            layout.sync_root()?;
+            file
+        };
         let changes = older.changes.into_iter().chain(left.changes).collect();
-        Ok((Self { file, path, settling, length: 0 }, changes))
+        Ok((Self { file, path, settling, length: 0, lingers: false }, changes))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -94,18 +102,33 @@ impl Journal {
 
     /// Gives this journal its other name, and begins an empty one. There is no other of that name.
     pub(super) fn succeed(&mut self, layout: &Layout) -> Result<(), StoreError> {
-        device::rename(&self.path, &self.settling).map_err(|error| io_error(&self.path, "rename", error))?;
-        self.file = open(&self.path, Pen::create)?;
+        self.file = succeed(layout)?;
         self.length = 0;
-        // Nothing is written to it before it has its name on the device.
-        layout.sync_root()
+        self.lingers = false;
+        Ok(())
     }
 
     /// What was in the other journal is in the files, on the device.
-    pub(super) fn settled(&self) -> Result<(), StoreError> {
+    pub(super) fn settled(&mut self) -> Result<(), StoreError> {
         // Should it come back with a power cut, it says what is there already.
+        self.lingers = true;
         remove(&self.settling)
     }
+
+    /// Whoever changes files from now on must not have them changed back by a journal that comes back.
+    pub(super) fn close(self, layout: &Layout) -> Result<(), StoreError> {
+        if self.lingers { layout.sync_root() } else { Ok(()) }
+    }
+}
+
+/// Gives the journal its other name, and answers with its successor.
+fn succeed(layout: &Layout) -> Result<Pen, StoreError> {
+    let path = layout.journal();
+    device::rename(&path, &layout.settling()).map_err(|error| io_error(&path, "rename", error))?;
+    let file = open(&path, Pen::create)?;
+    // Nothing is written to it before it has its name on the device.
+    layout.sync_root()?;
+    Ok(file)
 }
 
 /// A journal that was left by another process.
@@ -128,6 +151,10 @@ struct Torn {
 impl Left {
     fn read(layout: &Layout, path: &Path) -> Result<Self, StoreError> {
         let mut left = Self { bytes: read_bytes(path)?.unwrap_or_default(), ..Self::default() };
+        // Somebody who has edited it may have left it so; a line that is cut off does not have its sum.
+        if left.bytes.last().is_some_and(|last| *last != b'\n') {
+            left.bytes.push(b'\n');
+        }
         for (index, line) in left.bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
             // Whatever was written after a line was written after that line was acknowledged.
             if let Some(torn) = &left.torn {
@@ -166,10 +193,10 @@ impl Torn {
 /// What a line says.
 fn changes(line: &[u8]) -> Result<Changes, String> {
     let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
-    let read = unsealed::<Line>(text)?;
-    if !text.ends_with('\n') {
-        return Err("it is cut off".to_owned());
+    if text.trim().is_empty() {
+        return Ok(Changes::new());
     }
+    let read = unsealed::<Line>(text)?;
     let change =
         |(key, cell): (String, Option<Cell>)| Ok((key_of(&key)?, cell.map(|cell| cell.value()).transpose()?));
     read.changes.into_iter().map(change).collect()

@@ -193,6 +193,7 @@ mod tests {
     fn names_of_others_mean_nothing() {
         for name in ["", "A", "%41", "%zz", "%4", "+", "a b", "%", "%ff", "a~b", "%0a", "con"] {
             assert_eq!(Names::default().id(name), None, "{name}");
+            assert!(!is_ours(name), "{name}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::store::engine::io_error;
 
 /// So much that does not count is no reason to write a file anew.
-const SPARE: u64 = 8 << 10;
+const SPARE: u64 = if cfg!(test) { 1 << 10 } else { 8 << 10 };
 /// How much is read at once where lines are read one after the other.
 const WINDOW: u64 = 16 << 10;
 /// How much of the end of a file is looked at first.
@@ -188,6 +188,7 @@ pub(super) fn change(
     }
     if takes_back
         && let Some(index) = index
+        && index.length == length(path)?
         && index.damaged.is_empty()
         && index.runs.keys().all(|run| changes.get(run).is_some_and(Option::is_none))
         && changes.values().all(Option::is_none)

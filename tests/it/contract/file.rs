@@ -301,6 +301,13 @@ fn a_damaged_journal_is_not_skipped() {
         fs::write(path.join("journal.jsonl"), torn).unwrap();
         let (store, _) = open(path).await.unwrap();
         assert_eq!(store.ids().await, ["a", "b"]);
+        store.0.remove_all(RemoveAll).await.unwrap();
+        close(store).await;
+        // An editor has its own idea of where lines end.
+        let edited = journal.trim_end().replace('\n', "\r\n\n");
+        fs::write(path.join("journal.jsonl"), edited).unwrap();
+        let (store, _) = open(path).await.unwrap();
+        assert_eq!(store.ids().await, ["a", "b", "c"]);
     });
 }
 
@@ -443,7 +450,7 @@ fn a_thing_that_is_no_file_is_reported_and_the_others_work() {
         ("denied", |path| {
             use std::os::unix::fs::PermissionsExt;
             fs::write(path, "{}").unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
         }),
     ];
     for (because, thing) in things {
