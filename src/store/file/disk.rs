@@ -277,8 +277,9 @@ impl Disk for FileDisk {
     fn untidy(&self) -> Option<Duration> {
         match &self.settling {
             Some(_) => Some(Duration::ZERO),
+            None if !self.has_changed() => None,
             None if self.journal.length() > self.limits.long => Some(Duration::ZERO),
-            None => self.has_changed().then_some(TIDY_AFTER),
+            None => Some(TIDY_AFTER),
         }
     }
 

@@ -9,6 +9,8 @@ mod journal;
 mod name;
 mod pending;
 mod place;
+#[cfg(test)]
+mod power;
 mod runs;
 mod scan;
 mod settle;
