@@ -59,21 +59,27 @@ impl FileLock {
     /// Whether the file that is locked is still the one that others find under its path. Once somebody
     /// has removed it, another process can lock a new one.
     pub(crate) fn is_in_place(&self) -> bool {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-            match (self.file.metadata(), fs::metadata(&self.path)) {
-                (Ok(ours), Ok(there)) => identity(ours) == identity(there),
-                (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
-                (Err(_), _) => true,
-            }
+        is_at(&self.file, &self.path)
+    }
+}
+
+/// Whether an open file is the one that others find under a path; where that cannot be told, it is.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (file.metadata(), fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            (Err(_), _) => true,
         }
-        // Elsewhere a file that is open cannot be removed.
-        #[cfg(not(unix))]
-        {
-            fs::exists(&self.path).unwrap_or(true)
-        }
+    }
+    // Elsewhere a file that is open cannot be removed.
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        fs::exists(path).unwrap_or(true)
     }
 }
 

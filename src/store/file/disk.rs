@@ -10,15 +10,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use super::indices::Indices;
 use super::journal::Journal;
-use super::name::Names;
+use super::name::{Names, is_ours};
 use super::pending::{Pending, Settling, Tasks};
 use super::place::{Layout, read_text, write_object};
-use super::runs::{self, Index, Lines};
-use super::settle::{Read, Settlement, TaskFile, settle};
+use super::runs::{self, Lines};
+use super::settle::{Read, Settlement, settle};
 use super::text::{Cell, key_of, key_text, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
@@ -29,10 +29,24 @@ use crate::store::envelope::broken;
 
 /// How long changes may be in the journal alone.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
-/// A journal that is longer, in bytes, is reason to hurry.
-const LONG_JOURNAL: u64 = 16 << 20;
-/// With a journal that is longer than this everybody waits until the one before it is in the files.
-const LONGEST_JOURNAL: u64 = 64 << 20;
+/// Lengths of the journal in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// One that is longer is reason to hurry.
+    pub long: u64,
+    /// With one that is longer everybody waits while some of what is in the one before it is brought to the
+    /// files.
+    pub longest: u64,
+    /// For each so many bytes more, everybody waits for one more slice.
+    pub step: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { long: 16 << 20, longest: 64 << 20, step: 1 << 20 }
+    }
+}
+
 /// The files of so many tasks are written at a time.
 const SLICE: usize = 64;
 
@@ -55,30 +69,42 @@ impl Place for FilePlace {
         let mut names = Names::default();
         let [tasks, with_runs] = layout.clean()?;
         for name in tasks {
-            let said = read_text(&layout.task(&name))?.and_then(|text| unsealed::<TaskFile>(&text).ok());
-            // One that cannot be read goes by the name of its file.
-            names.learn(&name, &said.map_or_else(|| name.clone(), |file| file.id));
+            let said = match Read::file(&layout, &name)? {
+                Ok(Some(file)) => names.meet(&name, &file.id),
+                _ => false,
+            };
+            if !said {
+                // One that cannot be read, or is not what it says, goes by the name of its file.
+                names.learn(&name, &name);
+            }
         }
         for name in with_runs {
             if let Some(task) = runs::task_of(&layout.runs(&name))? {
-                names.learn(&name, &task);
+                names.meet(&name, &task);
             }
         }
         let rest = Rest::read(&layout)?;
+        let is_first = rest.is_none();
+        let rest = rest.unwrap_or_default();
         let (journal, left) = Journal::open(&layout)?;
-        let is_long = runs::length(&layout.settling())? > LONG_JOURNAL;
+        if is_first && left.is_empty() && layout.names(".json")?.iter().any(|name| is_ours(name)) {
+            return Err(layout.misses(&layout.rest()));
+        }
+        let is_long = runs::length(&layout.settling())? > Limits::default().long;
         let mut disk = FileDisk {
             layout,
             names,
             journal,
             rest,
-            rest_changed: false,
+            rest_changed: is_first,
             applied: Tasks::new(),
             settling: None,
+            held: Tasks::new(),
             unwritten: Changes::new(),
             latest: RefCell::default(),
             indices: RefCell::default(),
-            _lock: lock,
+            lock,
+            limits: Limits::default(),
         };
         if !left.is_empty() {
             disk.take_in(left);
@@ -102,20 +128,26 @@ pub(in crate::store) struct FileDisk {
     pub(super) names: Names,
     journal: Journal,
     /// What belongs to no task, with everything that was applied.
-    pub(super) rest: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) rest: Records,
     rest_changed: bool,
     /// What was applied to tasks and their runs since the journal was begun.
     pub(super) applied: Tasks,
     /// What is in the journal before it, and not in the files; all of that one, if there is one.
     pub(super) settling: Option<Settling>,
+    /// What tasks were to become whose files cannot be read: it stays in the journal.
+    held: Tasks,
     /// What was applied and is not in the journal.
     unwritten: Changes,
     /// The task file that was read last: its spec and its state are asked for one after the other.
-    latest: RefCell<Option<(String, Read)>>,
+    pub(super) latest: RefCell<Option<(String, Read)>>,
     /// Where the records of runs are in their files, by task.
-    pub(super) indices: RefCell<FxHashMap<String, Index>>,
-    _lock: FileLock,
+    pub(super) indices: RefCell<Indices>,
+    lock: FileLock,
+    pub(super) limits: Limits,
 }
+
+/// By key.
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The file of what belongs to no task.
 #[derive(Serialize, Deserialize)]
@@ -125,13 +157,14 @@ struct Rest {
 }
 
 impl Rest {
-    fn read(layout: &Layout) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+    /// `None` before anything was brought to the files for the first time.
+    fn read(layout: &Layout) -> Result<Option<Records>, StoreError> {
         let path = layout.rest();
-        let Some(text) = read_text(&path)? else { return Ok(BTreeMap::new()) };
+        let Some(text) = read_text(&path)? else { return Ok(None) };
         let read = unsealed::<Self>(&text).and_then(|rest| {
             rest.records.into_iter().map(|(key, cell)| Ok((key_of(&key)?, cell.value()?))).collect()
         });
-        read.map_err(|reason: String| {
+        read.map(Some).map_err(|reason: String| {
             let name = path.file_name().unwrap_or_default().display();
             unreadable(&layout.root, &format!("`{name}`: {reason}"))
         })
@@ -230,26 +263,36 @@ impl Disk for FileDisk {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.write_journal()?;
-        if self.journal.length() > LONGEST_JOURNAL { self.settle_all() } else { Ok(()) }
+        // It cannot grow for ever: the longer it gets, the more is done before the next change is taken.
+        let excess = self.journal.length().saturating_sub(self.limits.longest);
+        for _ in 0..excess.div_ceil(self.limits.step) {
+            if self.settling.is_none() {
+                break;
+            }
+            self.settle_some()?;
+        }
+        Ok(())
     }
 
     fn untidy(&self) -> Option<Duration> {
         match &self.settling {
             Some(_) => Some(Duration::ZERO),
-            None => (!self.journal.is_empty()).then_some(TIDY_AFTER),
+            None if !self.has_changed() => None,
+            None if self.journal.length() > self.limits.long => Some(Duration::ZERO),
+            None => Some(TIDY_AFTER),
         }
     }
 
     fn is_pressed(&self) -> bool {
         let inherited = self.settling.as_ref().is_some_and(|settling| settling.inherited);
-        inherited || self.journal.length() > LONG_JOURNAL
+        inherited || self.journal.length() > self.limits.long
     }
 
     /// Brings some of the changes to the files.
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.write_journal()?;
         if self.settling.is_none() {
-            if self.journal.is_empty() {
+            if !self.has_changed() {
                 return Ok(());
             }
             self.journal.succeed(&self.layout)?;
@@ -263,17 +306,33 @@ impl Disk for FileDisk {
         while self.untidy().is_some() {
             self.tidy()?;
         }
-        Ok(())
+        self.journal.close(&self.layout)
     }
 }
 
 impl FileDisk {
+    /// Whether there is something to bring to the files.
+    fn has_changed(&self) -> bool {
+        !self.applied.is_empty() || (self.rest_changed && !self.journal.is_empty())
+    }
+
     fn write_journal(&mut self) -> Result<(), StoreError> {
         if !self.unwritten.is_empty() {
+            self.check_lock()?;
             self.journal.write(&self.unwritten)?;
             self.unwritten.clear();
         }
         Ok(())
+    }
+
+    /// An error when nobody else would find the lock.
+    fn check_lock(&self) -> Result<(), StoreError> {
+        if self.lock.is_in_place() {
+            return Ok(());
+        }
+        let root = self.layout.root.display();
+        let reason = format!("somebody has removed the lock in {root}, and another process can take it");
+        Err(StoreError::unavailable(reason))
     }
 
     fn take_in(&mut self, changes: Changes) {
@@ -296,7 +355,7 @@ impl FileDisk {
     /// What is not in the files of a task, the latest first.
     pub(super) fn pending(&self, task: &str) -> impl Iterator<Item = &Pending> {
         let settling = self.settling.as_ref().and_then(|settling| settling.tasks.get(task));
-        self.applied.get(task).into_iter().chain(settling)
+        self.applied.get(task).into_iter().chain(settling).chain(self.held.get(task))
     }
 
     fn settle_all(&mut self) -> Result<(), StoreError> {
@@ -314,13 +373,23 @@ impl FileDisk {
         while some.len() < SLICE
             && let Some((task, pending)) = settling.tasks.pop_first()
         {
-            let (name, index) = (self.names.of(&task), self.indices.get_mut().remove(&task));
-            some.push(Settlement { task, name, pending, index, inherited: settling.inherited });
+            let (name, index) = (self.names.of(&task), self.indices.get_mut().take(&task));
+            let inherited = settling.inherited || self.held.contains_key(&task);
+            some.push(Settlement { task, name, pending, index, inherited, is_held: false });
         }
         settle(&self.layout, &mut some)?;
-        for Settlement { task, index, .. } in some {
+        for Settlement { task, index, pending: Pending { spec, state, .. }, is_held, .. } in some {
+            if is_held {
+                let held = self.held.entry(task.clone()).or_default();
+                held.spec = spec.or(held.spec.take());
+                held.state = state.or(held.state.take());
+            } else if let Some(held) = self.held.get_mut(&task) {
+                // Its file was repaired meanwhile.
+                held.spec = held.spec.take().filter(|_| spec.is_none());
+                held.state = held.state.take().filter(|_| state.is_none());
+            }
             if let Some(index) = index.filter(|index| !index.runs.is_empty()) {
-                self.indices.get_mut().insert(task, index);
+                self.indices.get_mut().keep(task, index);
             }
         }
         if !settling.tasks.is_empty() {
@@ -333,9 +402,24 @@ impl FileDisk {
             self.layout.sync_root()?;
             self.rest_changed = false;
         }
+        self.keep_held()?;
         self.journal.settled()?;
         self.settling = None;
         Ok(())
+    }
+
+    /// Writes to the journal what cannot be brought to files that cannot be read: it is for the next start
+    /// then, as it was for this one.
+    fn keep_held(&mut self) -> Result<(), StoreError> {
+        let mut changes = Changes::new();
+        for (task, held) in &self.held {
+            for (part, value) in [(Part::Spec, &held.spec), (Part::State, &held.state)] {
+                let later = self.applied.get(task).and_then(|later| later.get(part));
+                changes
+                    .extend(value.clone().filter(|_| later.is_none()).map(|value| (part.key(task), value)));
+            }
+        }
+        if changes.is_empty() { Ok(()) } else { self.journal.write(&changes) }
     }
 
     /// Shows what is in the file `name`, which should be that of `task`.

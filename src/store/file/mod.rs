@@ -1,13 +1,21 @@
 //! The durable store for people: a directory with a file for each task.
 
+#[cfg(test)]
+mod crashes;
+mod device;
 mod disk;
+mod indices;
 mod journal;
 mod name;
 mod pending;
 mod place;
+#[cfg(test)]
+mod power;
 mod runs;
 mod scan;
 mod settle;
+#[cfg(test)]
+mod tap;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 mod text;

@@ -52,7 +52,23 @@ impl Names {
         if name.len() <= LONGEST { Ok(name) } else { Err(shortened(&name, id)) }
     }
 
-    /// The file `name` says inside that it is that of `id`.
+    /// The file `name` says inside that it is that of `id`. Answers whether that can be: an id that has a
+    /// name of its own is in no other file, and one that has not is in one file.
+    pub(super) fn meet(&mut self, name: &str, id: &str) -> bool {
+        if let Some(known) = self.names.get(id) {
+            return known == name;
+        }
+        let own = encoded(id);
+        let number = name.strip_prefix(&*shortened(&own, id));
+        let is_its =
+            own.len() > LONGEST && number.is_some_and(|rest| rest.is_empty() || rest.starts_with('~'));
+        if is_its {
+            self.learn(name, id);
+        }
+        is_its
+    }
+
+    /// From now on `name` stands for `id`.
     pub(super) fn learn(&mut self, name: &str, id: &str) {
         self.ids.insert(name.to_owned(), id.to_owned());
         self.names.insert(id.to_owned(), name.to_owned());
@@ -67,9 +83,22 @@ impl Names {
     }
 }
 
-/// Whether a name does not say its id.
+/// Whether a name is one that does not say its id.
 pub(super) fn is_short_for(name: &str) -> bool {
-    name.contains('~')
+    let mut parts = name.split('~');
+    let [beginning, number, more] = [parts.next(), parts.next(), parts.next()];
+    let digits =
+        |text: &str| text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let safe = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'+' | b'%');
+    beginning.is_some_and(|text| text.bytes().all(safe))
+        && number.is_some_and(digits)
+        && more.is_none_or(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+        && parts.next().is_none()
+}
+
+/// Whether a name is one that is given to files of tasks.
+pub(super) fn is_ours(name: &str) -> bool {
+    is_short_for(name) || decoded(name).is_some()
 }
 
 fn encoded(id: &str) -> String {
@@ -164,6 +193,7 @@ mod tests {
     fn names_of_others_mean_nothing() {
         for name in ["", "A", "%41", "%zz", "%4", "+", "a b", "%", "%ff", "a~b", "%0a", "con"] {
             assert_eq!(Names::default().id(name), None, "{name}");
+            assert!(!is_ours(name), "{name}");
         }
     }
 

@@ -1,17 +1,18 @@
 //! What a directory of files looks like, and how files are written in it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::name::is_short_for;
+use super::device::{self, Pen};
+use super::name::{is_ours, is_short_for};
 use super::text::{pretty, sealed, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    FILES_MARK, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory, unreadable,
+    FILES_MARK, check_kind, create_dir, damaged, io_error, known_format, take_directory, unreadable,
 };
 
 const TASKS: &str = "tasks";
@@ -90,8 +91,7 @@ impl Layout {
                 let journal = if self.settling().exists() { self.settling() } else { self.journal() };
                 for (path, kind) in [(&self.tasks, "directory"), (&journal, "file")] {
                     if !path.exists() {
-                        let name = path.file_name().unwrap_or_default().display();
-                        return Err(unreadable(root, &format!("the {kind} `{name}` is missing")));
+                        return Err(self.misses_a(kind, path));
                     }
                 }
                 if mark.format < FORMAT {
@@ -107,11 +107,21 @@ impl Layout {
                     return Err(unreadable(root, &format!("the file `{FILES_MARK}` is missing")));
                 }
                 create_dir(&self.tasks)?;
-                drop(private(&self.journal(), OpenOptions::new().append(true).create(true))?);
+                drop(open(&self.journal(), Pen::append)?);
+                self.sync_root()?;
                 self.write_mark()?;
             }
         }
         Ok(lock)
+    }
+
+    fn misses_a(&self, kind: &str, path: &Path) -> StoreError {
+        let name = path.file_name().unwrap_or_default().display();
+        unreadable(&self.root, &format!("the {kind} `{name}` is missing"))
+    }
+
+    pub(super) fn misses(&self, file: &Path) -> StoreError {
+        self.misses_a("file", file)
     }
 
     fn write_mark(&self) -> Result<(), StoreError> {
@@ -121,11 +131,11 @@ impl Layout {
     }
 
     pub(super) fn sync_root(&self) -> Result<(), StoreError> {
-        sync_dir(&self.root).map_err(|error| io_error(&self.root, "sync", error))
+        device::sync_dir(&self.root).map_err(|error| io_error(&self.root, "sync", error))
     }
 
     pub(super) fn sync_tasks(&self) -> Result<(), StoreError> {
-        sync_dir(&self.tasks).map_err(|error| io_error(&self.tasks, "sync", error))
+        device::sync_dir(&self.tasks).map_err(|error| io_error(&self.tasks, "sync", error))
     }
 
     /// The names of the files in `tasks` that end in `end`, without it.
@@ -146,33 +156,40 @@ impl Layout {
     pub(super) fn clean(&self) -> Result<[Vec<String>; 2], StoreError> {
         let mut short = [Vec::new(), Vec::new()];
         for name in self.names("")? {
-            if name.ends_with(".json.new") || name.ends_with(".runs.jsonl.new") {
-                fs::remove_file(self.tasks.join(name)).ok();
-            } else if is_short_for(&name) {
-                let ends = [(".json", 0), (".runs.jsonl", 1)];
-                for (end, kind) in ends {
-                    short[kind].extend(name.strip_suffix(end).map(str::to_owned));
+            for (end, kind) in [(".json", 0), (".runs.jsonl", 1)] {
+                let whole = name.strip_suffix(NEW).unwrap_or(&name);
+                let Some(stem) = whole.strip_suffix(end) else { continue };
+                if whole != name && is_ours(stem) {
+                    device::remove(&self.tasks.join(&name)).ok();
+                } else if whole == name && is_short_for(stem) {
+                    short[kind].push(stem.to_owned());
                 }
             }
         }
+        // Of those that say the same, the first one counts.
+        short.iter_mut().for_each(|names| names.sort_unstable());
         Ok(short)
     }
 }
 
-/// Opens a file, for its owner alone if it is made.
-pub(super) fn private(path: &Path, options: &mut OpenOptions) -> Result<File, StoreError> {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options.open(path).map_err(|error| io_error(path, "open", error))
+/// Opens a file to write to it, in one of the ways of a [`Pen`].
+pub(super) fn open(path: &Path, pen: impl FnOnce(&Path) -> io::Result<Pen>) -> Result<Pen, StoreError> {
+    pen(path).map_err(|error| io_error(path, "open", error))
 }
 
 /// The text of a file, if it is there. What is no text is shown as far as it is.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        })),
+    let lossy = |bytes| match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    };
+    Ok(read_bytes(path)?.map(lossy))
+}
+
+/// What is in a file, if it is there.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match device::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(path, "read", error)),
     }
@@ -182,16 +199,16 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
 /// directory is synced.
 pub(super) fn write_anew(
     path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
+    write: impl FnOnce(&mut Pen) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(NEW);
     let aside = PathBuf::from(aside);
-    let mut file = private(&aside, OpenOptions::new().write(true).create(true).truncate(true))?;
-    let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, path));
+    let mut file = open(&aside, Pen::anew)?;
+    let written = write(&mut file).and_then(|()| file.sync()).and_then(|()| device::rename(&aside, path));
     written.map_err(|error| {
         // A full device needs the room.
-        fs::remove_file(&aside).ok();
+        device::remove(&aside).ok();
         io_error(path, "write", error)
     })
 }
@@ -203,8 +220,5 @@ pub(super) fn write_object<T: Serialize>(path: &Path, object: &T) -> Result<(), 
 
 /// Removes a file that may be gone already.
 pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path, "remove", error)),
-        _ => Ok(()),
-    }
+    device::remove(path).map_err(|error| io_error(path, "remove", error))
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 use super::disk::FileDisk;
 use super::pending::Pending;
 use super::runs::{Index, Lines, Span};
+use super::settle::{Read, side_by_side};
 use crate::store::StoreError;
 use crate::store::engine::{Disk, Order, Part, SPEC, Visit, part_of};
 
-/// So many places of records are remembered.
-const REMEMBERED: usize = 250_000;
+/// So many files of tasks are read before they are looked at.
+const AHEAD: usize = 256;
 
 impl FileDisk {
     /// The tasks that have a file or are about to have one, in the order of their ids.
@@ -34,14 +35,27 @@ impl FileDisk {
     ) -> Result<ControlFlow<()>, StoreError> {
         let part = if prefix.starts_with(SPEC) { Part::Spec } else { Part::State };
         let tasks = self.tasks(".json", |pending| pending.spec.is_some() || pending.state.is_some())?;
-        for task in ordered(tasks, order) {
-            let key = part.key(&task);
-            if key.starts_with(prefix)
-                && !known(&key)
-                && let Some(value) = self.get(&key)?
-                && visit(&key, &value).is_break()
-            {
-                return Ok(ControlFlow::Break(()));
+        let wanted =
+            |task: &String| Some(part.key(task)).filter(|key| key.starts_with(prefix) && !known(key));
+        let tasks = ordered(tasks, order);
+        let mut tasks = tasks.iter().filter_map(|task| Some((task, wanted(task)?))).peekable();
+        let (layout, names) = (&self.layout, &self.names);
+        while tasks.peek().is_some() {
+            let mut some: Vec<_> = tasks.by_ref().take(AHEAD).map(|(task, key)| (task, key, None)).collect();
+            side_by_side(&mut some, |(task, _, read)| {
+                let Ok(name) = names.find(task) else { return Ok(()) };
+                *read = Some((Read::of(layout, &name, task)?, name));
+                Ok(())
+            })?;
+            for (_, key, read) in some {
+                if let Some((read, name)) = read {
+                    self.latest.replace(Some((name, read)));
+                }
+                if let Some(value) = self.get(&key)?
+                    && visit(&key, &value).is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
         Ok(ControlFlow::Continue(()))
@@ -127,15 +141,9 @@ impl FileDisk {
     /// Goes through the runs of a task, unless that was done.
     fn learn_runs(&self, task: &str, path: &Path) -> Result<(), StoreError> {
         let mut indices = self.indices.borrow_mut();
-        if indices.contains_key(task) {
-            return Ok(());
+        if indices.get(task).is_none() {
+            indices.keep(task.to_owned(), Index::read(path)?);
         }
-        let index = Index::read(path)?;
-        let all: usize = indices.values().map(|index| index.runs.len()).sum();
-        if all + index.runs.len() > REMEMBERED {
-            indices.clear();
-        }
-        indices.insert(task.to_owned(), index);
         Ok(())
     }
 

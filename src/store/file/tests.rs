@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::disk::{FileDisk, FilePlace};
+use super::disk::{FileDisk, FilePlace, Limits};
 use super::runs;
 use crate::store::engine::{Count, Disk, Order, Part, Place, SPEC};
 
@@ -125,4 +125,39 @@ fn between_the_steps_nothing_is_missing() {
         }
     }
     assert!(steps > 4, "{steps}");
+}
+
+/// While one journal is brought to the files, the next one does not grow for ever, and nobody waits for all
+/// of it.
+#[test]
+fn a_journal_that_grows_faster_than_files_are_written_slows_changes_down() {
+    let base = tempfile::tempdir().unwrap();
+    let mut disk = open(base.path());
+    disk.limits = Limits { long: 20_000, longest: 50_000, step: 10_000 };
+    let put = |disk: &mut FileDisk, tasks: std::ops::Range<usize>| {
+        let value = format!("S\u{2}j{{\"x\":\"{}\"}}", "x".repeat(100)).into_bytes();
+        let change = |task| {
+            [Part::Spec, Part::State].map(|part| (part.key(&format!("task {task}")), Some(value.clone())))
+        };
+        disk.apply(tasks.flat_map(change).collect()).unwrap();
+        disk.sync().unwrap();
+    };
+    put(&mut disk, 0..2000);
+    disk.tidy().unwrap();
+    let left = |disk: &FileDisk| disk.settling.as_ref().map_or(0, |settling| settling.tasks.len());
+    let all = left(&disk);
+    assert!(all > 1500, "{all}");
+    let (mut most, mut longest, mut changes) = (0, 0, 0);
+    while left(&disk) > 0 {
+        let before = left(&disk);
+        put(&mut disk, 3000 + changes * 20..3020 + changes * 20);
+        changes += 1;
+        most = most.max(before - left(&disk));
+        let length = runs::length(&base.path().join("journal.jsonl")).unwrap();
+        assert!(length > 50_000 || before == left(&disk), "nobody waits with a short one");
+        longest = longest.max(length);
+    }
+    assert!(most < all / 2, "{most} at once, of {all}");
+    assert!(longest < 200_000, "{longest}");
+    assert_eq!(disk.untidy(), Some(std::time::Duration::ZERO), "the next one is begun at once");
 }

@@ -109,7 +109,8 @@ pub(super) fn sealed<T: Serialize>(object: &T) -> Result<String, String> {
 
 /// Reads an object again. Without a sum it is taken as it is: somebody has edited it.
 pub(super) fn unsealed<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
-    let text = compact(text);
+    // Some editors begin a text with a mark of their own.
+    let text = compact(text.strip_prefix('\u{feff}').unwrap_or(text));
     let unsummed;
     let object = match summed(&text) {
         Some((sum, rest)) => {
@@ -259,6 +260,7 @@ mod tests {
         // Blanks mean nothing, but in a text they do.
         assert!(unsealed::<Value>(&text.replace("\n", "\r\n\t")).is_ok());
         assert!(unsealed::<Value>(&text.replace("a b", "a  b")).is_err());
+        assert!(unsealed::<Value>(&format!("\u{feff}{text}")).is_ok());
     }
 
     #[test]

@@ -193,8 +193,16 @@ fn what_is_none_of_the_stores_is_left_alone() {
     let path = base.path();
     system(async {
         filled(path).await;
-        let foreign =
-            ["notes.txt", "tasks/README", "tasks/Backup.json", "tasks/a b.json", "tasks/x.runs.jsonl.bak"];
+        let foreign = [
+            "notes.txt",
+            "tasks/README",
+            "tasks/Backup.json",
+            "tasks/a b.json",
+            "tasks/x.runs.jsonl.bak",
+            "tasks/Draft of a.json.new",
+            "tasks/A.runs.jsonl.new",
+            "tasks/a~old.json.new",
+        ];
         for name in foreign {
             fs::write(path.join(name), "mine").unwrap();
         }
@@ -276,17 +284,40 @@ fn a_damaged_journal_is_not_skipped() {
         assert!(error.to_string().contains("line 1 of `journal.jsonl`"), "{error}");
         assert!(snapshot(path) == before);
         let last = journal.lines().last().unwrap();
+        // Two of them: the first one was acknowledged before the second was written.
+        let second = journal.lines().nth(1).unwrap();
+        let both =
+            journal.replace(last, &last[..last.len() - 5]).replace(second, &second.replace("id", "di"));
+        fs::write(path.join("journal.jsonl"), both).unwrap();
+        let error = open(path).await.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("line 2 of `journal.jsonl`"), "{error}");
         let torn = journal.replace(last, &last[..last.len() - 5]);
+        // Nobody writes at the end of a journal that has its other name.
+        fs::write(path.join("journal.old.jsonl"), &torn).unwrap();
+        fs::write(path.join("journal.jsonl"), "").unwrap();
+        let error = open(path).await.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("line 3 of `journal.old.jsonl`"), "{error}");
+        fs::remove_file(path.join("journal.old.jsonl")).unwrap();
         fs::write(path.join("journal.jsonl"), torn).unwrap();
         let (store, _) = open(path).await.unwrap();
         assert_eq!(store.ids().await, ["a", "b"]);
+        store.0.remove_all(RemoveAll).await.unwrap();
+        close(store).await;
+        // An editor has its own idea of where lines end.
+        let edited = journal.trim_end().replace('\n', "\r\n\n");
+        fs::write(path.join("journal.jsonl"), edited).unwrap();
+        let (store, _) = open(path).await.unwrap();
+        assert_eq!(store.ids().await, ["a", "b", "c"]);
     });
 }
 
 #[test]
 fn damage_to_the_directory_is_told_and_nothing_is_touched() {
     type Damage = fn(&Path);
-    let cases: [(&str, Damage); 5] = [
+    let cases: [(&str, Damage); 6] = [
+        ("`runs-and-removed.json` is missing", |path| {
+            fs::remove_file(path.join("runs-and-removed.json")).unwrap()
+        }),
         ("`tasks` is missing", |path| fs::remove_dir_all(path.join("tasks")).unwrap()),
         ("`journal.jsonl` is missing", |path| fs::remove_file(path.join("journal.jsonl")).unwrap()),
         ("`callboard-files.json` is missing", |path| {
@@ -307,6 +338,164 @@ fn damage_to_the_directory_is_told_and_nothing_is_touched() {
                 assert!(error.to_string().contains(reason), "{reason}: {error}");
                 assert!(snapshot(base.path()) == before, "{reason}");
             }
+        });
+    }
+}
+
+/// The process died before a change was in the file of its task, and the file was damaged then. When it has
+/// been repaired, the change is there.
+#[test]
+fn what_a_task_was_to_become_waits_for_its_file() {
+    let base = tempfile::tempdir().unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let path = killed.path();
+    system(async {
+        filled(base.path()).await;
+        let (store, _) = open(base.path()).await.unwrap();
+        let b = store.0.get(Get { id: id("b") }).await.unwrap().unwrap();
+        store.0.commit(Commit { changes: vec![moved_on(&b, vec![run("b", 1)])] }).await.unwrap();
+        copy(base.path(), path);
+        store.stop().await;
+        let file = task_file(path, "b");
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 40]).unwrap();
+        for round in 0..3 {
+            let (store, opened) = open(path).await.unwrap();
+            assert_eq!((opened.unreadable.len(), store.ids().await.len()), (1, 2), "{round}");
+            // Others go on meanwhile, and get to their files.
+            store.put(&format!("another {round}")).await;
+            close(store).await;
+            assert!(
+                task_file(path, &format!("another%20{round}")).exists()
+                    && !path.join("journal.old.jsonl").exists()
+            );
+            let (store, _) = open(path).await.unwrap();
+            store.0.delete(Delete { id: id(&format!("another {round}")), revision: None }).await.unwrap();
+            close(store).await;
+        }
+        fs::write(&file, &whole).unwrap();
+        for _ in 0..2 {
+            let (store, opened) = open(path).await.unwrap();
+            assert_eq!(opened.unreadable, []);
+            let found = store.0.get(Get { id: id("b") }).await.unwrap().unwrap();
+            assert_eq!(found.state.revision, b.state.revision + 1);
+            assert_eq!(store.0.runs(Runs { id: id("b"), limit: 9 }).await.unwrap().len(), 1);
+            close(store).await;
+            assert_eq!(fs::read(path.join("journal.jsonl")).unwrap(), b"");
+        }
+    });
+}
+
+/// People copy files before they change them.
+#[test]
+fn copies_of_files_take_the_place_of_none() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path();
+    let long = "ж".repeat(120);
+    system(async {
+        let (store, _) = open(path).await.unwrap();
+        let mut tasks = Vec::new();
+        for name in ["a", &long] {
+            let task = store.put(name).await;
+            store.0.commit(Commit { changes: vec![moved_on(&task, vec![run(name, 1)])] }).await.unwrap();
+        }
+        close(store).await;
+        let all: Vec<_> =
+            fs::read_dir(path.join("tasks")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut copies = Vec::new();
+        for file in &all {
+            let (name, end) = file.file_name().unwrap().to_str().unwrap().split_once('.').unwrap();
+            for copied in
+                ["old", "1", "0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef~2"]
+            {
+                copies.push(file.with_file_name(format!("{name}~{copied}.{end}")));
+                fs::copy(file, copies.last().unwrap()).unwrap();
+            }
+        }
+        let before = snapshot(path);
+        for _ in 0..2 {
+            let (store, opened) = open(path).await.unwrap();
+            tasks = store.ids().await;
+            tasks.sort();
+            assert_eq!(tasks, ["a", &long]);
+            // A copy with a name as the store makes them is reported.
+            for Unreadable { id, reason, .. } in &opened.unreadable {
+                assert!(id.contains('~') && reason.contains("a copy needs an id"), "{id}: {reason}");
+            }
+            for name in ["a", &long] {
+                let runs = store.0.runs(Runs { id: id(name), limit: 9 }).await.unwrap();
+                assert_eq!(runs.len(), 1, "{name}");
+                let task = store.0.get(Get { id: id(name) }).await.unwrap().unwrap();
+                store.0.commit(Commit { changes: vec![moved_on(&task, vec![])] }).await.unwrap();
+            }
+            close(store).await;
+        }
+        let after = snapshot(path);
+        assert!(copies.iter().all(|copy| after[copy] == before[copy]));
+        let changed = |file: &PathBuf| after[file] != before[file];
+        assert!(all.iter().filter(|file| file.extension().unwrap() == "json").all(changed));
+        assert!(!tasks.is_empty());
+    });
+}
+
+/// What is in the place of the file of one task is no trouble of the others.
+#[cfg(unix)]
+#[test]
+fn a_thing_that_is_no_file_is_reported_and_the_others_work() {
+    type Thing = fn(&Path);
+    let things: [(&str, Thing); 4] = [
+        ("directory", |path| fs::create_dir(path).unwrap()),
+        ("leads nowhere", |path| std::os::unix::fs::symlink("gone", path).unwrap()),
+        ("symbolic links", |path| std::os::unix::fs::symlink(path, path).unwrap()),
+        ("denied", |path| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::write(path, "{}").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
+        }),
+    ];
+    for (because, thing) in things {
+        let base = tempfile::tempdir().unwrap();
+        let file = task_file(base.path(), "b");
+        system(async {
+            filled(base.path()).await;
+            fs::remove_file(&file).unwrap();
+            thing(&file);
+            if because == "denied" && fs::read(&file).is_ok() {
+                // Nothing is denied to root.
+                return;
+            }
+            let there = fs::symlink_metadata(&file).unwrap().file_type();
+            let (store, opened) = open(base.path()).await.unwrap();
+            assert_eq!(opened.unreadable.len(), 1, "{because}: {:?}", opened.unreadable);
+            let Unreadable { id, reason, .. } = &opened.unreadable[0];
+            assert!(id == "b" && reason.to_lowercase().contains(because), "{because}: {reason}");
+            assert_eq!(store.ids().await, ["a", "c"]);
+            let put = Put { task: sample("b", start()), expect: Expect::Absent };
+            store.0.put(put).await.unwrap_err();
+            store.put("d").await;
+            close(store).await;
+            assert_eq!(fs::symlink_metadata(&file).unwrap().file_type(), there);
+        });
+    }
+}
+
+/// With its lock or its journal gone, a store acknowledges nothing that the next one would not find.
+#[cfg(unix)]
+#[test]
+fn a_store_whose_files_are_taken_away_is_down() {
+    for (name, because) in [("callboard-store.lock", "lock"), ("journal.jsonl", "journal.jsonl")] {
+        let base = tempfile::tempdir().unwrap();
+        system(async {
+            filled(base.path()).await;
+            let (store, _) = open(base.path()).await.unwrap();
+            fs::rename(base.path().join(name), base.path().join("elsewhere")).unwrap();
+            let put = Put { task: sample("d", start()), expect: Expect::Absent };
+            let error = store.0.put(put).await.unwrap_err();
+            assert!(error.is_retryable() && error.to_string().contains(because), "{error}");
+            fs::rename(base.path().join("elsewhere"), base.path().join(name)).unwrap();
+            store.stop().await;
+            let (store, _) = open(base.path()).await.unwrap();
+            assert_eq!(store.ids().await.len(), 3);
         });
     }
 }
