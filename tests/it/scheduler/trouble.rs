@@ -640,6 +640,7 @@ async fn an_owner_with_the_number_of_an_earlier_one_takes_another() {
     let told = heard(&mut events);
     assert!(matches!(&told[..], [Event::RunInterrupted { record, .. }] if record.nominal == at(-10)));
     let run = scheduler.run_task("a").await.unwrap();
+    time.settle().await;
     let owners = owners.lock().unwrap().clone();
     assert_eq!(owners.len(), 2, "it was opened again");
     assert!(owners[0] < owners[1] && run.owner == owners[1], "{owners:?}, {run:?}");
