@@ -267,10 +267,9 @@ fn the_attribute_has_the_options_of_the_builder() {
     let read = |path: &str| {
         std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
     };
-    let builder = read("src/task/builder.rs");
-    let (shared, rest) =
-        builder.split_once("macro_rules! option_setters").unwrap().1.split_once("impl Task {").unwrap();
-    let own = rest.split_once("pub struct TaskChanges").unwrap().0;
+    let (options, builder) = (read("src/task/options.rs"), read("src/task/builder.rs"));
+    let shared = options.split_once("macro_rules! option_setters").unwrap().1;
+    let own = builder.split_once("impl Task {").unwrap().1.split_once("pub struct TaskChanges").unwrap().0;
     let methods: BTreeSet<&str> = [shared, own]
         .iter()
         .flat_map(|text| text.split("pub fn ").skip(1))
