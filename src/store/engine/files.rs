@@ -116,6 +116,16 @@ pub(in crate::store) fn create_dir(path: &Path) -> Result<(), StoreError> {
     create().map_err(|error| io_error(path, "create", error))
 }
 
+/// Makes a file one for its owner alone that a database has made in its own way.
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(in crate::store) fn keep_private(file: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
 /// Makes sure that the names in a directory are on the device.
 pub(in crate::store) fn sync_dir(path: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened as a file; its entries are in a journal there.

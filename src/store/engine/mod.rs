@@ -51,12 +51,12 @@ pub use exports::Exports;
 pub(super) use files::FILES_MARK;
 #[cfg(feature = "cli")]
 pub(crate) use files::holds_store;
-#[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use files::place;
 pub(super) use files::{
     check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
 };
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use files::{keep_private, place};
 pub(super) use history::Chore;
 pub use import::{ImportMode, Imported};
 #[cfg(any(feature = "sled", feature = "redb"))]

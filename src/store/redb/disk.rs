@@ -13,8 +13,8 @@ use super::untouched::Untouched;
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, damaged, io_error, place,
-    read_seal, sync_dir, take_directory, unreadable,
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, damaged, io_error,
+    keep_private, place, read_seal, sync_dir, take_directory, unreadable,
 };
 
 const DATA: &str = "tasks.redb";
@@ -124,7 +124,8 @@ impl RedbPlace {
         // What an earlier start has left behind.
         fs::remove_file(&aside).ok();
         drop(self.try_open(false, |builder| builder.create(&aside))?);
-        fs::rename(&aside, self.path.join(DATA))
+        keep_private(&aside)
+            .and_then(|()| fs::rename(&aside, self.path.join(DATA)))
             .and_then(|()| sync_dir(&self.path))
             .map_err(|error| io_error(&self.path, "create a database in", error))
     }

@@ -14,8 +14,8 @@ use super::check;
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, place, read_seal,
-    sync_dir, take_directory, unreadable,
+    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, keep_private,
+    place, read_seal, sync_dir, take_directory, unreadable,
 };
 
 /// So many batches are written before the seal is renewed.
@@ -74,6 +74,10 @@ impl Place for SledPlace {
             _lock: lock,
         };
         if !known {
+            [check::DATA, check::CONF]
+                .iter()
+                .try_for_each(|file| keep_private(&path.join(file)))
+                .map_err(|error| io_error(path, "make files private in", error))?;
             disk.apply(vec![(MARK.to_vec(), Some(Mark::encoded(1)?))])?;
         }
         // A first start may have been killed before it had written one.

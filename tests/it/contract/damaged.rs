@@ -145,6 +145,25 @@ fn overwritten_parts_never_pass_for_less_data() {
     }
 }
 
+/// Also where somebody else has made the directory, and everybody may look into it.
+#[cfg(unix)]
+#[test]
+fn data_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    for kind in DATABASES {
+        let base = tempfile::tempdir().unwrap();
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        system(async {
+            let (store, _) = open(kind, base.path()).await.unwrap();
+            store.put("a").await;
+            store.stop().await;
+        });
+        let mode = data(kind, base.path()).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{kind:?}");
+    }
+}
+
 #[test]
 fn a_directory_has_one_store_of_this_process() {
     for kind in Kind::ALL {
