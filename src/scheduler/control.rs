@@ -198,8 +198,13 @@ impl Scheduler {
         created_at
     }
 
-    /// Puts a task into its store.
-    pub(super) fn commit_task(&mut self, task: Task, since: DateTime<Utc>) -> Answer<TaskId> {
+    /// Puts a task into its store, where it may be already when an earlier try was not answered.
+    pub(super) fn commit_task(
+        &mut self,
+        task: Task,
+        since: DateTime<Utc>,
+        perhaps_there: bool,
+    ) -> Answer<TaskId> {
         let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
         let checked = self.store_addr(&store).and_then(|addr| {
@@ -238,12 +243,12 @@ impl Scheduler {
                     Ok((true, Changed { store, id, task: Some(task), written: true, finished }))
                 }
                 Err(StoreError::Exists(_)) => {
-                    // It waited for the start, and an earlier one has put it there and did not hear so.
-                    let there = |(_, _, task): &(Alias, StoreAddr, StoredTask)| {
+                    let is_it = |(_, _, task): &(Alias, StoreAddr, StoredTask)| {
                         task.spec == spec && task.state.created_at == created_at
                     };
-                    let found = session.find(&spec.id).await;
-                    if let Some((_, _, task)) = found.ok().filter(there) {
+                    if perhaps_there
+                        && let Some((_, _, task)) = session.find(&spec.id).await.ok().filter(is_it)
+                    {
                         let (id, finished) = (spec.id.clone(), task.is_finished());
                         let changed = Changed { store, id, task: Some(task), written: true, finished };
                         return Ok((true, changed));
@@ -305,7 +310,7 @@ impl Scheduler {
             return fail(error.into());
         }
         if self.permit() == Permit::Open {
-            return self.commit_task(task, since);
+            return self.commit_task(task, since, false);
         }
         Box::pin(ready(self.wait_for_start(task, since)))
     }

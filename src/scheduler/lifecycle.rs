@@ -301,9 +301,10 @@ impl ActorFuture<Scheduler> for CommitPending {
         loop {
             let Committing { serial, pending, commit } = match &mut self.0 {
                 Some(under_way) => under_way,
-                None => match scheduler.first_pending() {
+                None => match scheduler.begin_pending() {
                     Some((serial, pending)) => {
-                        let commit = scheduler.commit_task(pending.task.clone(), pending.since);
+                        let Pending { task, since, perhaps_there, .. } = pending.clone();
+                        let commit = scheduler.commit_task(task, since, perhaps_there);
                         self.0.insert(Committing { serial, pending, commit })
                     }
                     None => return Poll::Ready(Ok(())),

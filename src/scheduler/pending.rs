@@ -16,6 +16,8 @@ pub(super) struct Pending {
     pub task: Task,
     /// When it was added: its schedule counts from then.
     pub since: DateTime<Utc>,
+    /// Whether an earlier start may have put it into its store and not heard so.
+    pub perhaps_there: bool,
     /// Another one after each change.
     edition: u64,
 }
@@ -73,14 +75,23 @@ impl PendingTasks {
 
 impl Scheduler {
     /// The first task that can be committed: not one of a store that is waited for.
-    pub(super) fn first_pending(&self) -> Option<(u64, Pending)> {
+    pub(super) fn first_pending(&self) -> Option<u64> {
         let ready = |pending: &Pending| {
             let store = pending.task.store.as_ref().unwrap_or(&self.settings.defaults.store);
             let slot = self.estate.stores.get(store);
             slot.is_none_or(|slot| slot.addr.is_some() || slot.lock.is_none())
         };
         let mut waiting = self.estate.pending.in_order.iter();
-        waiting.find(|(_, pending)| ready(pending)).map(|(serial, pending)| (*serial, pending.clone()))
+        waiting.find(|(_, pending)| ready(pending)).map(|(serial, _)| *serial)
+    }
+
+    /// The first task that can be committed, which is begun with.
+    pub(super) fn begin_pending(&mut self) -> Option<(u64, Pending)> {
+        let serial = self.first_pending()?;
+        let pending = self.estate.pending.in_order.get_mut(&serial)?;
+        let begun = pending.clone();
+        pending.perhaps_there = true;
+        Some((serial, begun))
     }
 
     /// A waiting task is in its store.
@@ -107,7 +118,7 @@ impl Scheduler {
 
     /// Lets a task wait. What can be known before the start is said now.
     pub(super) fn wait_for_start(&mut self, task: Task, since: DateTime<Utc>) -> Result<TaskId, Error> {
-        let pending = Pending { task, since, edition: 0 };
+        let pending = Pending { task, since, perhaps_there: false, edition: 0 };
         let info = self.checked(&pending)?;
         let name = (info.store.clone(), info.id().clone());
         let waiting = &mut self.estate.pending;
