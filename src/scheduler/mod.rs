@@ -15,6 +15,7 @@
 //! 10. `Finish` writes the end down, with others that have come in.
 
 mod actor;
+mod add;
 mod backfill;
 mod builder;
 mod cancel;
@@ -31,6 +32,7 @@ mod lifecycle;
 mod lives;
 mod locks;
 pub mod message;
+mod on_demand;
 mod pending;
 mod plan;
 mod salvage;

@@ -77,7 +77,7 @@ fn decisions_know_neither_actix_nor_tokio() {
     let mut plain = 0;
     for file in sources() {
         let decides = layers.place(&file.name, &file.module).layer <= 2 && file.name != "timer.rs";
-        if decides || ["supervision/policy.rs", "scheduler/plan.rs"].contains(&file.name.as_str()) {
+        if decides || file.name == "supervision/policy.rs" || file.name.starts_with("scheduler/plan/") {
             plain += 1;
             for word in ["actix", "actix_rt", "tokio"] {
                 if file.code.words.contains(word) {
@@ -88,6 +88,26 @@ fn decisions_know_neither_actix_nor_tokio() {
     }
     assert!(plain > 20, "only {plain} files were looked at");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_guide_names_files_that_are_there() {
+    let guide = std::fs::read_to_string(source_root().join("guide/architecture.md")).unwrap();
+    let root = source_root().parent().unwrap().to_owned();
+    let mut looked = 0;
+    for line in guide.lines().filter(|line| line.starts_with("| `src/") || line.starts_with("| `tests/")) {
+        let (mut folder, mut cells) = (root.clone(), line.split('|'));
+        let is_path = |word: &&str| word.ends_with(".rs") || word.ends_with('/');
+        for path in cells.nth(1).unwrap().split('`').filter(is_path) {
+            assert!(root.join(path).exists(), "there is no {path}");
+            folder = root.join(path);
+        }
+        for path in cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(is_path) {
+            looked += 1;
+            assert!(folder.join(path).exists(), "there is no {path} in {}", folder.display());
+        }
+    }
+    assert!(looked > 40, "only {looked} files were looked for");
 }
 
 #[test]

@@ -1,0 +1,183 @@
+//! Adding a task: it waits for the start, or is put into its store.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use actix::fut::{ready, wrap_future};
+use actix::prelude::*;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::actor::Scheduler;
+use super::control::{Answer, fail};
+use super::lifecycle::Permit;
+use super::message::AddTask;
+use super::plan;
+use super::session::{Changed, Decision, Session, Unchanged};
+use crate::error::Error;
+use crate::event::Event;
+use crate::store::message::Expect;
+use crate::store::{StoreAddr, StoreError};
+use crate::task::{Alias, Handler as TaskHandler, StoredTask, Task, TaskError, TaskId, TaskSpec, TaskState};
+
+impl Scheduler {
+    /// Whether the task's code and executor are there, and its store can keep it.
+    pub(super) fn check_spec(&self, spec: &TaskSpec, store: &Alias) -> Result<(), Error> {
+        match &spec.handler {
+            TaskHandler::Named(name) => {
+                self.check_handler(name)?;
+            }
+            TaskHandler::Closure(_) => {
+                let slot = self.estate.stores.get(store);
+                if slot.is_some_and(|slot| slot.closures == Some(false)) {
+                    let (id, store) = (spec.id.clone(), store.to_string());
+                    return Err(TaskError::ClosureNotStorable { id, store }.into());
+                }
+            }
+        }
+        let Some(executor) = self.estate.executors.get(&spec.executor) else {
+            return Err(self.unknown_executor(&spec.executor));
+        };
+        if matches!(spec.handler, TaskHandler::Closure(_)) && !executor.closures {
+            let (id, executor) = (spec.id.clone(), spec.executor.to_string());
+            return Err(TaskError::ClosureNotPortable { id, executor }.into());
+        }
+        Ok(())
+    }
+
+    /// When a task is created that was added at `since`: then, or a trifle later when a run is still
+    /// known of another task of its id that was created at that very instant. So the time tells them
+    /// apart.
+    fn creation_of(&mut self, id: &TaskId, store: &Alias, since: DateTime<Utc>) -> DateTime<Utc> {
+        let news = since > self.estate.latest_added;
+        if news {
+            self.estate.latest_added = since;
+            return since;
+        }
+        let unsettled = self.estate.stores.get(store).into_iter().flat_map(|slot| &slot.unsettled);
+        let known = self.estate.flight.iter().chain(unsettled.map(|(run, _)| run));
+        let others = known.filter(|run| run.added_at >= since && run.task.id == *id && run.store == *store);
+        let others: HashSet<_> = others.map(|run| run.added_at).collect();
+        let mut created_at = since;
+        while others.contains(&created_at) {
+            created_at += TimeDelta::nanoseconds(1);
+        }
+        created_at
+    }
+
+    /// Puts a task into its store, where it may be already when an earlier try was not answered.
+    pub(super) fn commit_task(
+        &mut self,
+        task: Task,
+        since: DateTime<Utc>,
+        perhaps_there: bool,
+    ) -> Answer<TaskId> {
+        let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
+        let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
+        let checked = self.store_addr(&store).and_then(|addr| {
+            let mut spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
+            self.check_spec(&spec, &store)?;
+            spec.trigger = self.settings.registry.resolve(&spec.trigger)?;
+            if let TaskHandler::Named(name) = &mut spec.handler
+                && let Some(shared) = self.settings.registry.shared_name(name)
+            {
+                *name = shared;
+            }
+            Ok((addr, spec))
+        });
+        let (addr, spec) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return fail(error),
+        };
+        let spec = Arc::new(spec);
+        let session = Session {
+            stores: vec![(store.clone(), addr.clone())],
+            down: None,
+            settings: self.settings.clone(),
+            skipping: self.next_run_id(),
+        };
+        let id = spec.id.clone();
+        let created_at = self.creation_of(&id, &store, since);
+        let added = async move {
+            let now = session.settings.clock.now();
+            let state =
+                plan::add(&spec, first_run, paused, since, now).map_err(|error| error.about(&spec.id))?;
+            let state = TaskState { created_at, ..state };
+            let task = StoredTask { spec: spec.clone(), state };
+            match session.put(&addr, task.clone(), Expect::Absent).await {
+                Ok(()) => {
+                    let (id, finished) = (spec.id.clone(), task.is_finished());
+                    Ok((true, Changed { store, id, task: Some(task), written: true, finished }))
+                }
+                Err(StoreError::Exists(_)) => {
+                    let is_it = |(_, _, task): &(Alias, StoreAddr, StoredTask)| {
+                        task.spec == spec && task.state.created_at == created_at
+                    };
+                    if perhaps_there
+                        && let Some((_, _, task)) = session.find(&spec.id).await.ok().filter(is_it)
+                    {
+                        let (id, finished) = (spec.id.clone(), task.is_finished());
+                        let changed = Changed { store, id, task: Some(task), written: true, finished };
+                        return Ok((true, changed));
+                    }
+                    if !replace {
+                        return Err(Error::store(&store, StoreError::Exists(spec.id.clone())));
+                    }
+                    let decide = |existing: &StoredTask| {
+                        // It may have run since the last look.
+                        let now = session.settings.clock.now();
+                        let state = plan::replace(existing, &spec, first_run, now);
+                        Ok(match state.map_err(|error| error.about(&spec.id))? {
+                            Some(state) => Decision::Put(spec.clone(), state),
+                            None => Decision::Nothing,
+                        })
+                    };
+                    match session.change(&spec.id, decide).await {
+                        Ok(changed) => Ok((false, changed)),
+                        Err(Unchanged { error, .. }) => Err(error),
+                    }
+                }
+                Err(error) => Err(Error::store(&store, error)),
+            }
+        };
+        let told = wrap_future::<_, Self>(added).map(|added, scheduler, ctx| {
+            let (new, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
+            if new {
+                let slot = scheduler.estate.stores.get(&changed.store);
+                if slot.is_some_and(|slot| slot.perhaps_removed.contains(&changed.id)) {
+                    // There was room for it: what was perhaps removed is gone.
+                    scheduler.removed(changed.id.clone(), changed.store.clone());
+                }
+                scheduler.tell(Event::TaskAdded { id: changed.id.clone(), store: changed.store.clone() });
+                scheduler.note_finished(&changed);
+                scheduler.note_due(&changed.store, changed.task.as_ref(), ctx);
+            } else {
+                scheduler.note_change(&changed, ctx);
+            }
+            Ok(id)
+        });
+        Box::pin(told)
+    }
+}
+
+impl Handler<AddTask> for Scheduler {
+    type Result = Answer<TaskId>;
+
+    fn handle(&mut self, AddTask(mut task): AddTask, ctx: &mut Self::Context) -> Self::Result {
+        // Decided here, so that messages that follow find it by its id.
+        let id = task.id.get_or_insert_with(TaskId::generate).clone();
+        self.in_turn(id, ctx, |scheduler, _| scheduler.add(task))
+    }
+}
+
+impl Scheduler {
+    pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
+        let since = self.clock().now();
+        if let Err(error) = task.check_at(since) {
+            return fail(error.into());
+        }
+        if self.permit() == Permit::Open {
+            return self.commit_task(task, since, false);
+        }
+        Box::pin(ready(self.wait_for_start(task, since)))
+    }
+}
