@@ -1,27 +1,19 @@
 //! Times as people write and read them.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
 use crate::trigger::Moment;
 
 /// A time with an offset, or one without that is read in `zone`.
 pub(super) fn parse(text: &str, zone: Tz) -> Result<DateTime<Utc>, String> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.to_utc());
-    }
-    let formats = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
-    let naive = formats
-        .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-        .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0));
-    let Some(naive) = naive else {
-        return Err(format!(
+    let moment = text.parse::<Moment>().map_err(|_| {
+        format!(
             "{text:?} is no time; write for instance 2027-03-28T02:30:00+02:00, or 2027-03-28T02:30 for the zone's own clock"
-        ));
-    };
+        )
+    })?;
     // As in a trigger: the first pass of a repeated hour, the end of a skipped one.
-    Ok(Moment::from(naive).instant(zone))
+    Ok(moment.instant(zone))
 }
 
 /// `Sat 2026-11-21 10:00:05 +00:00`.
@@ -71,6 +63,7 @@ mod tests {
         let berlin = chrono_tz::Europe::Berlin;
         let read = |text| parse(text, berlin).map(|time| time.to_rfc3339());
         assert_eq!(read("2027-03-27T02:30:00+02:00").unwrap(), "2027-03-27T00:30:00+00:00");
+        assert_eq!(read("2027-03-27T02:30Z").unwrap(), "2027-03-27T02:30:00+00:00");
         assert_eq!(read("2027-03-27 02:30").unwrap(), "2027-03-27T01:30:00+00:00");
         assert_eq!(read("2027-03-27").unwrap(), "2027-03-26T23:00:00+00:00");
         assert_eq!(read("2027-03-28T02:30").unwrap(), "2027-03-28T01:00:00+00:00", "the end of the gap");

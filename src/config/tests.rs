@@ -129,6 +129,73 @@ fn all_problems_are_reported_with_their_lines() {
     assert!(lines[4].contains(":8: tusk: unknown key; valid here are scheduler, defaults"), "{all}");
 }
 
+/// Every key that the documentation of the module shows, by section.
+fn documented() -> BTreeMap<String, Vec<String>> {
+    let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut section = String::new();
+    let text = include_str!("mod.rs").lines().map_while(|line| line.strip_prefix("//!"));
+    for line in text.map(str::trim_start) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.split([']', '.']).next()) {
+            section = name.to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            sections.entry(section.clone()).or_default().push(key.to_owned());
+        }
+    }
+    sections
+}
+
+#[cfg(all(unix, feature = "process", feature = "sled", feature = "encryption"))]
+#[test]
+fn an_unknown_key_is_answered_with_all_that_are_valid_and_the_one_that_was_meant() {
+    let documented = documented();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), ["defaults", "executor", "scheduler", "store", "task"]);
+    for (section, head) in [
+        ("scheduler", "[scheduler]"),
+        ("defaults", "[defaults]"),
+        ("store", "[store.x]\ntype = 'sled'"),
+        ("executor", "[executor.x]\ntype = 'processpool'"),
+        ("task", TASK),
+    ] {
+        let known = &documented[section];
+        assert!(known.len() > 2, "{section}");
+        let found = problems(&format!("{head}\nqqqqqq = 1"));
+        assert!(!found.contains("did you mean"), "{found}");
+        let listed: Vec<_> = found.split("valid here are ").nth(1).unwrap().split(", ").collect();
+        for key in known {
+            assert!(listed.contains(&key.as_str()), "{section}: {key} is not in {listed:?}");
+            // With two letters the other way round, a letter too many, a capital.
+            let swapped =
+                format!("{}{}{}", &key[..1], key[1..3].chars().rev().collect::<String>(), &key[3..]);
+            for slip in [swapped, format!("{key}s"), key.to_uppercase(), key.replace('_', "-")] {
+                if listed.contains(&slip.as_str()) {
+                    continue;
+                }
+                let found = problems(&format!("{head}\n{slip} = 1"));
+                assert!(found.contains(&format!("; did you mean {key}?")), "{slip}: {found}");
+            }
+        }
+    }
+    let found = problems(&format!("{TASK}[tasks.b]\nevery = '5s'"));
+    assert!(found.contains("tasks: unknown key") && found.contains("did you mean task?"), "{found}");
+}
+
+#[test]
+fn a_time_needs_no_seconds() {
+    for at in ["2026-12-31T09:00Z", "'2026-12-31T09:00Z'", "2026-12-31 10:00+01:00", "2026-12-31T09:00:00Z"] {
+        let read = |text: &str| Settings::from_toml(text, "test").map(|settings| settings.tasks[0].clone());
+        let task = read(&format!("[task.a]\nat = {at}\nshell = 'true'")).unwrap();
+        assert_eq!(task.trigger(), &"once at 2026-12-31T09:00:00Z".parse().unwrap(), "{at}");
+        let window = read(&format!("{TASK}start_at = {at}\nend_at = {at}")).unwrap().task();
+        let spec = window.resolve(&TaskDefaults::default(), Tz::UTC).unwrap();
+        let nine = Some("2026-12-31T09:00:00Z".parse().unwrap());
+        assert_eq!((spec.start_at, spec.end_at), (nine, nine), "{at}");
+        let trigger = format!("{{ type = 'interval', seconds = 5, start_at = {at} }}");
+        read(&format!("[task.a]\ntrigger = {trigger}\nshell = 'true'")).unwrap();
+    }
+}
+
 #[test]
 fn syntax_errors_name_the_line() {
     assert!(problems("[scheduler]\nname = \n").contains("test.toml:2: this is no TOML"));

@@ -204,12 +204,14 @@ impl<'p> Section<'p> {
     }
 
     /// Whether a key is there, and in which line; nothing is taken.
-    pub(super) fn peek(&self, key: &str) -> Option<(&Value, Option<usize>)> {
+    pub(super) fn peek(&mut self, key: &'static str) -> Option<(&Value, Option<usize>)> {
+        self.note_known(&[key]);
         self.entries.get(key).map(|value| (value, value.line))
     }
 
     /// The same for text.
-    pub(super) fn peek_text(&self, key: &str) -> Option<(String, Option<usize>)> {
+    pub(super) fn peek_text(&mut self, key: &'static str) -> Option<(String, Option<usize>)> {
+        self.note_known(&[key]);
         match &self.entries.get(key)?.kind {
             Kind::Text(text) => Some((text.clone(), self.entries[key].line)),
             _ => None,
@@ -369,7 +371,17 @@ impl<'p> Section<'p> {
     pub(super) fn finish(self) {
         let known = self.known.join(", ");
         for (key, value) in &self.entries {
-            self.problem(value.line, key, format!("unknown key; valid here are {known}"));
+            let meant = closest(key, &self.known).map(|meant| format!("; did you mean {meant}?"));
+            let meant = meant.unwrap_or_default();
+            self.problem(value.line, key, format!("unknown key; valid here are {known}{meant}"));
         }
     }
+}
+
+/// The key that was meant, if one is so much like what was written that it is a slip of the keyboard.
+fn closest(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    let written = written.to_lowercase().replace('-', "_");
+    let distances = known.iter().map(|key| (strsim::damerau_levenshtein(&written, key), *key));
+    let (distance, key) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 1.max(key.len() / 3)).then_some(key)
 }

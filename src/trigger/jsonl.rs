@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::{Is, Json};
 use super::limits::zone_named;
-use super::{Context, Trigger, TriggerError};
+use super::{Context, Moment, Trigger, TriggerError};
 
 /// How many runs one question may ask for.
 const MOST: usize = 100_000;
@@ -67,8 +67,11 @@ fn runs(mut question: Map<String, Value>, id: &Value) -> Result<(Vec<String>, bo
     };
     let from = match given("after") {
         Some(after) => {
-            let instant = after.as_str().and_then(|after| DateTime::parse_from_rfc3339(after).ok());
-            instant.ok_or_else(|| Is::Text(INSTANT).wrong("after".into(), &after))?.with_timezone(&Utc)
+            let instant = after.as_str().and_then(|after| match after.parse() {
+                Ok(Moment::Exact(at)) => Some(at.to_utc()),
+                _ => None,
+            });
+            instant.ok_or_else(|| Is::Text(INSTANT).wrong("after".into(), &after))?
         }
         None => DateTime::UNIX_EPOCH,
     };

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{
-    DateTime, FixedOffset, NaiveDate, NaiveDateTime, Offset, SecondsFormat, TimeZone, Timelike, Utc,
+    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, SecondsFormat, TimeZone, Timelike,
+    Utc,
 };
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use super::zone::Zone;
 ///
 /// A naive time inside a fold is the first pass; inside a gap it is the gap's end. As text:
 /// `2026-05-01T12:00:00`, `2026-05-01 12:00`, `2026-05-01` (midnight), `2026-05-01T12:00:00Z`,
-/// `2026-05-01T12:00:00.5+02:00`.
+/// `2026-05-01T12:00Z`, `2026-05-01T12:00:00.5+02:00`.
 ///
 /// ```
 /// use callboard::trigger::Moment;
@@ -96,16 +97,15 @@ impl FromStr for Moment {
 
     fn from_str(text: &str) -> Result<Self, TriggerError> {
         let text = text.trim();
-        if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-            return Ok(at.into());
-        }
-        for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
-            if let Ok(naive) = NaiveDateTime::parse_from_str(text, format) {
-                return Ok(naive.into());
-            }
-        }
-        if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-            return Ok(date.into());
+        let (naive, offset) = split_offset(text);
+        let moment = parse_naive(naive).and_then(|naive| match offset {
+            None => Some(naive.into()),
+            // A date alone is no instant, whatever stands behind it.
+            Some(_) if !text.contains(':') => None,
+            Some(offset) => Some(parse_offset(offset)?.from_local_datetime(&naive).single()?.into()),
+        });
+        if let Some(moment) = moment {
+            return Ok(moment);
         }
         Err(TriggerError::invalid(
             "time",
@@ -114,6 +114,49 @@ impl FromStr for Moment {
             ),
         ))
     }
+}
+
+/// The offset at the end of a date and time, set apart.
+fn split_offset(text: &str) -> (&str, Option<&str>) {
+    // What has a sign before the time of day is the date.
+    let sign = text.rfind(['+', '-']).filter(|at| text[..*at].contains(':'));
+    let zulu = text.strip_suffix(['Z', 'z']).map(str::len);
+    match zulu.or(sign) {
+        Some(at) => (text[..at].trim_end(), Some(&text[at..])),
+        None => (text, None),
+    }
+}
+
+/// `2026-05-01T12:00:00.5`, without the fraction, without the seconds, or the date alone; a space may
+/// stand for the `T`.
+fn parse_naive(text: &str) -> Option<NaiveDateTime> {
+    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Some(date.into());
+    }
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
+    let time =
+        ["%H:%M:%S%.f", "%H:%M"].iter().find_map(|format| NaiveTime::parse_from_str(time, format).ok());
+    Some(date.and_time(time?))
+}
+
+/// `Z`, `+02:00`, `-0330`.
+fn parse_offset(text: &str) -> Option<FixedOffset> {
+    if text.eq_ignore_ascii_case("z") {
+        return Some(Utc.fix());
+    }
+    let (sign, rest) = text.split_at_checked(1)?;
+    let (hours, minutes) = match rest.split_once(':') {
+        Some(parts) => parts,
+        None => rest.split_at_checked(2)?,
+    };
+    let number = |text: &str| match text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse::<i32>().ok(),
+        false => None,
+    };
+    let (hours, minutes) = (number(hours)?, number(minutes).filter(|minutes| *minutes < 60)?);
+    let seconds = hours * 3600 + minutes * 60;
+    FixedOffset::east_opt(if sign == "-" { -seconds } else { seconds })
 }
 
 impl TryFrom<String> for Moment {
@@ -165,5 +208,49 @@ pub(crate) mod named {
         end_at: Moment, moment;
         start_date: NaiveDate, date;
         end_date: NaiveDate, date;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_seconds_and_an_offset_or_not() {
+        for (text, read) in [
+            ("2026-12-31T09:00Z", "2026-12-31T09:00:00Z"),
+            ("2026-12-31t09:00z", "2026-12-31T09:00:00Z"),
+            ("2026-12-31 09:00Z", "2026-12-31T09:00:00Z"),
+            ("2026-12-31T09:00+02:00", "2026-12-31T09:00:00+02:00"),
+            ("2026-12-31 09:00 -03:30", "2026-12-31T09:00:00-03:30"),
+            ("2026-12-31T09:00:05-0330", "2026-12-31T09:00:05-03:30"),
+            ("2026-12-31T09:00:05.5Z", "2026-12-31T09:00:05.500Z"),
+            ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+            ("2026-12-31T09:00", "2026-12-31T09:00:00"),
+            ("2026-12-31 09:00:05", "2026-12-31T09:00:05"),
+            ("2026-12-31", "2026-12-31T00:00:00"),
+        ] {
+            assert_eq!(text.parse::<Moment>().unwrap().to_string(), read, "{text}");
+        }
+        for wrong in [
+            "",
+            "Z",
+            "09:00",
+            "09:00Z",
+            "2026-12-31Z",
+            "2026-12-31+02:00",
+            "2026-12-31T09",
+            "2026-12-31T09Z",
+            "2026-12-31T09:00+2",
+            "2026-12-31T09:00+02:60",
+            "2026-12-31T09:00+24:00",
+            "2026-12-31T09:00ZZ",
+            "2026-12-31T25:00Z",
+            "2026-02-30T09:00Z",
+            "2026-12-31T09:00é",
+            "2026-12-31T09:00+é0:00",
+        ] {
+            assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
+        }
     }
 }
