@@ -345,6 +345,9 @@ pub(super) struct Add {
     /// A variable in the environment of --shell; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["http", "handler"])]
     pub(super) env: Vec<String>,
+    /// Start --shell with HOME, PATH, LANG, TZ, USER, SHELL and --env alone, instead of the service's environment.
+    #[arg(long, conflicts_with_all = ["http", "handler"])]
+    pub(super) env_clear: bool,
     /// A header of --http; may be repeated.
     #[arg(long, value_name = "NAME: VALUE", conflicts_with_all = ["shell", "handler"])]
     pub(super) header: Vec<String>,

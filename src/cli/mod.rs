@@ -7,6 +7,7 @@ mod control;
 mod data;
 mod exit;
 mod handlers;
+mod limits;
 mod next;
 mod out;
 mod protocol;
@@ -28,7 +29,12 @@ use args::{Args, Command};
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     // A worker starts a companion of its own: what its commands have started ends with it.
-    crate::executor::worker::run_if_asked(|| handlers::registry(handlers::reaper::Reaper::start()));
+    crate::executor::worker::run_if_asked(|| {
+        limits::lower_nofile_as_told();
+        // The pool has kept secrets from it.
+        let inherited = handlers::Inherited::default();
+        handlers::registry(handlers::reaper::Reaper::start(&inherited), inherited)
+    });
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

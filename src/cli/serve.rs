@@ -12,13 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::args::Serve;
 use super::control::Control;
 use super::exit::{Exit, Failure};
+use super::handlers::Inherited;
 use super::handlers::reaper::Reaper;
 use super::show::Show;
-use super::{data, handlers, out};
+use super::{data, handlers, limits, out};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings, TaskSettings};
 use crate::event::{Event, EventMask, EventStream};
-use crate::scheduler::{Handle, Shutdown};
+use crate::scheduler::{Builder, Handle, Shutdown};
 use crate::task::TaskQuery;
 use crate::timer;
 use crate::trigger::Context;
@@ -26,6 +27,7 @@ use crate::trigger::Context;
 pub(super) fn run(args: Serve) -> Result<(), Failure> {
     log();
     let settings = settings(&args)?;
+    let nofile = limits::raise_nofile();
     if let Some(warning) = data::create(&args.data)? {
         out::note(&warning);
     }
@@ -33,7 +35,7 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     let _lock = data::lock(&args.data)?;
     let show = Show::new(args.json, settings.timezone)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}")))?;
-    let mut service = Service { settings, show, from_file: args.config.is_some() };
+    let mut service = Service { settings, show, from_file: args.config.is_some(), nofile };
     let result = actix_rt::System::new().block_on(service.run(&args.data, &socket));
     service.show.finish();
     result
@@ -79,6 +81,8 @@ struct Service {
     show: Show,
     /// Whether the settings come from a file.
     from_file: bool,
+    /// How many open files commands may have, where that is another number than the service's.
+    nofile: Option<u64>,
 }
 
 /// How long after a signal the same one is an echo of it.
@@ -115,7 +119,7 @@ impl Service {
     async fn run(&mut self, dir: &Path, socket: &Path) -> Result<(), Failure> {
         let mut signals = Signals::new()
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
-        let handle = self.settings.builder(dir)?.registry(handlers::registry(Reaper::start())).build()?;
+        let handle = self.builder(dir)?.build()?;
         let mut events = handle.events(EventMask::ALL).await?;
         // Paused until the tasks are those of the file: a task that has left it does not run again.
         handle.start_paused().await?;
@@ -133,6 +137,14 @@ impl Service {
             ));
         }
         self.shut_down(handle, events, signals).await
+    }
+
+    fn builder(&self, dir: &Path) -> Result<Builder, Failure> {
+        let inherited = Inherited::new(self.settings.secret_variables(), self.nofile);
+        let for_workers: Vec<_> =
+            self.nofile.iter().map(|limit| (limits::NOFILE, limit.to_string())).collect();
+        let registry = handlers::registry(Reaper::start(&inherited), inherited);
+        Ok(self.settings.builder_with(dir, &for_workers)?.registry(registry))
     }
 
     /// Makes the tasks those of the file.

@@ -170,8 +170,11 @@ fn describe(add: &Add) -> Result<Value, Failure> {
     set("replace", add.replace.then_some(true.into()));
     if let Some(command) = &add.shell {
         let env = pairs("--env", &add.env, '=', "NAME=VALUE")?;
-        let shell =
+        let mut shell =
             json!({ "command": command, "cwd": directory(&add.cwd)?, "env": env, "timeout": add.timeout });
+        if add.env_clear {
+            shell["env_clear"] = true.into();
+        }
         set("shell", Some(shell));
     }
     if let Some([method, url]) = add.http.as_deref() {

@@ -1,7 +1,11 @@
 //! Executors: which there are, and how each is made.
 
+use std::collections::BTreeSet;
+
 use super::choice;
 use super::value::Section;
+#[cfg(all(unix, feature = "process"))]
+use crate::executor::ProcessPool;
 use crate::executor::{AsyncExecutor, DebugExecutor, ThreadPool};
 use crate::scheduler::Builder;
 
@@ -28,19 +32,36 @@ pub enum ExecutorSettings {
     Debug,
 }
 
+/// What worker processes find in their environment besides what their parent has.
+pub(super) struct WorkerEnvironment<'a> {
+    /// Names and values.
+    pub(super) given: &'a [(&'a str, String)],
+    /// What is kept from them.
+    pub(super) hidden: BTreeSet<String>,
+}
+
 impl ExecutorSettings {
     /// `builder` with the executor under `alias`.
-    pub(super) fn add_to(&self, builder: Builder, alias: &str) -> Builder {
+    #[cfg_attr(not(all(unix, feature = "process")), expect(unused_variables))]
+    pub(super) fn add_to(
+        &self,
+        builder: Builder,
+        alias: &str,
+        environment: &WorkerEnvironment<'_>,
+    ) -> Builder {
         match self {
             Self::Async => builder.executor(alias, AsyncExecutor::new()),
             Self::ThreadPool { workers } => builder.executor(alias, ThreadPool::new(*workers as usize)),
             #[cfg(all(unix, feature = "process"))]
             Self::ProcessPool { workers, recycle_after } => {
-                let mut pool = crate::executor::ProcessPool::new(*workers as usize);
+                let mut pool = ProcessPool::new(*workers as usize);
                 if let Some(runs) = recycle_after {
                     pool = pool.recycle_after(u64::from(*runs));
                 }
-                builder.executor(alias, pool)
+                for (name, value) in environment.given {
+                    pool = pool.env(name, value);
+                }
+                builder.executor(alias, environment.hidden.iter().fold(pool, ProcessPool::env_remove))
             }
             Self::Debug => builder.executor(alias, DebugExecutor::new()),
         }

@@ -59,7 +59,8 @@
 //! cron = "0 3 * * *"              # or every = "5m", or at = "2027-01-01T00:00:00+01:00",
 //!                                 # or trigger = { type = "calendar_interval", months = 1, … }
 //! shell = "make backup"           # or { command = "…", cwd = "…", env = { … }, timeout = "10m" },
-//!                                 #   cwd relative to where the service was started;
+//!                                 #   cwd relative to where the service was started, env_clear = true
+//!                                 #   for HOME, PATH, LANG, TZ, USER, SHELL and env alone;
 //!                                 # or http = "POST https://…" (or a table),
 //!                                 # or handler = "name", args = { … }
 //! name = "Nightly backup"
@@ -87,7 +88,7 @@ mod store;
 mod task;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -100,6 +101,7 @@ pub use directory::Directory;
 pub use directory::KeySettings;
 pub use duration::{DurationError, parse_duration};
 pub use executor::ExecutorSettings;
+use executor::WorkerEnvironment;
 pub use store::StoreSettings;
 pub use task::TaskSettings;
 
@@ -309,6 +311,25 @@ impl Settings {
     /// A scheduler's builder with these settings. Stores are opened, in `data` where their paths
     /// are relative; the tasks are not added, and the handlers are for the caller to register.
     pub fn builder(&self, data: &Path) -> Result<Builder, StoreError> {
+        self.builder_with(data, &[])
+    }
+
+    /// The names of the environment variables that hold secrets: the keys of stores. Worker processes
+    /// do not inherit them, and a program that starts others should keep them from those, too.
+    pub fn secret_variables(&self) -> BTreeSet<String> {
+        #[cfg(all(feature = "encryption", feature = "_durable"))]
+        return self.stores.values().filter_map(|store| store.key_variable().map(str::to_owned)).collect();
+        #[cfg(not(all(feature = "encryption", feature = "_durable")))]
+        return BTreeSet::new();
+    }
+
+    /// The same, with variables for the environment of worker processes.
+    pub(crate) fn builder_with(
+        &self,
+        data: &Path,
+        workers: &[(&str, String)],
+    ) -> Result<Builder, StoreError> {
+        let workers = WorkerEnvironment { given: workers, hidden: self.secret_variables() };
         let mut builder =
             Scheduler::builder().name(&self.name).timezone(self.timezone).defaults(self.defaults.clone());
         if let Some(wait) = self.store_retry {
@@ -331,7 +352,7 @@ impl Settings {
             builder = store.add_to(builder, alias.as_str(), data)?;
         }
         for (alias, executor) in &self.executors {
-            builder = executor.add_to(builder, alias.as_str());
+            builder = executor.add_to(builder, alias.as_str(), &workers);
         }
         Ok(builder)
     }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use super::choice;
 #[cfg(feature = "_durable")]
 use super::directory::Directory;
+#[cfg(all(feature = "encryption", feature = "_durable"))]
+use super::directory::KeySettings;
 use super::value::Section;
 use crate::scheduler::Builder;
 #[cfg(feature = "file")]
@@ -144,6 +146,24 @@ impl StoreSettings {
             #[cfg(feature = "file")]
             Self::File(directory) => builder.store(alias, configured!(FileStore, directory, data)),
         })
+    }
+
+    /// The environment variable that holds its keys.
+    #[cfg(all(feature = "encryption", feature = "_durable"))]
+    pub(super) fn key_variable(&self) -> Option<&str> {
+        let directory = match self {
+            Self::Memory { .. } => return None,
+            #[cfg(feature = "sled")]
+            Self::Sled(directory) => directory,
+            #[cfg(feature = "redb")]
+            Self::Redb(directory) => directory,
+            #[cfg(feature = "file")]
+            Self::File(directory) => directory,
+        };
+        match &directory.keys {
+            Some(KeySettings::Variable(name)) => Some(name),
+            _ => None,
+        }
     }
 
     /// The directory of a durable store; a relative one is below `data`.

@@ -1,6 +1,7 @@
 //! What the service can run without any code of yours: shell commands and HTTP requests.
 
 mod http;
+mod inherited;
 pub(super) mod reaper;
 mod shell;
 mod tail;
@@ -13,15 +14,16 @@ use serde_json::Value;
 use crate::config::parse_duration;
 use crate::task::{Registry, TaskContext};
 use http::HttpArgs;
+pub(super) use inherited::Inherited;
 use reaper::Reaper;
 use shell::ShellArgs;
 
 /// The handlers of the service.
-pub(super) fn registry(reaper: Reaper) -> Registry {
+pub(super) fn registry(reaper: Reaper, inherited: Inherited) -> Registry {
     let client = http::Client::new();
     Registry::new()
         .register("shell", move |context: TaskContext, args: ShellArgs| {
-            shell::run(context, args, reaper.clone())
+            shell::run(context, args, reaper.clone(), inherited.clone())
         })
         .register("http", move |_: TaskContext, args: HttpArgs| http::run(args, client.clone()))
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::Inherited;
 use crate::cli::exit::Failure;
 
 /// Tells the companion which process groups are at work. The pipe closes with the last clone.
@@ -23,9 +24,11 @@ pub(in crate::cli) struct Reaper {
 impl Reaper {
     /// Starts the companion: this very program in another role. Without one the service works all
     /// the same.
-    pub(in crate::cli) fn start() -> Self {
+    pub(in crate::cli) fn start(inherited: &Inherited) -> Self {
         let started = std::env::current_exe().and_then(|program| {
-            Command::new(program)
+            let mut command = Command::new(program);
+            inherited.hide(&mut command);
+            command
                 .arg("reap")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())

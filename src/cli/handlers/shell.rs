@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::Inherited;
 use super::reaper::{Group, Reaper};
 use super::tail::Tail;
 use crate::task::TaskContext;
@@ -34,6 +35,9 @@ pub(super) struct ShellArgs {
     cwd: Option<PathBuf>,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    /// Whether the command starts with a bare environment.
+    #[serde(default)]
+    env_clear: bool,
     #[serde(default, deserialize_with = "super::duration")]
     timeout: Option<Duration>,
 }
@@ -86,11 +90,14 @@ enum End {
 
 /// Runs the command. When this future is dropped, which is what a cancellation and the end of the
 /// service do, the whole process group is killed.
-pub(super) async fn run(context: TaskContext, args: ShellArgs, reaper: Reaper) -> Result<Said, ShellError> {
-    let mut command = Command::new("/bin/sh");
+pub(super) async fn run(
+    context: TaskContext,
+    args: ShellArgs,
+    reaper: Reaper,
+    inherited: Inherited,
+) -> Result<Said, ShellError> {
+    let mut command = Command::from(inherited.shell(&args.command, args.env_clear));
     command
-        .arg("-c")
-        .arg(&args.command)
         .envs(&args.env)
         .env("CALLBOARD_TASK", context.task_id().as_str())
         .env("CALLBOARD_RUN", context.run_id().to_string())

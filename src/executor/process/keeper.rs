@@ -37,6 +37,8 @@ pub(super) struct Launch {
     pub(super) program: Option<PathBuf>,
     pub(super) args: Vec<OsString>,
     pub(super) env: Vec<(OsString, OsString)>,
+    /// Variables of this process that are none of the worker's.
+    pub(super) env_remove: Vec<OsString>,
 }
 
 /// A process that has been started. It is killed when this is dropped, with all of its group.
@@ -104,6 +106,9 @@ fn spawn(launch: Launch) -> io::Result<(Process, Child, oneshot::Sender<String>)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    for name in &launch.env_remove {
+        command.env_remove(name);
+    }
     let mut child = command.spawn().map_err(|error| {
         io::Error::new(error.kind(), format!("`{}` cannot be started: {error}", program.display()))
     })?;

@@ -171,6 +171,12 @@ impl ProcessPool {
         self.launch.env.push((name.into(), value.into()));
         self
     }
+
+    /// A variable of this process that the workers do not inherit, such as one that holds a secret.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.launch.env_remove.push(name.into());
+        self
+    }
 }
 
 impl ExecutorSource for ProcessPool {

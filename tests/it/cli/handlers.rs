@@ -202,3 +202,51 @@ fn an_endless_body_is_cut() {
     assert_eq!(end["value"]["body"].as_str().unwrap().len(), 16 * 1024);
     service.stop();
 }
+
+#[test]
+fn commands_inherit_neither_keys_nor_the_raised_limit_of_open_files() {
+    for executor in ["async", "processpool"] {
+        let place = Place::new();
+        place.config(&format!(
+            "[store.default]\ntype = 'redb'\nkey_env = 'HOUSE_KEYS'\n[executor.default]\ntype = '{executor}'\n"
+        ));
+        let key = "5f".repeat(32);
+        // As a service manager starts it.
+        let service = place.spawn_after("ulimit -S -n 256", |command| {
+            command.env("HOUSE_KEYS", &key).env("ORDINARY", "kept").env("LANG", "C");
+        });
+        service.line("running");
+        let out = |what: &[&str]| {
+            let end = run_once(&place, what);
+            assert_eq!(end["outcome"], "executed", "{end}");
+            end["value"]["stdout"].as_str().unwrap().to_owned()
+        };
+        let seen = out(&["--shell", "env; ulimit -S -n; echo $0"]);
+        assert!(seen.contains("ORDINARY=kept") && seen.contains("CALLBOARD_TASK=a"), "{seen}");
+        assert!(!seen.contains(&key) && !seen.contains("HOUSE_KEYS"), "{seen}");
+        assert!(!seen.contains("CALLBOARD_NOFILE") && !seen.contains("CALLBOARD_WORKER"), "{seen}");
+        assert!(seen.ends_with("\n256\n/bin/sh\n"), "{seen}");
+        let bare = out(&["--shell", "env", "--env-clear", "--env", "MINE=1"]);
+        let mut names: Vec<&str> = bare.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        // The shell's own.
+        names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name));
+        let allowed = ["HOME", "LANG", "PATH", "SHELL", "TZ", "USER", "MINE"];
+        let allowed = |name: &str| {
+            allowed.contains(&name) || (name.starts_with("CALLBOARD_") && name != "CALLBOARD_NOFILE")
+        };
+        assert!(names.iter().all(|name| allowed(name)), "{names:?}");
+        assert!(
+            ["LANG", "PATH", "MINE", "CALLBOARD_RUN"].iter().all(|name| names.contains(name)),
+            "{names:?}"
+        );
+        let limits = fs::read_to_string(format!("/proc/{}/limits", service.pid())).unwrap();
+        let files: Vec<&str> = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        assert_eq!(files[3], files[4], "the service has raised its own: {files:?}");
+        service.stop();
+    }
+}

@@ -112,12 +112,34 @@ impl Place {
     }
 
     fn spawn(&self, args: &[&str]) -> Service {
+        self.spawn_by(|place| place.serve_command(args))
+    }
+
+    /// `serve`, with the configuration if there is one.
+    fn serve_command(&self, args: &[&str]) -> Command {
         let mut all = vec!["serve"];
         if self.path().join("callboard.toml").exists() {
             all.extend(["--config", "callboard.toml"]);
         }
         all.extend(args);
-        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.command(&all)
+    }
+
+    /// Starts a service from a shell, after `before`.
+    fn spawn_after(&self, before: &str, change: impl FnOnce(&mut Command)) -> Service {
+        self.spawn_by(|place| {
+            let service = place.serve_command(&[]);
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]);
+            shell.arg(service.get_program()).args(service.get_args());
+            shell.current_dir(place.path()).env_remove("CALLBOARD_LOG").stdin(Stdio::null());
+            change(&mut shell);
+            shell
+        })
+    }
+
+    fn spawn_by(&self, command: impl FnOnce(&Self) -> Command) -> Service {
+        let mut child = command(self).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         for stream in [
             Box::new(child.stdout.take().unwrap()) as Box<dyn Read + Send>,
