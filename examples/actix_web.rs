@@ -1,11 +1,11 @@
 //! A scheduler inside an actix-web server: it starts and stops with it, and a request adds a task.
 //!
 //! ```sh
-//! cargo run --example actix_web
+//! cargo run --example actix_web --features web
 //! ```
 //!
 //! Starts a server, sends it `POST /remind/tea`, prints the answer and, a moment later,
-//! `reminder: tea`; then both end.
+//! `reminder: tea`; then both end. Ctrl-C or SIGTERM ends them as well: runs that go on may end first.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -31,15 +31,15 @@ async fn add_reminder(about: Path<String>, scheduler: Data<Handle>) -> actix_web
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = Registry::new().register("remind", remind);
-    let scheduler = Scheduler::builder().registry(registry).start().await?;
+    let scheduler = Scheduler::builder().registry(registry).build()?;
 
     let data = Data::new(scheduler.clone());
     let server = HttpServer::new(move || App::new().app_data(data.clone()).service(add_reminder))
         .workers(1)
         .bind(("127.0.0.1", 0))?;
     let address = server.addrs()[0];
-    let server = server.run();
-    let stop = server.handle();
+    let run = callboard::web::run(server, scheduler);
+    let stop = run.server();
 
     // In place of the world outside: one request, and a while later the end.
     actix_web::rt::spawn(async move {
@@ -50,9 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok::<_, std::io::Error>(())
     });
 
-    server.await?;
-    // Reached when the server has stopped, Ctrl-C included: runs may end, then nothing is left.
-    scheduler.shutdown(Shutdown::default()).await?;
+    // Ready when a signal came, or the server or the scheduler was stopped, and both have ended.
+    run.await?;
     println!("stopped");
     Ok(())
 }

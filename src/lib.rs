@@ -55,6 +55,7 @@
 //! - [`keyed`]: BY NAME, ONCE. Futures under ids of your own, now, at a time or after a delay.
 //! - [`config`]: a scheduler from a TOML file (feature `config`).
 //! - [`cli`]: the program `callboard` (feature `cli`).
+//! - [`web`]: in an actix-web server: both end in order (feature `web`).
 //! - [`clock`]: the one door to the time.
 //! - [`timer`]: waiting on a clock.
 //! - [`backoff`]: growing delays.
@@ -74,6 +75,7 @@
 //! | `config` | no | [`config`]: schedulers described by a file |
 //! | `testing` | no | [`testing`], and the suites [`store::contract`] and [`executor::contract`]: for tests of your own tasks, stores and executors |
 //! | `encryption` | no | [`encrypt`](store::SledStore::encrypt): what the durable stores keep is sealed with keys of yours |
+//! | `web` | no | [`web::run`]: an actix-web server and a scheduler that end in order |
 //! | `cli` | no | the program `callboard`; brings `config`, `encryption`, `file`, `sled` and `redb` |
 //!
 //! Without any feature there are the memory store, all executors but the process pool, and all triggers.
@@ -100,6 +102,8 @@ pub mod task;
 pub mod testing;
 pub mod timer;
 pub mod trigger;
+#[cfg(feature = "web")]
+pub mod web;
 
 pub use error::Error;
 

@@ -170,6 +170,12 @@ impl Shutdown {
         Self::wait(Duration::ZERO)
     }
 
+    /// The same when `passed` of the grace is over.
+    #[cfg(feature = "web")]
+    pub(crate) fn after(self, passed: Duration) -> Self {
+        Self { grace: self.grace.saturating_sub(passed), ..self }
+    }
+
     /// Shuts down also from inside nested starts, not only from the outermost.
     pub fn force(mut self) -> Self {
         self.force = true;

@@ -17,3 +17,4 @@ mod readme;
 mod scheduler;
 mod supervision;
 mod triggers;
+mod web;
