@@ -52,6 +52,8 @@ pub(super) enum Control {
     Pause(One),
     /// Start runs of a paused task again.
     Resume(One),
+    /// Set the next run of a task; later ones follow its trigger.
+    Reschedule(Reschedule),
     /// Remove a task.
     Remove(One),
     /// Run a task now.
@@ -250,6 +252,21 @@ pub(super) struct Backfill {
     /// Call off the one under way.
     #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
     pub(super) cancel: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Reschedule {
+    /// The task's id.
+    pub(super) id: String,
+    /// The next run: a time to come, with an offset, or without one on the task's clock. Run times of
+    /// the trigger before it are left out.
+    #[arg(long, value_name = "TIME")]
+    pub(super) next_run: String,
+    /// The zone of a time without an offset. Default: the task's.
+    #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
+    pub(super) timezone: Option<Tz>,
     #[command(flatten)]
     pub(super) common: Common,
 }

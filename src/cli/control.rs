@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::scheduler::Handle;
 use crate::scheduler::message::Why;
-use crate::task::{Account, RunId, RunRecord, TaskId, TaskInfo, TaskQuery};
+use crate::task::{Account, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
 use crate::timer;
 
 /// How long a connection may be silent.
@@ -178,6 +178,17 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let run = handle.run_task(&id).await?;
             Ok(json!({ "id": id, "run": run }))
         }
+        Request::Reschedule { id, next_run, timezone } => {
+            let id = checked(&id)?;
+            let zone = match timezone {
+                Some(zone) => zone,
+                None => handle.task(&id).await?.spec.timezone,
+            };
+            let at = super::time::parse(&next_run, zone)
+                .map_err(|error| Failure::new(Exit::Invalid, format!("--next-run: {error}")))?;
+            let task = handle.update_task(&id, TaskChanges::new().next_run(at)).await?;
+            Ok(json!({ "task": task }))
+        }
         Request::Cancel { run } => {
             let run: RunId = run.parse().map_err(|error| Failure::new(Exit::Invalid, error))?;
             match handle.cancel_run(run).await? {
@@ -208,8 +219,11 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
                 TaskSettings::from_json(task).map_err(|error| Failure::new(Exit::Invalid, error))?;
             handlers::check(settings.handler(), settings.args())
                 .map_err(|error| Failure::new(Exit::Invalid, error))?;
-            let id = handle.add(settings.task()).await?;
-            show(handle, &id).await
+            let added = handle.register(settings.task()).await?;
+            let mut answer = show(handle, &added.id).await?;
+            answer["added"] = json!(added.what);
+            answer["kept"] = json!(added.kept);
+            Ok(answer)
         }
     }
 }

@@ -12,6 +12,7 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -61,6 +62,12 @@ pub(super) enum Request {
     },
     Run {
         id: String,
+    },
+    Reschedule {
+        id: String,
+        next_run: String,
+        #[serde(default)]
+        timezone: Option<Tz>,
     },
     Cancel {
         run: String,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::{Add, Backfill, Control, List, One, Sort, State, Why};
+use super::args::{Add, Backfill, Control, List, One, Reschedule, Sort, State, Why};
 use super::client::ask;
 use super::exit::{Exit, Failure};
 use super::protocol::Request;
@@ -23,6 +23,9 @@ pub(super) fn run(command: Control) -> Result<(), Failure> {
         Control::Why(why) => self::why(why),
         Control::Pause(one) => change(one, |id| Request::Pause { id }, "paused"),
         Control::Resume(one) => change(one, |id| Request::Resume { id }, "resumed"),
+        Control::Reschedule(Reschedule { id, next_run, timezone, common }) => {
+            change(One { id, common }, |id| Request::Reschedule { id, next_run, timezone }, "rescheduled")
+        }
         Control::Remove(one) => change(one, |id| Request::Remove { id }, "removed"),
         Control::Run(one) => {
             let id = checked(&one)?;

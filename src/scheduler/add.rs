@@ -1,5 +1,6 @@
 //! Adding a task: it waits for the start, or is put into its store.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -10,14 +11,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::actor::Scheduler;
 use super::control::{Answer, fail};
 use super::lifecycle::Permit;
-use super::message::AddTask;
+use super::message::{AddTask, RegisterTask};
 use super::plan;
 use super::session::{Changed, Decision, Session, Unchanged};
 use crate::error::Error;
 use crate::event::Event;
 use crate::store::message::Expect;
 use crate::store::{StoreAddr, StoreError};
-use crate::task::{Alias, Handler as TaskHandler, StoredTask, Task, TaskError, TaskId, TaskSpec, TaskState};
+use crate::task::{
+    Added, AddedAs, Alias, Handler as TaskHandler, Kept, StoredTask, Task, TaskError, TaskId, TaskSpec,
+    TaskState,
+};
 
 impl Scheduler {
     /// Whether the task's code and executor are there, and its store can keep it.
@@ -70,7 +74,7 @@ impl Scheduler {
         task: Task,
         since: DateTime<Utc>,
         perhaps_there: bool,
-    ) -> Answer<TaskId> {
+    ) -> Answer<Added> {
         let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
         let checked = self.store_addr(&store).and_then(|addr| {
@@ -106,7 +110,7 @@ impl Scheduler {
             match session.put(&addr, task.clone(), Expect::Absent).await {
                 Ok(()) => {
                     let (id, finished) = (spec.id.clone(), task.is_finished());
-                    Ok((true, Changed { store, id, task: Some(task), written: true, finished }))
+                    Ok((true, Vec::new(), Changed { store, id, task: Some(task), written: true, finished }))
                 }
                 Err(StoreError::Exists(_)) => {
                     let is_it = |(_, _, task): &(Alias, StoreAddr, StoredTask)| {
@@ -117,22 +121,26 @@ impl Scheduler {
                     {
                         let (id, finished) = (spec.id.clone(), task.is_finished());
                         let changed = Changed { store, id, task: Some(task), written: true, finished };
-                        return Ok((true, changed));
+                        return Ok((true, Vec::new(), changed));
                     }
                     if !replace {
                         return Err(Error::store(&store, StoreError::Exists(spec.id.clone())));
                     }
+                    let kept = RefCell::new(Vec::new());
                     let decide = |existing: &StoredTask| {
                         // It may have run since the last look.
                         let now = session.settings.clock.now();
                         let state = plan::replace(existing, &spec, first_run, now);
-                        Ok(match state.map_err(|error| error.about(&spec.id))? {
+                        let state = state.map_err(|error| error.about(&spec.id))?;
+                        let after = state.as_ref().unwrap_or(&existing.state);
+                        kept.replace(plan::kept(existing, &spec, first_run, paused, after, now));
+                        Ok(match state {
                             Some(state) => Decision::Put(spec.clone(), state),
                             None => Decision::Nothing,
                         })
                     };
                     match session.change(&spec.id, decide).await {
-                        Ok(changed) => Ok((false, changed)),
+                        Ok(changed) => Ok((false, kept.take(), changed)),
                         Err(Unchanged { error, .. }) => Err(error),
                     }
                 }
@@ -140,7 +148,16 @@ impl Scheduler {
             }
         };
         let told = wrap_future::<_, Self>(added).map(|added, scheduler, ctx| {
-            let (new, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
+            let (new, kept, changed) = added.inspect_err(|error| scheduler.note_error(error, ctx))?;
+            let what = match (new, changed.written) {
+                (true, _) => AddedAs::New,
+                (false, true) => AddedAs::Changed,
+                (false, false) => AddedAs::Unchanged,
+            };
+            for Kept { option, reason } in &kept {
+                tracing::warn!(scheduler = %scheduler.settings.name, store = %changed.store, task = %id, option, %reason, "an option of a task that is there already was not taken");
+            }
+            let added = Added { id, store: changed.store.clone(), what, kept };
             if new {
                 let slot = scheduler.estate.stores.get(&changed.store);
                 if slot.is_some_and(|slot| slot.perhaps_removed.contains(&changed.id)) {
@@ -153,7 +170,7 @@ impl Scheduler {
             } else {
                 scheduler.note_change(&changed, ctx);
             }
-            Ok(id)
+            Ok(added)
         });
         Box::pin(told)
     }
@@ -165,12 +182,23 @@ impl Handler<AddTask> for Scheduler {
     fn handle(&mut self, AddTask(mut task): AddTask, ctx: &mut Self::Context) -> Self::Result {
         // Decided here, so that messages that follow find it by its id.
         let id = task.id.get_or_insert_with(TaskId::generate).clone();
+        self.in_turn(id, ctx, |scheduler, _| {
+            Box::pin(scheduler.add(task).map(|added, _, _| added.map(|added| added.id)))
+        })
+    }
+}
+
+impl Handler<RegisterTask> for Scheduler {
+    type Result = Answer<Added>;
+
+    fn handle(&mut self, RegisterTask(mut task): RegisterTask, ctx: &mut Self::Context) -> Self::Result {
+        let id = task.id.get_or_insert_with(TaskId::generate).clone();
         self.in_turn(id, ctx, |scheduler, _| scheduler.add(task))
     }
 }
 
 impl Scheduler {
-    pub(super) fn add(&mut self, task: Task) -> Answer<TaskId> {
+    pub(super) fn add(&mut self, task: Task) -> Answer<Added> {
         let since = self.clock().now();
         if let Err(error) = task.check_at(since) {
             return fail(error.into());
@@ -178,6 +206,9 @@ impl Scheduler {
         if self.permit() == Permit::Open {
             return self.commit_task(task, since, false);
         }
-        Box::pin(ready(self.wait_for_start(task, since)))
+        let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
+        let waits = self.wait_for_start(task, since);
+        let added = |id| Added { id, store, what: AddedAs::Pending, kept: Vec::new() };
+        Box::pin(ready(waits.map(added)))
     }
 }

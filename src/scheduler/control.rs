@@ -188,11 +188,13 @@ impl Scheduler {
                     let (id, executor) = (spec.id.clone(), spec.executor.to_string());
                     return Err(TaskError::ClosureNotPortable { id, executor }.into());
                 }
-                if spec == *task.spec {
+                let next_run = changes.get_next_run();
+                if spec == *task.spec && next_run.is_none() {
                     return Ok(Decision::Nothing);
                 }
                 let now = registry.clock.now();
-                let state = plan::update(task, &spec, now).map_err(|error| error.about(&spec.id))?;
+                let state =
+                    plan::update(task, &spec, next_run, now).map_err(|error| error.about(&spec.id))?;
                 Ok(Decision::Put(spec.into(), state))
             };
             session.change(&id, decide).await

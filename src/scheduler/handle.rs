@@ -16,7 +16,8 @@ use crate::store::StoreSource;
 use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::{Link, RestartPolicy};
 use crate::task::{
-    Account, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo, TaskQuery,
+    Account, Added, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo,
+    TaskQuery,
 };
 use crate::trigger::IntoTrigger;
 
@@ -208,7 +209,16 @@ impl Handle {
         self.send(AddTask(task.into())).await?
     }
 
-    /// Changes options of a task: all of them, or none when one is not valid.
+    /// Adds a task as [`add`](Self::add) does, and says what came of it: whether it was there, and which
+    /// options were not taken because of that.
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add).
+    pub async fn register(&self, task: impl Into<Task>) -> Result<Added, Error> {
+        self.send(RegisterTask(task.into())).await?
+    }
+
+    /// Changes options of a task, its next run among them: all of them, or none when one is not valid.
     ///
     /// # Errors
     /// When there is no such task or a change is not valid.

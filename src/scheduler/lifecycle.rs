@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::store::StoreError;
 use crate::store::message::{List, RemoveAll};
-use crate::task::{Alias, Source, TaskId};
+use crate::task::{Added, Alias, Source};
 use crate::timer;
 
 /// What the shutdown adds to the grace at each of three steps: together less than a second.
@@ -286,7 +286,7 @@ struct CommitPending(Option<Committing>);
 struct Committing {
     serial: u64,
     pending: Pending,
-    commit: Step<Result<TaskId, Error>>,
+    commit: Step<Result<Added, Error>>,
 }
 
 impl ActorFuture<Scheduler> for CommitPending {

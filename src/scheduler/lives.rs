@@ -230,7 +230,7 @@ impl Scheduler {
             if added.is_err() {
                 scheduler.forget_life(&id);
             }
-            added
+            added.map(|added| added.id)
         }))
     }
 }

@@ -40,7 +40,8 @@ use crate::store::StoreSource;
 use crate::store::message::{Checked, Exported, Rekeyed};
 use crate::supervision::RestartPolicy;
 use crate::task::{
-    Account, Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo, TaskQuery,
+    Account, Added, Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo,
+    TaskQuery,
 };
 use crate::trigger::Trigger;
 
@@ -76,6 +77,12 @@ pub struct GetStatus;
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<TaskId, Error>")]
 pub struct AddTask(pub Task);
+
+/// Adds a task as [`AddTask`] does; answered with what came of it: whether the task was there, and what
+/// was asked for and not taken because of that.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Added, Error>")]
+pub struct RegisterTask(pub Task);
 
 /// Adds a lifecycle; answered with the id of the task of its ticks, which is its name. It is set up
 /// at the start, or at once when the scheduler runs. See [`Handle::add_lifecycle`](super::Handle::add_lifecycle).

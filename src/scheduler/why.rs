@@ -288,7 +288,7 @@ impl Teller<'_> {
 
     /// Whether the task had another trigger then, or was not there.
     fn is_foreign(&self, nominal: DateTime<Utc>) -> bool {
-        self.task.is_some_and(|task| nominal < task.state.anchor)
+        self.task.is_some_and(|task| nominal < task.state.trigger_since())
     }
 
     /// A run time of the trigger that no record stands for.
@@ -299,8 +299,8 @@ impl Teller<'_> {
         let state = &task.state;
         let (fate, reason) = if nominal < state.created_at {
             (Fate::Outside, format!("before the task was added, at {}", self.at(state.created_at)))
-        } else if nominal < state.anchor {
-            let since = self.at(state.anchor);
+        } else if nominal < state.trigger_since() {
+            let since = self.at(state.trigger_since());
             (Fate::Outside, format!("before the task was given its present trigger, at {since}"))
         } else if let Some(begins) = state.begins.filter(|begins| nominal < *begins) {
             (Fate::Outside, format!("before the first run that was asked for, at {}", self.at(begins)))

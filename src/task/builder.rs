@@ -145,6 +145,9 @@ impl Task {
 
     /// Sets what `changes` set.
     pub(crate) fn change(&mut self, changes: TaskChanges) {
+        if let Some(at) = changes.next_run {
+            self.first_run = Some(FirstRun::At(at));
+        }
         self.options.overlay(changes.options);
     }
 
@@ -225,6 +228,7 @@ impl Task {
 #[derive(Debug, Clone, Default)]
 pub struct TaskChanges {
     options: Options,
+    next_run: Option<DateTime<Utc>>,
 }
 
 impl TaskChanges {
@@ -237,6 +241,28 @@ impl TaskChanges {
     pub fn handler(mut self, name: impl AsRef<str>) -> Self {
         self.options.handler = Some(Handler::Named(name.as_ref().into()));
         self
+    }
+
+    /// The next run, in place of the one the trigger gives; later ones follow the trigger, and its run
+    /// times before this one are none. It must not be past, has to lie within the task's
+    /// [`start_at`](Self::start_at) and [`end_at`](Self::end_at), and the task must have runs left of
+    /// its [`max_runs`](Self::max_runs). A paused task keeps it for when it is resumed. For a task that
+    /// waits for the start it is the first run.
+    ///
+    /// ```
+    /// use callboard::task::TaskChanges;
+    ///
+    /// let tonight: chrono::DateTime<chrono::Utc> = "2027-01-01T23:00:00Z".parse().unwrap();
+    /// let changes = TaskChanges::new().next_run(tonight);
+    /// ```
+    pub fn next_run(mut self, at: DateTime<Utc>) -> Self {
+        self.next_run = Some(at);
+        self
+    }
+
+    /// The next run that somebody sets.
+    pub(crate) fn get_next_run(&self) -> Option<DateTime<Utc>> {
+        self.next_run
     }
 
     option_setters!();

@@ -5,6 +5,7 @@
 //! ends in one [`Outcome`].
 
 mod account;
+mod added;
 mod builder;
 mod context;
 mod defaults;
@@ -25,6 +26,7 @@ mod spec;
 mod state;
 
 pub use account::{Account, Fate, RunTime};
+pub use added::{Added, AddedAs, Kept};
 pub(crate) use builder::FirstRun;
 pub use builder::{Task, TaskChanges};
 pub use context::TaskContext;

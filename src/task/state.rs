@@ -81,8 +81,12 @@ pub struct TaskState {
     pub backfill: Option<Box<Backfill>>,
     /// A paused task keeps its next run time and does not run.
     pub paused: bool,
-    /// When the trigger was set: what an omitted start time stands for.
+    /// What an omitted start time of the trigger stands for: when the trigger was set, or, of a task
+    /// that has run before that, its latest run.
     pub anchor: DateTime<Utc>,
+    /// When the trigger was set, where that is not the [`anchor`](Self::anchor).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_at: Option<DateTime<Utc>>,
     /// When the task was first added.
     pub created_at: DateTime<Utc>,
     /// When somebody last changed it; runs do not count.
@@ -103,9 +107,15 @@ impl TaskState {
             backfill: None,
             paused: false,
             anchor: now,
+            set_at: None,
             created_at: now,
             modified_at: now,
         }
+    }
+
+    /// When the task was given its present trigger.
+    pub fn trigger_since(&self) -> DateTime<Utc> {
+        self.set_at.unwrap_or(self.anchor)
     }
 
     /// Whether nothing is left to come: no run time, no further attempt, no back-fill. A task that

@@ -232,6 +232,16 @@ impl CalendarInterval {
         self.given.zone.unwrap_or(cx.zone)
     }
 
+    /// The same with all that may be left out written down, in `zone` where it names none.
+    pub(super) fn in_zone(&self, zone: Tz) -> CalendarIntervalBuilder {
+        CalendarIntervalBuilder {
+            zone: Some(self.given.zone.unwrap_or(zone)),
+            gap: Some(self.gap()),
+            fold: Some(self.given.fold.unwrap_or(Fold::First)),
+            ..self.given.clone()
+        }
+    }
+
     pub(crate) fn jitter(&self) -> Duration {
         self.given.jitter
     }

@@ -57,6 +57,10 @@ impl Date {
         self.run_at
     }
 
+    pub(super) fn own_zone(&self) -> Option<Tz> {
+        self.zone
+    }
+
     pub(super) fn instant(&self, cx: &Context<'_>) -> DateTime<Utc> {
         self.run_at.map_or(cx.anchor, |at| at.instant(self.zone(cx)))
     }

@@ -13,6 +13,7 @@
 //! | `combine` `except` `custom` | triggers made of others, or by users |
 //! | `footprint` | arithmetic: whether triggers can ever meet |
 //! | `jitter` | numbers derived from a task's id |
+//! | `same` | whether two triggers have the same run times |
 //! | `text` `json` `jsonl` | text, JSON, and questions as JSON lines |
 //! | `describe` `warn` | plain English, and what may surprise |
 
@@ -31,6 +32,7 @@ mod json;
 mod jsonl;
 mod limits;
 mod moment;
+mod same;
 mod text;
 mod warn;
 mod zone;
@@ -296,6 +298,24 @@ impl Trigger {
             Trigger::And(and) => Ok(Trigger::And(Arc::new(and.map(&resolve)?))),
             Trigger::Except(except) => Ok(Trigger::Except(Arc::new(except.map(&resolve)?))),
             other => Ok(other.clone()),
+        }
+    }
+
+    /// Whether this trigger, read in `zone` where it names none, has the same run times as `other`, read
+    /// in `other_zone`: a zone means nothing to an interval.
+    pub(crate) fn has_same_times(&self, zone: Tz, other: &Trigger, other_zone: Tz) -> bool {
+        same::times((self, zone), (other, other_zone))
+    }
+
+    /// Whether it (or a part of it) runs at the [anchor](Context::anchor) itself, and there only: it was
+    /// asked for at once.
+    pub(crate) fn is_at_once(&self) -> bool {
+        match self {
+            Trigger::Date(date) => date.run_at().is_none(),
+            Trigger::Or(or) => or.triggers().iter().any(Trigger::is_at_once),
+            Trigger::And(and) => and.triggers().iter().any(Trigger::is_at_once),
+            Trigger::Except(except) => except.trigger().is_at_once(),
+            _ => false,
         }
     }
 

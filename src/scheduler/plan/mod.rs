@@ -3,19 +3,21 @@
 mod attempts;
 mod backfill;
 mod backlog;
+mod edit;
 mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
 use crate::task::{
-    Coalesce, Fire, FirstRun, Refusal, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
+    Coalesce, Fire, Refusal, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
 };
 use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
 
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
 pub(crate) use backfill::{backfill, cancel_backfill};
+pub(crate) use edit::{add, kept, replace, update};
 
 /// What is to be done about a task whose next run is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -208,70 +210,6 @@ fn settle(spec: &TaskSpec, state: TaskState) -> (Then, bool) {
     (then, finished)
 }
 
-/// The state of a task that is new in its store. Its schedule counts from `since`.
-pub(crate) fn add(
-    spec: &TaskSpec,
-    first_run: Option<FirstRun>,
-    paused: bool,
-    since: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Result<TaskState, PlanError> {
-    let mut state = TaskState::new(since);
-    state.paused = paused;
-    state.next = first_fire(spec, &state, first_run, since, now)?;
-    state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
-    Ok(state)
-}
-
-/// The state of a task that takes the place of `existing`: its runs, its paused flag and, as far as
-/// the schedule did not change, its next run stay. `None` when nothing changes at all.
-///
-/// A finished task that is given another trigger begins to count its runs anew: otherwise nothing
-/// but a higher `max_runs` could bring it back.
-pub(crate) fn replace(
-    existing: &StoredTask,
-    spec: &TaskSpec,
-    first_run: Option<FirstRun>,
-    now: DateTime<Utc>,
-) -> Result<Option<TaskState>, PlanError> {
-    let StoredTask { spec: before, state } = existing;
-    if **before == *spec {
-        return Ok(None);
-    }
-    let mut state = TaskState { revision: state.revision + 1, modified_at: now, ..state.clone() };
-    if before.trigger != spec.trigger || before.timezone != spec.timezone {
-        if state.is_finished(before) {
-            state.fired = 0;
-        }
-        state.anchor = now;
-        state.next = first_fire(spec, &state, first_run, now, now)?;
-        state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
-    } else if (before.start_at, before.end_at, before.max_runs, before.when_finished)
-        != (spec.start_at, spec.end_at, spec.max_runs, spec.when_finished)
-    {
-        // A run that is due, or that the former window allowed as well, is not for another one.
-        let stays = |next: &Fire| {
-            Times::of(spec, state.anchor).contains(next.nominal)
-                && left(spec, &state) > 0
-                && (before.start_at == spec.start_at || next.due <= now)
-        };
-        if !state.next.is_some_and(|next| stays(&next)) {
-            state.next = first_fire(spec, &state, None, now, now)?;
-        }
-    }
-    Ok(Some(state))
-}
-
-/// The state after a change of options from `before` to `after`.
-pub(crate) fn update(
-    before: &StoredTask,
-    after: &TaskSpec,
-    now: DateTime<Utc>,
-) -> Result<TaskState, PlanError> {
-    let state = replace(before, after, None, now)?;
-    Ok(state.unwrap_or_else(|| TaskState { revision: before.state.revision + 1, ..before.state.clone() }))
-}
-
 /// The state of a paused task; `None` when it is paused already.
 pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> {
     (!task.state.paused).then(|| TaskState {
@@ -385,79 +323,6 @@ pub(crate) fn between(
         next = times.after(fire.nominal)?;
     }
     Ok(found)
-}
-
-/// The first run, at or after `from`, of a schedule that is set at `now`: never the run time that
-/// ran last, again. `None` only for a task that is kept without one.
-fn first_fire(
-    spec: &TaskSpec,
-    state: &TaskState,
-    first_run: Option<FirstRun>,
-    from: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Result<Option<Fire>, PlanError> {
-    let times = Times::of(spec, state.anchor);
-    let soonest = spec.start_at.map_or(now, |start| start.max(now));
-    if left(spec, state) > 0 {
-        // A first run that was had, or passed, in an earlier schedule of the task does not come again.
-        let had = |at: DateTime<Utc>| state.last_run.is_some_and(|last| at <= last);
-        let first_run = first_run.filter(|first| match first {
-            FirstRun::At(at) => !had(*at),
-            FirstRun::Now => !had(now),
-            FirstRun::Soonest => !had(soonest),
-        });
-        let next = match first_run {
-            Some(FirstRun::At(at)) if !times.contains(at) => return Err(outside(spec, at).into()),
-            Some(FirstRun::At(at)) => Some(Fire { nominal: at, due: at }),
-            Some(FirstRun::Now) if times.contains(now) => Some(Fire { nominal: now, due: now }),
-            Some(FirstRun::Soonest) if times.contains(soonest) => {
-                Some(Fire { nominal: soonest, due: soonest })
-            }
-            _ => match state.last_run.filter(|last| *last >= from) {
-                Some(last) => times.after(last)?,
-                None => times.from(from)?,
-            },
-        };
-        if next.is_some() || spec.trigger.on_shutdown() {
-            return Ok(next);
-        }
-    }
-    // What could never run is a mistake even in a task that is kept.
-    if spec.when_finished == WhenFinished::Keep && spec.trigger.check(DateTime::UNIX_EPOCH, &times.cx).is_ok()
-    {
-        return Ok(None);
-    }
-    Err(never(spec, state, &times, from).into())
-}
-
-fn outside(spec: &TaskSpec, at: DateTime<Utc>) -> TaskError {
-    let bound = match (spec.start_at, spec.end_at) {
-        (Some(start), _) if at < start => format!("before start_at {}", start.to_rfc3339()),
-        (_, Some(end)) => format!("after end_at {}", end.to_rfc3339()),
-        _ => "outside the window".to_owned(),
-    };
-    let reason = format!("is {}, {bound}; choose a time within the window, or widen it", at.to_rfc3339());
-    TaskError::Invalid { field: "first_run", reason }
-}
-
-/// Why a schedule has no run at or after `from`.
-fn never(spec: &TaskSpec, state: &TaskState, times: &Times<'_>, from: DateTime<Utc>) -> TriggerError {
-    if let Some(max) = spec.max_runs.filter(|_| left(spec, state) == 0) {
-        let reason = format!(
-            "it has had {} scheduled runs, and max_runs is {max}; raise max_runs, delete the task, or keep \
-             it with when_finished",
-            state.fired
-        );
-        return TriggerError::NeverFires { reason };
-    }
-    match spec.trigger.check(from, &times.cx) {
-        Err(error) => error,
-        Ok(()) => {
-            let end = spec.end_at.map_or_else(|| "the end".to_owned(), |end| end.to_rfc3339());
-            let reason = format!("its next run time is after end_at, {end}; move end_at, or leave it out");
-            TriggerError::NeverFires { reason }
-        }
-    }
 }
 
 /// Why a plan could not be made.

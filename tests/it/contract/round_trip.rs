@@ -91,8 +91,9 @@ fn state() -> impl Strategy<Value = TaskState> {
             backfill,
             paused,
             anchor,
-            created_at,
             modified_at,
+            set_at: last_run,
+            ..TaskState::new(created_at)
         },
     )
 }

@@ -1,7 +1,8 @@
 //! Adding, changing, running and looking at tasks.
 
 use callboard::Error;
-use callboard::task::{Coalesce, ScheduleState, SortKey};
+use callboard::store::SledStore;
+use callboard::task::{AddedAs, Coalesce, ScheduleState, SortKey};
 
 use super::*;
 
@@ -60,12 +61,60 @@ async fn registering_again_keeps_what_the_task_has_come_to() {
     assert_eq!((after.state.next, after.state.runs), (before.state.next, before.state.runs));
     assert_eq!((after.state.paused, after.spec.max_instances), (true, 3));
 
-    // Another trigger: a new next run, from now on.
+    // Another trigger: a new next run, counted from the latest one.
     scheduler.add(task().trigger(Interval::seconds(60))).await.unwrap();
     let after = scheduler.task("a").await.unwrap();
-    assert_eq!(after.state.next.unwrap().nominal, at(25));
+    assert_eq!(after.state.next.unwrap().nominal, at(80));
     assert_eq!((after.state.runs, after.state.paused), (3, true));
     assert_eq!(ran.of("a"), [at(0), at(10), at(20)]);
+}
+
+/// What a task takes that is there already, and what it does not, is said in the answer.
+#[actix::test]
+async fn adding_a_task_that_is_there_says_what_was_not_taken() {
+    let (scheduler, time, ran) = board(|b| b).await;
+    let task = || every(10).id("a").replace_existing(true);
+    let added = scheduler.register(task().first_run(at(5))).await.unwrap();
+    assert_eq!((added.what, added.kept.len()), (AddedAs::New, 0));
+    let again = scheduler.register(task().first_run(at(5))).await.unwrap();
+    assert_eq!((again.what, again.kept.len()), (AddedAs::Unchanged, 0), "that is the first run it has");
+    time.advance(secs(12)).await;
+    let given = task().first_run(at(500)).paused(true).timezone(chrono_tz::Europe::Lisbon);
+    let changed = scheduler.register(given).await.unwrap();
+    assert_eq!(changed.what, AddedAs::Changed);
+    assert_eq!(
+        changed.kept.iter().map(|kept| kept.option).collect::<Vec<_>>(),
+        ["first_run", "paused", "timezone"]
+    );
+    time.advance(secs(10)).await;
+    assert_eq!(ran.of("a"), [5, 10, 20].map(at), "and the zone means nothing to an interval");
+}
+
+#[actix::test]
+async fn the_next_run_can_be_set_and_outlives_a_restart() {
+    let base = tempfile::tempdir().unwrap();
+    let (scheduler, time, ran) = board(|b| b.store("default", SledStore::open(base.path()).unwrap())).await;
+    scheduler.add(every(10).id("a").end_at(at(100))).await.unwrap();
+    time.advance(secs(12)).await;
+    let set = async |scheduler: &Handle, seconds| {
+        scheduler.update_task("a", TaskChanges::new().next_run(at(seconds))).await
+    };
+    let info = set(&scheduler, 45).await.unwrap();
+    assert_eq!((info.next_run_time(), info.state.paused), (Some(at(45)), false));
+    for (seconds, why) in [(11, "past"), (101, "end_at")] {
+        let error = set(&scheduler, seconds).await.unwrap_err().to_string();
+        assert!(error.contains("next_run") && error.contains(why), "{error}");
+    }
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    let (scheduler, _) = successor(&time, &ran, base.path()).await;
+    time.advance(secs(60)).await;
+    assert_eq!(ran.of("a"), [0, 10, 45, 50, 60, 70].map(at), "later ones follow the trigger");
+    scheduler.pause_task("a").await.unwrap();
+    assert_eq!(set(&scheduler, 95).await.unwrap().state.next.unwrap().nominal, at(95));
+    scheduler.resume_task("a").await.unwrap();
+    time.advance(secs(40)).await;
+    assert_eq!(ran.of("a").split_off(6), [95, 100].map(at));
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
 }
 
 #[actix::test]
@@ -140,13 +189,13 @@ async fn changes_are_made_whole_or_not_at_all() {
         ("new", Coalesce::All, before.state.next)
     );
     let info = scheduler.reschedule_task("a", Interval::seconds(100)).await.unwrap();
-    assert_eq!(info.state.next.unwrap().nominal, at(1));
+    assert_eq!(info.state.next.unwrap().nominal, at(100), "it counts from the latest run");
     time.advance(secs(150)).await;
-    assert_eq!(ran.of("a"), [at(0), at(1), at(101)]);
+    assert_eq!(ran.of("a"), [at(0), at(100)]);
     scheduler.delete_task("a").await.unwrap();
     assert!(scheduler.delete_task("a").await.unwrap_err().is_not_found());
     time.advance(secs(500)).await;
-    assert_eq!(ran.count("a"), 3);
+    assert_eq!(ran.count("a"), 2);
 }
 
 #[actix::test]

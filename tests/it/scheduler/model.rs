@@ -49,12 +49,14 @@ impl Model {
         Self { period, anchor: now, next: now, paused: false, runs: Vec::new() }
     }
 
-    /// The same task with another period: a run time that has run does not run again.
+    /// The same task with another period: that counts from the latest run, and runs nothing at once.
     fn rescheduled(&mut self, period: i64, now: i64) {
-        let (runs, paused) = (std::mem::take(&mut self.runs), self.paused);
+        let (runs, paused, was_due) = (std::mem::take(&mut self.runs), self.paused, self.next <= now);
         *self = Self { paused, ..Self::new(period, now) };
-        if runs.last().is_some_and(|last| *last >= now) {
-            self.next = self.first_from(now + 1);
+        if let Some(last) = runs.iter().max() {
+            self.anchor = *last;
+            self.next = self.first_from(if was_due { now.max(last + 1) } else { now + 1 });
+            self.anchor = self.next;
         }
         self.runs = runs;
     }

@@ -116,8 +116,8 @@ async fn run_times_that_were_passed_over_say_so() {
         fates(&scheduler, "catches up", 40).await,
         format!("{before}, +20 coalesced, +30 executed, +40 waiting")
     );
-    // The trigger it has now had no run times before 35; what the other one's came to is on record.
-    assert_eq!(fates(&scheduler, "changes", 35).await, format!("{before}, +20 skipped, +35 paused"));
+    // The trigger it has now had no run times before 35, and counts from 10; what the other one's came to is on record.
+    assert_eq!(fates(&scheduler, "changes", 38).await, format!("{before}, +20 skipped, +38 paused"));
     assert_eq!(fates(&scheduler, "goes", 99).await, format!("{before}, +20 skipped"));
     let gone = scheduler.why("goes", at(20), at(20)).await.unwrap();
     let run = gone.times[0].run.as_ref().unwrap();
@@ -241,8 +241,8 @@ async fn accounted(ops: Vec<Op>, late: u8, limit: usize) {
         _ => task.misfire_grace(secs(2)),
     };
     scheduler.add(task).await.unwrap();
-    // When each trigger was set, and its period.
-    let (mut now, mut triggers) = (0, vec![(0, 5)]);
+    // When each trigger was set, its first run time, and its period.
+    let (mut now, mut triggers) = (0, vec![(0, 0, 5)]);
     for op in ops.clone() {
         match op {
             Op::Pause => drop(scheduler.pause_task("a").await.unwrap()),
@@ -252,8 +252,9 @@ async fn accounted(ops: Vec<Op>, late: u8, limit: usize) {
             Op::Reschedule(period) => {
                 let before = scheduler.task("a").await.unwrap().state.anchor;
                 let info = scheduler.reschedule_task("a", Interval::seconds(period.into())).await.unwrap();
-                if info.state.anchor != before || triggers.last().unwrap().1 != i64::from(period) {
-                    triggers.push((now, i64::from(period)));
+                if info.state.anchor != before || triggers.last().unwrap().2 != i64::from(period) {
+                    let first = (info.state.anchor - at(0)).num_seconds();
+                    triggers.push((now, first, i64::from(period)));
                 }
             }
             Op::Run => {
@@ -286,8 +287,8 @@ async fn accounted(ops: Vec<Op>, late: u8, limit: usize) {
     assert!(unsettled.is_empty(), "{unsettled:?} after {ops:?}");
     // The run times of all triggers that it had, from the records alone.
     let records = scheduler.history("a", 100_000).await.unwrap();
-    for (index, (since, period)) in triggers.iter().enumerate() {
-        let until = triggers.get(index + 1).map_or(now, |(next, _)| *next);
+    for (index, (_, since, period)) in triggers.iter().enumerate() {
+        let until = triggers.get(index + 1).map_or(now, |(next, ..)| *next);
         for second in (*since..until).step_by(*period as usize) {
             let owner = |record: &&callboard::task::RunRecord| {
                 let stands_for = record.span.is_some_and(|span| span.contains(at(second)));

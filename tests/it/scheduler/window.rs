@@ -121,11 +121,11 @@ async fn a_kept_task_comes_back_when_it_is_given_more() {
     time.advance(secs(10)).await;
     let info = state(TaskChanges::new().max_runs(3)).await;
     assert_eq!((info.schedule_state, info.next_run_time()), (ScheduleState::Finished, None));
-    // Another trigger begins anew.
+    // Another trigger begins anew, and counts from the latest run.
     let info = scheduler.reschedule_task("a", Interval::seconds(20)).await.unwrap();
-    assert_eq!((info.next_run_time(), info.state.fired), (Some(at(45)), 0));
+    assert_eq!((info.next_run_time(), info.state.fired), (Some(at(60)), 0));
     time.advance(secs(100)).await;
-    assert_eq!(ran.of("a"), [0, 10, 35, 40, 45, 65, 85].map(at));
+    assert_eq!(ran.of("a"), [0, 10, 35, 40, 60, 80, 100].map(at));
     let error =
         scheduler.update_task("a", TaskChanges::new().when_finished(WhenFinished::Remove)).await.unwrap_err();
     assert!(error.to_string().contains("max_runs"), "it would be gone, and that is for delete_task: {error}");
