@@ -246,6 +246,11 @@ impl CalendarInterval {
         self.given.jitter
     }
 
+    /// What the user chose about gaps and folds.
+    pub(crate) fn chosen(&self) -> (Option<Gap>, Option<Fold>) {
+        (self.given.gap, self.given.fold)
+    }
+
     pub(crate) fn gap(&self) -> Gap {
         self.given.gap.unwrap_or(Gap::FireAfter)
     }

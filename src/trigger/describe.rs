@@ -143,7 +143,9 @@ fn said(bits: u64, size: u32) -> Said {
     if numbers.len() as u32 == size {
         return Said::Every;
     }
+    // "Every 7 minutes" would be wrong at the end of each hour.
     if let [0, step, _, ..] = numbers[..]
+        && size.is_multiple_of(step)
         && numbers.iter().copied().eq((0..size).step_by(step as usize))
     {
         return Said::EveryNth(step);
@@ -210,6 +212,9 @@ fn times(sets: &Sets) -> String {
 }
 
 fn days(sets: &Sets) -> String {
+    if sets.takes_every_date() {
+        return EVERY_DAY.to_string();
+    }
     let mut of_month: Vec<String> = Vec::new();
     let any_day = sets.days == Sets::MIDNIGHT.days;
     if !any_day {
@@ -240,7 +245,6 @@ fn days(sets: &Sets) -> String {
     let of_month = if of_month.is_empty() { None } else { Some(format!("{} of the month", and(&of_month))) };
     let of_week = if of_week.is_empty() { None } else { Some(and(&of_week)) };
     match (of_month, of_week) {
-        (None, None) if any_day && any_weekday => EVERY_DAY.to_string(),
         (None, None) => " on no day".into(),
         (Some(day), None) | (None, Some(day)) => format!(" on {day}"),
         (Some(day), Some(weekday)) if sets.either => format!(" on {day} or on {weekday}"),

@@ -239,6 +239,8 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
     let word = text.split(|c: char| c.is_whitespace() || c == '(').next().unwrap_or_default();
     let rest = text[word.len()..].trim();
     match word {
+        // A form of other programs, which the crontab's errors know.
+        "cron" | "rate" if text[word.len()..].starts_with('(') => Crontab::builder(text).into_trigger(),
         "" => Err(TriggerError::invalid("trigger", format!("it is empty; write {FORMS}"))),
         "shutdown" if rest.is_empty() => Ok(Trigger::Shutdown),
         "once" => once(rest, text),
@@ -271,7 +273,8 @@ fn parse(text: &str, depth: usize) -> Result<Trigger, TriggerError> {
                 // What begins with a word is no crontab line that lost a field.
                 let wordy = word.len() > 3 && word.chars().all(char::is_alphabetic);
                 let fields = line.split_whitespace().count();
-                let alien = !word.starts_with('@') && !(5..=7).contains(&fields) && (wordy || fields == 1);
+                let named = word.starts_with('@') || word.contains("TZ=");
+                let alien = !named && !(5..=7).contains(&fields) && (wordy || fields == 1);
                 placed(text, text)(match alien {
                     true => TriggerError::invalid("trigger", format!("`{line}` is not known; write {FORMS}")),
                     false => error,

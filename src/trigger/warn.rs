@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
-use super::cron::field::{Field, Item};
+use super::cron::field::{Dialect, Field, Item, Kind};
 use super::cron::search::{Pattern, Sets, month_length};
 use super::describe::clock;
 use super::limits::Limits;
@@ -40,6 +40,8 @@ pub enum WarningKind {
     BothDays,
     /// A `*` in a list makes the other items of the list pointless.
     StarInList,
+    /// A step that does not come out even at the end of its field, so that the rhythm breaks there.
+    UnevenStep,
     /// It runs every second.
     EverySecond,
 }
@@ -72,15 +74,11 @@ pub(super) fn of(trigger: &Trigger, cx: &Context<'_>) -> Vec<Warning> {
 
 fn collect(trigger: &Trigger, cx: &Context<'_>, list: &mut Vec<Warning>) {
     match trigger {
-        Trigger::Cron(cron) => {
-            stars(&cron.fields(), list);
-            pattern(cron.pattern(), cron.limits(), cx, list);
-        }
+        Trigger::Cron(cron) => pattern(cron.pattern(), &cron.fields(), cron.limits(), cx, list),
         Trigger::Crontab(crontab) => {
-            stars(&crontab.fields(), list);
-            pattern(crontab.pattern(), crontab.limits(), cx, list);
+            pattern(crontab.pattern(), &crontab.fields(), crontab.limits(), cx, list)
         }
-        Trigger::Quartz(quartz) => pattern(quartz.pattern(), quartz.limits(), cx, list),
+        Trigger::Quartz(quartz) => pattern(quartz.pattern(), &quartz.fields(), quartz.limits(), cx, list),
         Trigger::CalendarInterval(interval) => {
             let time = interval.time();
             let at = |wall: i64| wall.div_euclid(DAY) * DAY + time;
@@ -88,8 +86,7 @@ fn collect(trigger: &Trigger, cx: &Context<'_>, list: &mut Vec<Warning>) {
                 interval.zone(cx).name(),
                 Zone::of(interval.zone(cx)),
                 cx,
-                interval.gap(),
-                Fold::First,
+                unless_chosen(interval.chosen(), (interval.gap(), Fold::First)),
                 &at,
                 list,
             );
@@ -108,33 +105,120 @@ fn every_second() -> Warning {
     warn(WarningKind::EverySecond, "it runs every second")
 }
 
-fn stars(fields: &[Field], list: &mut Vec<Warning>) {
+/// Lists with a `*` among their items.
+fn stars(fields: &[Field], limits: &Limits, list: &mut Vec<Warning>) {
+    let is_star = |item: &Item| matches!(item, Item::Star { .. });
+    let of_time = |field: &&Field| matches!(field.kind, Kind::Hour | Kind::Minute | Kind::Second);
     for field in fields {
-        let star = field.items.iter().any(|item| matches!(item, Item::Star { .. }));
-        if !star || field.items.len() < 2 {
+        if field.items.len() < 2 || !field.items.iter().any(is_star) {
             continue;
         }
         let name = field.kind.name();
-        let message = match field.items.contains(&Item::Star { step: 1 }) {
-            true => format!("{name}: `*` stands in a list, so the other items say nothing"),
-            false => format!(
+        if field.items.contains(&Item::Star { step: 1 }) {
+            let message = format!("{name}: `*` stands in a list, so the other items say nothing");
+            list.push(warn(WarningKind::StarInList, message));
+            continue;
+        }
+        // Only a field of the time of day makes a pattern follow real time, and only what nothing else
+        // does is a surprise.
+        let others = fields.iter().filter(of_time).filter(|other| other.kind != field.kind);
+        let alone = !others.flat_map(|other| &other.items).any(is_star);
+        let chosen = limits.gap.is_some() && limits.fold.is_some();
+        if of_time(&field) && alone && !chosen {
+            let message = format!(
                 "{name}: one item of the list is written with `*`, so the whole pattern follows real time through changes of the clock"
-            ),
-        };
-        list.push(warn(WarningKind::StarInList, message));
+            );
+            list.push(warn(WarningKind::StarInList, message));
+        }
     }
 }
 
-fn pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>, list: &mut Vec<Warning>) {
+/// Steps that do not come out even: `*/7` minutes are four apart at the end of the hour.
+fn steps(fields: &[Field], list: &mut Vec<Warning>) {
+    for field in fields {
+        list.extend(field.items.iter().filter_map(|item| uneven(field.kind, *item)));
+    }
+}
+
+fn uneven(kind: Kind, item: Item) -> Option<Warning> {
+    // How many numbers come round, where that is always the same, and how an even rhythm is written.
+    let (size, even) = match kind {
+        Kind::Second => (Some(60), "every {}s"),
+        Kind::Minute => (Some(60), "every {}m"),
+        Kind::Hour => (Some(24), "every {}h"),
+        Kind::DayOfWeek => (Some(7), "every {}d"),
+        Kind::Month => (Some(12), "calendar {}mo at 09:00"),
+        Kind::Day => (None, "calendar {}d at 09:00"),
+        Kind::Week => (None, "calendar {}w at 09:00"),
+        // Years do not come round.
+        Kind::Year => return None,
+    };
+    let (min, max) = match kind {
+        Kind::DayOfWeek => (0, 6),
+        _ => kind.range(Dialect::Fields),
+    };
+    let (from, to, step) = match item {
+        Item::Star { step } => (min, max, step),
+        Item::Range { from, to, step } => (from, to, step),
+        // Where the first number lies is up to the task's id: only the step tells.
+        Item::Hash { from, to, step } if (from, to) == (min, max) && step > 0 => {
+            return (size? % step != 0).then(|| step_warning(kind, step, even, "where the range ends"));
+        }
+        _ => return None,
+    };
+    if step < 2 {
+        return None;
+    }
+    if to < max {
+        // A range that its author has ended: that the rhythm ends there is what it says.
+        let message = format!(
+            "{}: the step {step} is larger than the range {from}-{to}: only {from} matches",
+            kind.name()
+        );
+        return (from < to && step > to - from).then(|| warn(WarningKind::UnevenStep, message));
+    }
+    let mut last = from + (to - from) / step * step;
+    if kind == Kind::DayOfWeek && last - from == 7 {
+        // Sunday as 0 and as 7.
+        last -= step;
+    }
+    if size.is_some_and(|size| from + size - last == step) {
+        return None;
+    }
+    let breaks = match last == from {
+        true => format!("only {from} matches"),
+        false => format!("after {last} comes {from} again"),
+    };
+    Some(step_warning(kind, step, even, &breaks))
+}
+
+fn step_warning(kind: Kind, step: u32, even: &str, breaks: &str) -> Warning {
+    let name = kind.name();
+    let even = even.replace("{}", &step.to_string());
+    let message = format!(
+        "{name}: the step {step} does not come out even, {breaks}; for an even rhythm write `{even}`"
+    );
+    warn(WarningKind::UnevenStep, message)
+}
+
+fn pattern(pattern: &Pattern, fields: &[Field], limits: &Limits, cx: &Context<'_>, list: &mut Vec<Warning>) {
+    stars(fields, limits, list);
+    steps(fields, list);
     let sets = pattern.resolved(cx.key);
     if sets.seconds.count_ones() == 60 {
         list.push(every_second());
     }
     if sets.either {
-        let message = "day of month and weekday are both restricted: it runs on days that match either; write `+` before the weekday for both";
+        let days = match sets.takes_every_date() {
+            true => "it runs every day, because one of them names them all",
+            false => "it runs on days that match either",
+        };
+        let message = format!(
+            "day of month and weekday are both restricted: {days}; write `+` before the weekday for both"
+        );
         list.push(warn(WarningKind::BothDays, message));
     }
-    short_months(&sets, list);
+    short_months(&sets, fields, list);
     if pattern.fold == Fold::First && sets.hours == 0xff_ffff && limits.fold.is_none() {
         let message = "its hours are fixed and cover the whole day: it is silent while the clock repeats an hour; write `*` for the hour to run then too";
         list.push(warn(WarningKind::CoversAllHours, message));
@@ -145,39 +229,65 @@ fn pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>, list: &mut Vec<
         return;
     }
     let next = |wall: i64| pattern.wall(wall, cx.key).unwrap_or(i64::MAX);
-    changes(zone.name(), Zone::of(zone), cx, pattern.gap, pattern.fold, &next, list);
+    let rule = unless_chosen((limits.gap, limits.fold), (pattern.gap, pattern.fold));
+    changes(zone.name(), Zone::of(zone), cx, rule, &next, list);
 }
 
-fn short_months(sets: &Sets, list: &mut Vec<Warning>) {
-    // A range or a step that goes to the end of the month is meant to.
-    let days = if sets.days.count_ones() <= 7 { sets.days } else { 0 };
-    let days = days | sets.nearest;
+/// The rule for changes of the clock, as far as its author did not choose it: what was asked for is no
+/// surprise.
+fn unless_chosen(
+    (chosen_gap, chosen_fold): (Option<Gap>, Option<Fold>),
+    (gap, fold): (Gap, Fold),
+) -> (Option<Gap>, Option<Fold>) {
+    (chosen_gap.is_none().then_some(gap), chosen_fold.is_none().then_some(fold))
+}
+
+/// Days that some of the pattern's months do not have.
+fn short_months(sets: &Sets, fields: &[Field], list: &mut Vec<Warning>) {
+    if sets.either && sets.takes_every_date() {
+        return;
+    }
+    // The days that stand for themselves: a range that begins early enough, and a step, are meant to end
+    // with the month.
+    let items = fields.iter().filter(|field| field.kind == Kind::Day).flat_map(|field| &field.items);
+    let single = items.filter_map(|item| match item {
+        Item::One(day) | Item::Nearest(day) => Some(*day),
+        Item::Range { from, step: 1, .. } => Some(*from),
+        _ => None,
+    });
+    let single = single.fold(0u32, |days, day| days | 1 << day);
     let months: Vec<u32> = (1..=12).filter(|month| sets.months >> month & 1 == 1).collect();
-    for day in (29..=31).filter(|day| days >> day & 1 == 1) {
-        let without: Vec<u32> =
-            months.iter().copied().filter(|month| month_length(2025, *month) < day).collect();
-        if without.is_empty() || (days == sets.days && sets.from_last & 1 == 1) {
+    for day in (29..=31).filter(|day| single >> day & 1 == 1) {
+        // Part of an unbroken stretch of days: the month ends within it.
+        if sets.days >> (day - 1) & 1 == 1 && sets.nearest >> day & 1 == 0 {
             continue;
         }
-        let message = if day == 29 {
-            "29 February comes in leap years only; write `L` for the last day of the month".to_string()
+        let without = months.iter().filter(|month| month_length(2025, **month) < day).count();
+        let at_end = if sets.nearest >> day & 1 == 1 {
+            (sets.last_workday, "`LW` for the last working day of the month")
         } else {
-            format!(
-                "{} of its months have no day {day} and no run; write `L` for the last day of the month",
-                without.len()
-            )
+            (sets.from_last & 1 == 1, "`L` for the last day of the month")
+        };
+        let (covered, instead) = at_end;
+        if without == 0 || covered {
+            continue;
+        }
+        let message = match (day, without) {
+            (29, _) => format!("29 February comes in leap years only; write {instead}"),
+            (_, 1) => format!("1 of its months has no day {day} and no run; write {instead}"),
+            (_, n) => format!("{n} of its months have no day {day} and no run; write {instead}"),
         };
         list.push(warn(WarningKind::ShortMonths, message));
     }
 }
 
-/// Looks at the coming changes of the clock; `next` gives the first wall time that matches.
+/// Looks at the coming changes of the clock; `next` gives the first wall time that matches. Nothing is
+/// said about gaps, or folds, without a rule for them.
 fn changes(
     name: &str,
     zone: &Zone,
     cx: &Context<'_>,
-    gap: Gap,
-    fold: Fold,
+    (gap, fold): (Option<Gap>, Option<Fold>),
     next: &dyn Fn(i64) -> i64,
     list: &mut Vec<Warning>,
 ) {
@@ -191,7 +301,10 @@ fn changes(
         let date =
             |wall: i64| DateTime::from_timestamp(wall, 0).map(|at| at.date_naive()).unwrap_or(NaiveDate::MIN);
         let time = |wall: i64| clock(wall.rem_euclid(DAY) as u32);
-        if before.wall_end < after.wall_start && !in_gap {
+        if before.wall_end < after.wall_start
+            && !in_gap
+            && let Some(gap) = gap
+        {
             let found = next(before.wall_end);
             if !(before.wall_end..after.wall_start).contains(&found) || zone.date_skipped(k, found) {
                 continue;
@@ -220,7 +333,10 @@ fn changes(
                     list.push(warn(WarningKind::LostInGap, message));
                 }
             }
-        } else if before.wall_end > after.wall_start && fold != Fold::Both && !in_fold {
+        } else if before.wall_end > after.wall_start
+            && !in_fold
+            && let Some(fold) = fold.filter(|fold| *fold != Fold::Both)
+        {
             let found = next(after.wall_start);
             if (after.wall_start..before.wall_end).contains(&found) {
                 in_fold = true;

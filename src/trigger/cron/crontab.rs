@@ -188,12 +188,64 @@ const NICKNAMES: [(&str, &str); 7] = [
 const ORDER: [Kind; 7] =
     [Kind::Second, Kind::Minute, Kind::Hour, Kind::Day, Kind::Month, Kind::DayOfWeek, Kind::Year];
 
+/// What other programs put where a crontab line stands, and what to write instead.
+fn foreign(line: &str) -> Option<String> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    if word.eq_ignore_ascii_case("@every") {
+        let length = if rest.is_empty() { "5m" } else { rest };
+        return Some(format!(
+            "`@every` is an interval and no crontab line; write the trigger `every {length}`, in a configuration `every = \"{length}\"` in place of `cron`"
+        ));
+    }
+    let zone = word.strip_prefix("CRON_TZ=").or_else(|| word.strip_prefix("TZ="));
+    if let Some(zone) = zone {
+        let zone = if zone.is_empty() { "Europe/Lisbon" } else { zone };
+        let line = if rest.is_empty() { "0 3 * * *" } else { rest };
+        return Some(format!(
+            "a zone does not stand before the fields; give the task `timezone = \"{zone}\"`, or write the trigger `{line} in {zone}`"
+        ));
+    }
+    let inner = |name: &str| line.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')').map(str::trim);
+    if let Some(fields) = inner("cron") {
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let written = match fields[..] {
+            [minute, hour, day, month, weekday, _] => {
+                // Both count it: one weekday from 1 = Sunday, the other from 0.
+                let shifted: String = weekday.split(',').map(from_sunday).collect::<Vec<_>>().join(",");
+                format!(": `{minute} {hour} {day} {month} {shifted}`")
+            }
+            _ => String::new(),
+        };
+        return Some(format!(
+            "`cron(…)` is AWS's form, with the year at the end and weekdays from 1 = Sunday; write a crontab line, with weekdays from 0 = Sunday{written}"
+        ));
+    }
+    inner("rate").map(|rate| {
+        format!("`rate(…)` is AWS's form of an interval; write the trigger `every {rate}`, in a configuration `every = \"{rate}\"` in place of `cron`")
+    })
+}
+
+/// A weekday of a list as a crontab has it, from one that counts from 1 = Sunday.
+fn from_sunday(item: &str) -> String {
+    let day = |text: &str| text.parse().ok().and_then(|n: u32| n.checked_sub(1)).map(|n| n.to_string());
+    let day = |text: &str| day(text).unwrap_or_else(|| text.to_owned());
+    // A number behind `#` is no weekday, and `L` may stand behind one.
+    let (item, position) = item.find('#').map_or((item, ""), |at| item.split_at(at));
+    let (item, last) =
+        item.strip_suffix('L').filter(|day| !day.is_empty()).map_or((item, ""), |day| (day, "L"));
+    let ends: Vec<String> = item.split('-').map(day).collect();
+    format!("{}{last}{position}", ends.join("-"))
+}
+
 /// Hands over each field the line has, and says whether `+` asks for both day fields.
 fn each_field(
     expression: &str,
     each: &mut dyn FnMut(Kind, &str) -> Result<(), Fault>,
 ) -> Result<bool, TriggerError> {
     let mut line = expression;
+    if let Some(reason) = foreign(line) {
+        return Err(TriggerError::invalid("crontab", format!("{reason} (at character 1 of `{line}`)")));
+    }
     if line.starts_with('@') {
         let Some((_, same)) = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(line)) else {
             let names = NICKNAMES.map(|(name, _)| name).join(", ");

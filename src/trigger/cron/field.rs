@@ -332,16 +332,36 @@ fn parse_item(kind: Kind, dialect: Dialect, text: &str) -> Result<Item, String> 
         Some(to) if max == 7 && first > 0 && to.eq_ignore_ascii_case("sun") => 7,
         Some(to) => value(to)?,
     };
-    if last < first {
-        return Err(format!(
-            "the range `{base}` runs backwards; write it as two items, {first}-{max},{min}-{last}"
-        ));
-    }
     let step = step.unwrap_or(1);
+    if last < first {
+        let items = forwards(kind, first, last, step, (min, max));
+        return Err(format!("the range `{base}` runs backwards; write {items}"));
+    }
     if dialect == Dialect::Fields && text.contains('/') && step > last - first {
         return Err(format!("the step {step} is larger than the range {first}-{last}"));
     }
     Ok(Item::Range { from: first, to: last, step })
+}
+
+/// What to write for a range that goes past the end of its field, with every number once.
+fn forwards(kind: Kind, first: u32, last: u32, step: u32, (min, max): (u32, u32)) -> String {
+    // Sunday has two numbers in a crontab.
+    if max == 7 && last == 0 && step == 1 {
+        return format!("`{first}-7`");
+    }
+    let max = if kind == Kind::DayOfWeek { 6 } else { max };
+    let span = |from: u32, to: u32| match (to - from, step) {
+        (length, step) if length < step => from.to_string(),
+        (_, 1) => format!("{from}-{to}"),
+        _ => format!("{from}-{to}/{step}"),
+    };
+    let upper = span(first, max);
+    // Where the steps come out beyond the end of the field.
+    let beyond = min + (step - (max - first) % step) - 1;
+    if beyond > last {
+        return format!("`{upper}`");
+    }
+    format!("it as two items, `{upper},{}`", span(beyond, last))
 }
 
 /// `last`, `last fri`, `3rd fri`
@@ -370,6 +390,9 @@ fn position(text: &str) -> Result<Option<Item>, String> {
 
 /// `?`, `L`, `L-3`, `LW`, `15W`, `5L`, `mon#2`, `fri#L`, `H`, `H(0-29)`, `H/15`
 fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
+    if text.contains('~') {
+        return Err(tilde(kind, text));
+    }
     if let Some(rest) = text.strip_prefix(['H', 'h']) {
         return hash(kind, text, rest).map(Some);
     }
@@ -377,6 +400,9 @@ fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
         Kind::Day | Kind::DayOfWeek if text == "?" => Ok(Some(Item::Any)),
         Kind::Day if text.eq_ignore_ascii_case("L") => Ok(Some(Item::FromLast(0))),
         Kind::Day if text.eq_ignore_ascii_case("LW") => Ok(Some(Item::LastWorkday)),
+        Kind::Day if text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("LW")) => Err(format!(
+            "`{text}`: nothing is counted from the last working day; `LW` is that day, `L-2` two days before the last day, `20W` the working day nearest to the 20th"
+        )),
         Kind::Day => {
             let from_last = text.strip_prefix("L-").or_else(|| text.strip_prefix("l-"));
             match (from_last, text.strip_suffix(['W', 'w'])) {
@@ -413,6 +439,21 @@ fn crontab_special(kind: Kind, text: &str) -> Result<Option<Item>, String> {
         }
         _ => Ok(None),
     }
+}
+
+/// Other crons draw lots with `~`.
+fn tilde(kind: Kind, text: &str) -> String {
+    let (range, step) = text.split_once('/').unwrap_or((text, ""));
+    let slash = if step.is_empty() { "" } else { "/" };
+    let (min, max) = kind.range(Dialect::Crontab);
+    let (from, to) = range.split_once('~').unwrap_or((range, ""));
+    let inner = match (number(from).unwrap_or(min), number(to).unwrap_or(max)) {
+        whole if whole == (min, max) => String::new(),
+        (from, to) => format!("({from}-{to})"),
+    };
+    format!(
+        "`{text}`: `~` is not known; write `H{inner}{slash}{step}`, which takes its number from the task's id and keeps it"
+    )
 }
 
 fn hash(kind: Kind, text: &str, rest: &str) -> Result<Item, String> {

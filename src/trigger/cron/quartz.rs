@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 use serde::{Deserialize, Serialize};
 
-use super::field::{Collected, Kind};
+use super::field::{Collected, Dialect, Field, Item, Kind};
 use super::search::{Pattern, YearRange};
 use super::{limit_setters, policy, tidy};
 use crate::trigger::limits::Limits;
@@ -67,6 +67,19 @@ impl Quartz {
 
     pub(crate) fn pattern(&self) -> &Pattern {
         &self.pattern
+    }
+}
+
+impl Quartz {
+    /// The fields of the line, as far as they read like a crontab's; a nickname has none. Weekdays by
+    /// number are left out, because they count from another day.
+    pub(crate) fn fields(&self) -> Vec<Field> {
+        let texts = self.given.expression.split(' ').zip(FIELDS);
+        let read = texts.filter_map(|(text, (kind, _))| Field::parse(kind, Dialect::Crontab, text).ok());
+        let shifted = |field: &Field| {
+            field.kind == Kind::DayOfWeek && !field.items.iter().all(|item| matches!(item, Item::Star { .. }))
+        };
+        read.filter(|field| !shifted(field)).collect()
     }
 }
 

@@ -116,6 +116,18 @@ impl Sets {
         either: false,
     };
 
+    /// Whether every date of its months matches, however that is written.
+    pub(crate) fn takes_every_date(&self) -> bool {
+        let ready = self.ready();
+        (1..=12).filter(|month| self.months >> month & 1 == 1).all(|month| {
+            let mut lengths = month_length(2025, month)..=month_length(2024, month);
+            lengths.all(|length| {
+                let all = u32::MAX >> (31 - length) & EVERY_DAY;
+                ready.days[length as usize - 28].iter().all(|days| *days == all)
+            })
+        })
+    }
+
     fn ready(self) -> Ready {
         let mut ready = Ready {
             sets: self,

@@ -186,6 +186,12 @@ fn descriptions() {
             "at 09:00 on the last day from Monday to Friday of the month in January to March, Europe/Lisbon",
         ),
         ("*/10 * * * * *", "every 10 seconds, Europe/Lisbon"),
+        ("*/7 * * * *", "at minutes 0, 7, 14, 21, 28, 35, 42, 49 and 56 of every hour, Europe/Lisbon"),
+        ("*/90 * * * *", "at minute 0 of every hour, Europe/Lisbon"),
+        ("30 */5 * * *", "at 00:30, 05:30, 10:30, 15:30 and 20:30 every day, Europe/Lisbon"),
+        ("*/15 */5 * * *", "every 15 minutes in the hours 0, 5, 10, 15 and 20 every day, Europe/Lisbon"),
+        ("0 0 1-31 * 4", "at 00:00 every day, Europe/Lisbon"),
+        ("0 0 1/1 * MON", "at 00:00 every day, Europe/Lisbon"),
         ("*/20 2 * * *", "every 20 minutes from 02:00 to 02:59 every day, Europe/Lisbon"),
         (
             "*/20 8-9,14 * * *",
@@ -239,9 +245,51 @@ fn warnings() {
         ("0-59 0-23 * * *", vec![CoversAllHours, InGap, InFold]),
         ("*/20 2 * * *", vec![LostInGap]),
         ("*/20 1-4 * * *", vec![]),
+        // What was asked for is no surprise.
+        ("*/20 2 * * * gap skip", vec![]),
+        ("30 2 * * * gap skip", vec![InFold]),
+        ("30 2 * * * gap fire_after fold first", vec![]),
+        ("calendar 1d at 02:30 gap skip fold second", vec![]),
         ("0 12 31 * *", vec![ShortMonths]),
         ("0 12 31W * *", vec![ShortMonths]),
         ("0 12 31 1,3 *", vec![]),
+        ("0 12 28-31 * *", vec![]),
+        ("0 12 20-31 * *", vec![]),
+        ("0 12 30-31 * *", vec![ShortMonths]),
+        ("0 12 28,29,30,31 * *", vec![]),
+        ("0 12 31,L * *", vec![]),
+        ("0 12 31W,LW * *", vec![]),
+        ("0 12 1/10 * *", vec![UnevenStep]),
+        ("cron day=31", vec![ShortMonths]),
+        ("quartz 0 0 12 31 * ?", vec![ShortMonths]),
+        ("quartz 0 0 12 1-31 * ?", vec![]),
+        ("*/7 * * * *", vec![UnevenStep]),
+        ("*/25 * * * *", vec![UnevenStep]),
+        ("*/90 * * * *", vec![UnevenStep]),
+        ("0/7 * * * *", vec![UnevenStep]),
+        ("5/15 * * * *", vec![]),
+        ("50/20 * * * *", vec![UnevenStep]),
+        ("10-20/15 * * * *", vec![UnevenStep]),
+        ("10-40/7 * * * *", vec![]),
+        ("H/7 * * * *", vec![UnevenStep]),
+        ("H/15 * * * *", vec![]),
+        ("*/7 * * * * *", vec![UnevenStep]),
+        ("0 */5 * * *", vec![UnevenStep]),
+        ("0 */6 * * * in UTC", vec![]),
+        ("0 12 */2 * *", vec![UnevenStep]),
+        ("0 12 * */5 *", vec![UnevenStep]),
+        ("0 12 1 */3 *", vec![]),
+        ("0 12 * * */2", vec![UnevenStep]),
+        ("0 12 * * 1/2", vec![UnevenStep]),
+        ("0 12 * * */7", vec![]),
+        ("0 12 * * 0/7", vec![]),
+        ("cron minute=*/7", vec![UnevenStep]),
+        ("quartz 0 */7 * * * ?", vec![UnevenStep]),
+        ("quartz 0 0/15 * * * ?", vec![]),
+        ("0 12 1,* * *", vec![StarInList]),
+        ("0 12 5,*/10 * *", vec![UnevenStep]),
+        ("5,*/30 * * * *", vec![]),
+        ("0 0 1-31 * 4", vec![BothDays]),
         ("0 12 29 2 *", vec![ShortMonths]),
         ("0 12 1-31 * *", vec![]),
         ("0 12 13 * 5", vec![BothDays]),
@@ -254,6 +302,95 @@ fn warnings() {
         ("and(cron minute=10; cron minute=40)", vec![NeverFires]),
     ] {
         assert_eq!(kinds(text), expected, "{text}");
+    }
+}
+
+fn said(text: &str) -> String {
+    let cx = context(Tz::Europe__Berlin, at("2026-01-01T00:00:00Z"));
+    parse(text).warnings(&cx).iter().map(|warning| warning.message.clone()).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn warnings_say_what_is_meant() {
+    assert_eq!(
+        said("0 12 31W 1,2 *"),
+        "1 of its months has no day 31 and no run; write `LW` for the last working day of the month"
+    );
+    assert_eq!(
+        said("0 12 31 * *"),
+        "5 of its months have no day 31 and no run; write `L` for the last day of the month"
+    );
+    assert_eq!(
+        said("*/7 * * * *"),
+        "minute: the step 7 does not come out even, after 56 comes 0 again; for an even rhythm write `every 7m`"
+    );
+    assert_eq!(
+        said("*/90 * * * *"),
+        "minute: the step 90 does not come out even, only 0 matches; for an even rhythm write `every 90m`"
+    );
+    assert_eq!(
+        said("0 0 1-31 * 4"),
+        "day of month and weekday are both restricted: it runs every day, because one of them names them all; write `+` before the weekday for both"
+    );
+}
+
+/// A day in the text, and only then, means that not every day has a run.
+#[test]
+fn the_text_has_no_day_exactly_when_it_runs_every_day() {
+    let days = [
+        "*",
+        "?",
+        "1-31",
+        "1/1",
+        "*/1",
+        "1-15,16-31",
+        "1-30,L",
+        "1-28,29,30,31",
+        "1-28",
+        "L",
+        "*/2",
+        "13",
+        "15W",
+        "H",
+        "1-29,LW",
+        "L-0,L-1,1-29",
+    ];
+    let weekdays = [
+        "*",
+        "?",
+        "0-6",
+        "1-7",
+        "0/1",
+        "mon-sun",
+        "sun,mon-sat",
+        "4",
+        "mon",
+        "5L",
+        "mon#2",
+        "1-5,6,7",
+        "*/1",
+        "+4",
+        "+0-6",
+        "*/2",
+    ];
+    let (from, end) = (at("2026-01-01T00:00:00Z"), at("2054-01-01T00:00:00Z"));
+    let cx = context(Tz::UTC, from);
+    // 28 years have every month on every weekday.
+    let count =
+        |trigger: &Trigger| trigger.times(from, &cx).take_while(|run| *run.as_ref().unwrap() < end).count();
+    for month in ["*", "2", "4"] {
+        let all = count(&parse(&format!("0 12 * {month} *")));
+        for day in days {
+            for weekday in weekdays {
+                let text = format!("0 12 {day} {month} {weekday}");
+                let Ok(trigger) = text.parse::<Trigger>() else { continue };
+                let described = trigger.describe(&cx);
+                let spoken = described.split(" in ").next().unwrap();
+                let daily = count(&trigger) == all;
+                assert_eq!(spoken.contains(" on "), !daily, "{text}: {described}");
+                assert_eq!(spoken.contains("every day"), daily, "{text}: {described}");
+            }
+        }
     }
 }
 

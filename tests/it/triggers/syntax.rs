@@ -22,7 +22,7 @@ fn errors_name_the_field_the_place_and_what_is_allowed() {
     );
     assert_eq!(
         refused("0 0 * * mon,fri-tue"),
-        "day_of_week: the range `fri-tue` runs backwards; write it as two items, 5-7,0-2 (at character 13 of `0 0 * * mon,fri-tue`)"
+        "day_of_week: the range `fri-tue` runs backwards; write it as two items, `5-6,0-2` (at character 13 of `0 0 * * mon,fri-tue`)"
     );
     assert!(refused("0 0 * *").contains("4 fields; 5 are needed"));
     assert!(refused("@often").contains("@hourly, @daily"));
@@ -36,6 +36,68 @@ fn errors_name_the_field_the_place_and_what_is_allowed() {
     let error = Cron::builder().day("1,33").into_trigger().unwrap_err();
     assert!(matches!(&error, TriggerError::Invalid { field, .. } if field == "day"), "{error}");
     assert!(error.to_string().contains("at character 3 of `1,33`"), "{error}");
+}
+
+#[test]
+fn errors_name_the_way_that_works() {
+    for (text, way) in [
+        ("0 22-2/2 * * *", "`22,0-2/2`"),
+        ("0 23-5/2 * * *", "`23,1-5/2`"),
+        ("0 22-1/4 * * *", "write `22`"),
+        ("0 22-2 * * *", "`22-23,0-2`"),
+        ("0 0 * * 5-0", "write `5-7`"),
+        ("0 0 * * fri-mon", "`5-6,0-1`"),
+        ("0 0 * * 6-2/3", "`6,2`"),
+        ("0 0 * 11-2 *", "`11-12,1-2`"),
+        ("0 0 28-3 * *", "`28-31,1-3`"),
+        ("50-10/15 * * * *", "`50,5`"),
+        ("0 0 LW-2 * *", "`L-2`"),
+        ("CRON_TZ=Europe/Berlin 0 3 * * *", "`0 3 * * * in Europe/Berlin`"),
+        ("TZ=UTC 0 3 * * *", "`0 3 * * * in UTC`"),
+        ("CRON_TZ=UTC", "timezone = "),
+        ("@every 5m", "`every 5m`"),
+        ("@every 1h30m", "`every 1h30m`"),
+        ("@every", "`every 5m`"),
+        ("cron(0 12 ? * 2-6 *)", "`0 12 ? * 1-5`"),
+        ("cron(0 12 ? * 6L *)", "`0 12 ? * 5L`"),
+        ("cron(15 10 ? * 2#1 *)", "`15 10 ? * 1#1`"),
+        ("cron(0/5 8-17 ? * MON-FRI *)", "`0/5 8-17 ? * MON-FRI`"),
+        ("cron()", "AWS"),
+        ("rate(5 minutes)", "`every 5 minutes`"),
+        ("0~29 * * * *", "`H(0-29)`"),
+        ("~ * * * *", "`H`"),
+        ("0 ~/4 * * *", "`H/4`"),
+        ("0 9~17 * * *", "`H(9-17)`"),
+    ] {
+        let error = refused(text);
+        assert!(error.contains(way), "{text}: {error}");
+    }
+    // What is recommended means what was written: numbers, each once, that go past the end.
+    let numbers = |text: &str| {
+        let (first, rest) = text.split_once('-').unwrap();
+        let (last, step) = rest.split_once('/').unwrap_or((rest, "1"));
+        let [first, last, step] = [first, last, step].map(|n| n.parse::<u32>().unwrap());
+        (first..=last + 24).step_by(step as usize).map(|hour| format!("{:02}", hour % 24)).collect::<Vec<_>>()
+    };
+    for first in 1..24 {
+        for last in 0..first {
+            for step in 1..13 {
+                let written = format!("{first}-{last}/{step}");
+                let error = refused(&format!("0 {written} * * *"));
+                let advice = error.split('`').nth(3).unwrap();
+                let mut expected = numbers(&written);
+                expected.sort();
+                let hours = runs(
+                    format!("0 {advice} * * *").as_str(),
+                    Tz::UTC,
+                    "2026-01-01T00:00:00Z",
+                    expected.len(),
+                );
+                let hours: Vec<&str> = hours.iter().map(|run| &run[11..13]).collect();
+                assert_eq!(hours, expected, "{error}");
+            }
+        }
+    }
 }
 
 #[test]
