@@ -51,7 +51,10 @@ pub struct ExecutorActor<R: Runner> {
 struct Draining {
     waiting: Vec<oneshot::Sender<Drained>>,
     interrupted: usize,
+    /// The grace is over.
     cut: bool,
+    /// The runner has let go of every job.
+    stopped: bool,
 }
 
 impl Draining {
@@ -136,8 +139,9 @@ impl<R: Runner> ExecutorActor<R> {
 
     /// Asks a run in flight to stop.
     fn stop(&mut self, run: &Run) {
-        if !run.code.is_blocking() && self.attached.as_ref().is_some_and(|(desk, _)| desk.clock.is_virtual())
-        {
+        // Code that has time to end by itself may wait for the clock.
+        let dropped = !run.code.is_blocking() && run.cancel_grace().is_zero();
+        if dropped && self.attached.as_ref().is_some_and(|(desk, _)| desk.clock.is_virtual()) {
             self.stopping.push((run.id, self.busy()));
         }
         ask_to_stop(run);
@@ -218,7 +222,8 @@ impl<R: Runner> ExecutorActor<R> {
         if let Some(drain) = &mut self.drain
             && self.instances.len() == 0
         {
-            if !std::mem::replace(&mut drain.cut, true) {
+            drain.cut = true;
+            if !std::mem::replace(&mut drain.stopped, true) {
                 // Nothing comes any more: threads and processes need not wait for it.
                 self.runner.stop();
             }
@@ -228,7 +233,8 @@ impl<R: Runner> ExecutorActor<R> {
         }
     }
 
-    /// The grace is over: what has not ended is cut off.
+    /// The grace of the drain is over. Runs with a grace of their own are asked to end within it, all
+    /// others are cut off.
     fn cut(&mut self, ctx: &mut Context<Self>) {
         self.read_reports();
         let Some(drain) = self.drain.as_mut().filter(|drain| !drain.cut) else { return };
@@ -238,6 +244,27 @@ impl<R: Runner> ExecutorActor<R> {
         let mut unstarted = Unstarted::default();
         waiting.into_iter().for_each(|run| unstarted.interrupt(run));
         self.tell_unstarted(unstarted, self.busy());
+        let grace = self.instances.runs().map(|run| run.cancel_grace()).max().unwrap_or_default();
+        match &self.attached {
+            Some((desk, _)) if !grace.is_zero() => {
+                let end = timer::sleep(&desk.clock, grace).into_actor(self);
+                ctx.spawn(end.map(|busy, executor, ctx| {
+                    executor.cut_off(ctx);
+                    drop(busy);
+                }));
+                self.instances.runs().for_each(|run| ask_to_stop(run));
+                self.read_reports();
+                self.give_up_the_unstoppable();
+            }
+            _ => self.cut_off(ctx),
+        }
+    }
+
+    /// What has not ended is cut off.
+    fn cut_off(&mut self, ctx: &mut Context<Self>) {
+        self.read_reports();
+        let Some(drain) = self.drain.as_mut().filter(|drain| !drain.stopped) else { return };
+        drain.stopped = true;
         self.runner.stop();
         self.read_reports();
         if self.instances.len() == 0 {

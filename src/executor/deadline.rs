@@ -10,7 +10,7 @@ use futures::future::{Either, select};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Started;
-use crate::clock::Busy;
+use crate::clock::{Busy, Clock};
 use crate::task::Run;
 use crate::timer;
 
@@ -22,6 +22,8 @@ pub(super) enum Deadline {
     None,
     /// Who polls the code polls this.
     Timer(Sleep),
+    /// The same, for the time that code has to end by itself since it was asked to stop.
+    Grace(Sleep),
     /// The executor's keeper of deadlines, until this is dropped.
     Kept(#[expect(dead_code, reason = "its drop calls the keeper off")] oneshot::Sender<()>),
 }
@@ -31,9 +33,8 @@ impl Started {
     pub(super) fn deadline(&self) -> Deadline {
         let Some(limit) = self.run().task.timeout else { return Deadline::None };
         let sleep: Sleep = Box::pin(timer::sleep(self.clock(), limit));
-        // Blocking code does not let its thread look at the time; and a timer needs a runtime.
-        let looks = self.clock().is_virtual() || tokio::runtime::Handle::try_current().is_ok();
-        if looks && !self.run().code.is_blocking() {
+        // Blocking code does not let its thread look at the time.
+        if watches_time(self.clock()) && !self.run().code.is_blocking() {
             return Deadline::Timer(sleep);
         }
         let (deadline, off) = oneshot::channel();
@@ -42,10 +43,15 @@ impl Started {
     }
 }
 
+/// Whether whoever polls on this thread can wait for the time: a timer needs a runtime.
+pub(super) fn watches_time(clock: &Clock) -> bool {
+    clock.is_virtual() || tokio::runtime::Handle::try_current().is_ok()
+}
+
 impl Deadline {
     /// Whether the time is over. Says so once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Busy> {
-        let Self::Timer(sleep) = self else { return None };
+        let (Self::Timer(sleep) | Self::Grace(sleep)) = self else { return None };
         let Poll::Ready(busy) = sleep.as_mut().poll(cx) else { return None };
         *self = Self::None;
         Some(busy)

@@ -23,7 +23,8 @@ use crate::task::RunId;
 const TURN: usize = 128;
 
 /// Runs tasks as futures, which need not be `Send`, on arbiters of its own: one unless told
-/// otherwise. A run begins and ends on one arbiter.
+/// otherwise. A run begins and ends on one arbiter. The executor's actor lives on the arbiter that
+/// starts it: code that does not yield holds up the other runs of its arbiter, and nobody else.
 ///
 /// Blocking code given to it runs on tokio's threads for blocking work (512 at most per arbiter)
 /// and cannot be cut off, only asked to stop.
@@ -31,13 +32,21 @@ const TURN: usize = 128;
 /// ```
 /// use callboard::executor::AsyncExecutor;
 ///
-/// let executor = AsyncExecutor::new().arbiters(2).limit(1000);
+/// let executor = AsyncExecutor::new().arbiters(2).limit(1000).limit_handler("resize image", 8);
 /// ```
 #[derive(Debug, Clone)]
 pub struct AsyncExecutor {
     /// `None`: the current one.
     arbiters: Option<usize>,
-    limit: Option<usize>,
+    limits: Limits,
+}
+
+/// How many runs go on at once.
+#[derive(Debug, Clone)]
+struct Limits {
+    all: usize,
+    /// Of single handlers.
+    handlers: Vec<(String, usize)>,
 }
 
 impl Default for AsyncExecutor {
@@ -49,7 +58,7 @@ impl Default for AsyncExecutor {
 impl AsyncExecutor {
     /// One arbiter of its own, no limit.
     pub fn new() -> Self {
-        Self { arbiters: Some(1), limit: None }
+        Self { arbiters: Some(1), limits: Limits { all: usize::MAX, handlers: Vec::new() } }
     }
 
     /// The most arbiters there are.
@@ -74,28 +83,51 @@ impl AsyncExecutor {
     /// several arbiters each has an even share of the limit, and there are never more arbiters
     /// than that.
     pub fn limit(mut self, runs: usize) -> Self {
-        self.limit = Some(runs.max(1));
+        self.limits.all = runs.max(1);
         self
+    }
+
+    /// At most so many runs of one handler at once; others wait in a line of their own, in order and
+    /// without bound, and runs of other handlers go past it. 0 counts as 1. With several arbiters each
+    /// has an even share, and there are never more arbiters than that.
+    pub fn limit_handler(mut self, handler: impl Into<String>, runs: usize) -> Self {
+        let (handler, runs) = (handler.into(), runs.max(1));
+        self.limits.handlers.retain(|(known, _)| *known != handler);
+        self.limits.handlers.push((handler, runs));
+        self
+    }
+}
+
+impl Limits {
+    /// The most arbiters that each have a place for a run of every kind.
+    fn arbiters(&self) -> usize {
+        self.handlers.iter().map(|(_, limit)| *limit).fold(self.all, usize::min)
+    }
+
+    /// What the arbiter of this number has, of so many.
+    fn share(&self, index: usize, arbiters: usize) -> Self {
+        let share = |limit: usize| match limit {
+            usize::MAX => limit,
+            _ => limit / arbiters + usize::from(index < limit % arbiters),
+        };
+        let handlers = self.handlers.iter().map(|(handler, limit)| (handler.clone(), share(*limit)));
+        Self { all: share(self.all), handlers: handlers.collect() }
     }
 }
 
 impl ExecutorSource for AsyncExecutor {
     fn start(&mut self, keep: Keep) -> ExecutorAddr {
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let Some(arbiters) = self.arbiters else {
-            return ExecutorAddr::new(ExecutorActor::new(AsyncRunner::new(1, limit), keep).start());
+        let runner = match self.arbiters {
+            None => AsyncRunner::new(1, &self.limits, false),
+            Some(arbiters) => AsyncRunner::new(arbiters.min(self.limits.arbiters()), &self.limits, true),
         };
-        let home = Arbiter::new();
-        let own = OwnArbiter::of(&home);
-        let workers = arbiters.min(limit);
-        ExecutorAddr::new(ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
-            ExecutorActor::new(AsyncRunner::new(workers, limit), keep).at_home(own)
-        }))
+        // Never on the arbiter of a worker: what its runs do there must not keep the executor from its
+        // answers, nor from giving them up.
+        ExecutorAddr::new(ExecutorActor::new(runner, keep).start())
     }
 }
 
 struct AsyncRunner {
-    /// The first lives on the actor's own arbiter.
     workers: Vec<Worker>,
     /// Who is next.
     turn: usize,
@@ -107,8 +139,9 @@ struct Worker {
     /// How many runs it has begun or dropped, told once a turn.
     taken: Arc<AtomicUsize>,
     given: usize,
-    limit: usize,
-    _arbiter: Option<OwnArbiter>,
+    limits: Limits,
+    /// `None`: the actor's.
+    arbiter: Option<OwnArbiter>,
 }
 
 enum Order {
@@ -117,13 +150,13 @@ enum Order {
 }
 
 impl Worker {
-    fn new(limit: usize, own_arbiter: bool) -> Self {
+    fn new(limits: Limits, own_arbiter: bool) -> Self {
         let (sender, orders) = mpsc::unbounded_channel();
         let taken = Arc::new(AtomicUsize::new(0));
-        let told = taken.clone();
+        let (told, share) = (taken.clone(), limits.clone());
         // The crew's end needs no watching: it ends when this value is dropped, or with its
         // arbiter, and then the next order does not arrive.
-        let begin = move || drop(actix_rt::spawn(Crew::new(orders, told, limit)));
+        let begin = move || drop(actix_rt::spawn(Crew::new(orders, told, share)));
         let arbiter = if own_arbiter {
             let arbiter = Arbiter::new();
             arbiter.spawn_fn(begin);
@@ -132,7 +165,7 @@ impl Worker {
             begin();
             None
         };
-        Self { orders: sender, taken, given: 0, limit, _arbiter: arbiter }
+        Self { orders: sender, taken, given: 0, limits, arbiter }
     }
 
     fn give(&mut self, jobs: Vec<Job>) {
@@ -140,7 +173,7 @@ impl Worker {
         if let Err(mpsc::error::SendError(order)) = self.orders.send(Order::Start(jobs)) {
             // A task has ended the arbiter it ran on. Its runs are interrupted; the next ones get
             // a new one.
-            *self = Self::new(self.limit, self._arbiter.is_some());
+            *self = Self::new(self.limits.clone(), self.arbiter.is_some());
             let _ = self.orders.send(order);
         }
         self.given += count;
@@ -148,13 +181,9 @@ impl Worker {
 }
 
 impl AsyncRunner {
-    fn new(workers: usize, limit: usize) -> Self {
-        let share = |index: usize| match limit {
-            usize::MAX => limit,
-            _ => limit / workers + usize::from(index < limit % workers),
-        };
-        let workers = (0..workers).map(|index| Worker::new(share(index), index > 0)).collect();
-        Self { workers, turn: 0 }
+    fn new(workers: usize, limits: &Limits, own_arbiters: bool) -> Self {
+        let worker = |index| Worker::new(limits.share(index, workers), own_arbiters);
+        Self { workers: (0..workers).map(worker).collect(), turn: 0 }
     }
 }
 
@@ -210,10 +239,32 @@ struct Crew {
     resting: usize,
     /// Keeps a virtual clock still while there is a place for those in the queue.
     busy: Option<Busy>,
-    running: FuturesUnordered<Running>,
+    running: FuturesUnordered<Seated>,
     limit: usize,
+    lines: Vec<Line>,
     taken: usize,
     told: Arc<AtomicUsize>,
+}
+
+/// The runs of a handler of which only some may go on at once.
+struct Line {
+    handler: String,
+    limit: usize,
+    running: usize,
+    /// For whom there was no place; they have let go of a virtual clock.
+    queue: VecDeque<Job>,
+}
+
+impl Line {
+    fn has_place(&self) -> bool {
+        self.running < self.limit
+    }
+}
+
+/// A run that goes on, and the line it has a place of. Ends with that.
+struct Seated {
+    running: Running,
+    line: Option<usize>,
 }
 
 enum Running {
@@ -223,14 +274,16 @@ enum Running {
 }
 
 impl Crew {
-    fn new(orders: mpsc::UnboundedReceiver<Order>, told: Arc<AtomicUsize>, limit: usize) -> Self {
+    fn new(orders: mpsc::UnboundedReceiver<Order>, told: Arc<AtomicUsize>, limits: Limits) -> Self {
+        let line = |(handler, limit)| Line { handler, limit, running: 0, queue: VecDeque::new() };
         Self {
             orders,
             queue: VecDeque::new(),
             resting: 0,
             busy: None,
             running: FuturesUnordered::new(),
-            limit,
+            limit: limits.all,
+            lines: limits.handlers.into_iter().map(line).collect(),
             taken: 0,
             told,
         }
@@ -240,7 +293,7 @@ impl Crew {
     /// soon as these wait for it. `busy` keeps it still for now.
     fn let_go(&mut self, busy: Option<Busy>) {
         if self.running.len() < self.limit {
-            self.busy = busy.filter(|_| !self.queue.is_empty());
+            self.busy = busy.filter(|_| self.has_work());
         } else {
             self.queue.iter_mut().skip(self.resting).for_each(Job::rest);
             self.resting = self.queue.len();
@@ -248,7 +301,47 @@ impl Crew {
         }
     }
 
+    /// Whether somebody waits for whom there is a place, as far as is known.
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.lines.iter().any(|line| line.has_place() && !line.queue.is_empty())
+    }
+
+    /// The next for whom there is a place, and whose line it is. Those for whom there is none stand in
+    /// line meanwhile.
+    fn next(&mut self) -> Option<(Job, Option<usize>)> {
+        // Whoever stands in a line has come before those in the queue.
+        for (index, line) in self.lines.iter_mut().enumerate() {
+            if line.has_place()
+                && let Some(job) = line.queue.pop_front()
+            {
+                return Some((job, Some(index)));
+            }
+        }
+        loop {
+            let mut job = self.queue.pop_front()?;
+            self.resting = self.resting.saturating_sub(1);
+            let handler = job.run().task.handler.name();
+            let Some(index) = self.lines.iter().position(|line| line.handler == handler) else {
+                return Some((job, None));
+            };
+            let line = &mut self.lines[index];
+            if line.has_place() {
+                return Some((job, Some(index)));
+            }
+            job.rest();
+            line.queue.push_back(job);
+        }
+    }
+
     fn cancel(&mut self, run: RunId) {
+        for line in &mut self.lines {
+            if let Some(at) = line.queue.iter().position(|job| job.run().id == run)
+                && let Some(job) = line.queue.remove(at)
+            {
+                self.taken = self.taken.wrapping_add(1);
+                return job.cancel();
+            }
+        }
         if let Some(at) = self.queue.iter().position(|job| job.run().id == run)
             && let Some(job) = self.queue.remove(at)
         {
@@ -260,25 +353,32 @@ impl Crew {
 
     /// Begins one run. Most are so short that their first poll ends them, and cost no more than
     /// that poll.
-    fn begin(&mut self, mut job: Job, cx: &mut Context<'_>) {
+    fn begin(&mut self, mut job: Job, line: Option<usize>, cx: &mut Context<'_>) {
         job.wake();
-        self.resting = self.resting.saturating_sub(1);
         self.taken = self.taken.wrapping_add(1);
         if job.run().code.is_blocking() {
-            self.running.push(Running::Blocking(actix_rt::task::spawn_blocking(move || {
+            let thread = actix_rt::task::spawn_blocking(move || {
                 let busy = job.clock().busy();
                 if let Some(started) = job.begin() {
                     started.block();
                 }
                 busy
-            })));
+            });
+            self.seat(Running::Blocking(thread), line);
         } else if let Some(started) = job.begin() {
             let mut drive = started.drive();
             if drive.poll_once(cx).is_pending() {
                 // Polled again by `running` in this very turn, which leaves the right waker.
-                self.running.push(Running::Async(drive));
+                self.seat(Running::Async(drive), line);
             }
         }
+    }
+
+    fn seat(&mut self, running: Running, line: Option<usize>) {
+        if let Some(line) = line {
+            self.lines[line].running += 1;
+        }
+        self.running.push(Seated { running, line });
     }
 }
 
@@ -295,36 +395,47 @@ impl Future for Crew {
             }
         }
         // A place that becomes free is given to the next before the clock can move.
-        let busy = crew.queue.front().map(|job| job.clock().busy());
+        let waiting = crew.lines.iter().map(|line| &line.queue).chain([&crew.queue]);
+        let busy = waiting.filter_map(VecDeque::front).next().map(|job| job.clock().busy());
         let mut more = false;
         for turn in 0.. {
             if crew.running.len() >= crew.limit {
                 break;
             }
             if turn == TURN {
-                more = !crew.queue.is_empty();
+                more = crew.has_work();
                 break;
             }
-            let Some(job) = crew.queue.pop_front() else { break };
-            crew.begin(job, cx);
+            let Some((job, line)) = crew.next() else { break };
+            crew.begin(job, line, cx);
         }
         for turn in 0.. {
             if turn == TURN {
                 more = true;
                 break;
             }
-            if !matches!(crew.running.poll_next_unpin(cx), Poll::Ready(Some(()))) {
-                break;
+            let Poll::Ready(Some(line)) = crew.running.poll_next_unpin(cx) else { break };
+            if let Some(line) = line {
+                crew.lines[line].running -= 1;
             }
         }
         crew.told.store(crew.taken, Ordering::Relaxed);
         // Places have become free for runs that wait.
-        more |= !crew.queue.is_empty() && crew.running.len() < crew.limit;
+        more |= crew.has_work() && crew.running.len() < crew.limit;
         crew.let_go(busy);
         if more {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+impl Future for Seated {
+    type Output = Option<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let line = self.line;
+        Pin::new(&mut self.running).poll(cx).map(|()| line)
     }
 }
 

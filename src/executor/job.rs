@@ -117,6 +117,13 @@ impl Job {
         &self.desk.keeper
     }
 
+    /// How long the work has taken since it began.
+    fn took(&self) -> Option<Duration> {
+        let (_, since) = self.started?;
+        let until = self.run.work_over().unwrap_or_else(|| self.desk.clock.monotonic());
+        Some(until.saturating_sub(since))
+    }
+
     fn close(&mut self, outcome: Outcome) {
         self.close_with(outcome, None);
     }
@@ -127,11 +134,11 @@ impl Job {
         }
         drop(self.seat.take());
         let clock = &self.desk.clock;
-        let duration =
-            self.started.map_or(Duration::ZERO, |(_, since)| clock.monotonic().saturating_sub(since));
+        let output = self.run.take_output().filter(|_| !matches!(outcome, Outcome::Executed { .. }));
         let end = RunEnd {
             started_at: self.started.map(|(at, _)| at),
-            duration,
+            duration: self.took().unwrap_or_default(),
+            output,
             backtrace,
             ..RunEnd::unstarted(outcome, clock.now())
         };
@@ -180,6 +187,14 @@ impl Started {
         &mut self.0.busy
     }
 
+    /// The work took so long, whatever the time is by now.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) fn set_took(&self, took: Duration) {
+        if let Some((_, since)) = self.0.started {
+            self.run().set_work_over(since.saturating_add(took));
+        }
+    }
+
     /// Reports how the run ended: for runners that run the code elsewhere. Others let
     /// [`drive`](Self::drive) do it. Code that came to its end when its task's timeout was over is
     /// reported as timed out, whatever it returned.
@@ -199,8 +214,7 @@ impl Started {
     /// The outcome of a run that has taken as long as it may, or longer.
     fn overdue(&self) -> Option<Outcome> {
         let limit = self.run().task.timeout?;
-        let (_, began) = self.0.started?;
-        (self.clock().monotonic().saturating_sub(began) >= limit).then(|| timed_out(limit))
+        (self.0.took()? >= limit).then(|| timed_out(limit))
     }
 }
 

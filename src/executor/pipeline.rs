@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Started;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, watches_time};
 use super::job::timed_out;
 use crate::task::panics::{Panic, catch};
 use crate::task::{Code, Failure, Outcome, Run, TaskContext, TaskFuture};
@@ -24,7 +24,8 @@ impl Started {
     /// within the first poll.
     ///
     /// A run whose task has a [`timeout`](crate::task::Task::timeout) is timed out when it is over:
-    /// asynchronous code is dropped, blocking code is asked to stop.
+    /// asynchronous code is dropped, blocking code is asked to stop. Asynchronous code that has asked for
+    /// time to end by itself ([`TaskContext::set_cancel_grace`]) is polled on for that time first.
     ///
     /// A panic of the code ends the run, never the thread.
     pub fn drive(self) -> Drive {
@@ -67,7 +68,8 @@ impl Drive {
         let Some(started) = &mut self.started else { return Poll::Ready(()) };
         // The code may drop the token it was given before its end is on its way.
         let _working = started.clock().busy();
-        let polled = if started.run().is_cancelled() && self.future.is_some() {
+        let asked = started.run().is_cancelled() && self.future.is_some();
+        let polled = if asked && is_over(&mut self.deadline, started, cx) {
             Ok(Poll::Ready(stopped(started.run())))
         } else {
             let (future, context, deadline) = (&mut self.future, &mut self.context, &mut self.deadline);
@@ -93,6 +95,25 @@ impl Drive {
         let future = self.future.take()?;
         catch(|| self.span.in_scope(|| drop(future))).err()
     }
+}
+
+/// Whether code that was asked to stop has had its time to end by itself.
+fn is_over(deadline: &mut Deadline, started: &Started, cx: &mut Context<'_>) -> bool {
+    if !matches!(deadline, Deadline::Grace(_)) {
+        let grace = started.run().cancel_grace();
+        if grace.is_zero() || !watches_time(started.clock()) {
+            return true;
+        }
+        *deadline = Deadline::Grace(Box::pin(timer::sleep(started.clock(), grace)));
+    }
+    deadline.poll(cx).is_some()
+}
+
+/// What came of code that has ended by itself. An error is the answer of code that was asked to stop,
+/// unless its work was over before.
+fn came_to(run: &Run, result: Result<Value, Failure>) -> Outcome {
+    let asked = run.is_cancelled() && (run.code.is_blocking() || !run.cancel_grace().is_zero());
+    if asked && result.is_err() && run.work_over().is_none() { stopped(run) } else { outcome(result) }
 }
 
 /// How a run ends that is cut off because it was asked to stop.
@@ -122,9 +143,7 @@ fn go_on(
             Code::Async(code) => *future = Some(code.call(context, &run.task.args)),
             Code::Blocking(code) => {
                 let result = code.call(context, &run.task.args);
-                // Code that stops because it was asked to says so by an error.
-                let asked = run.is_cancelled() && result.is_err();
-                return Poll::Ready(if asked { stopped(run) } else { outcome(result) });
+                return Poll::Ready(came_to(run, result));
             }
         }
     }
@@ -133,7 +152,7 @@ fn go_on(
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => {
                 *future = None;
-                Poll::Ready(outcome(result))
+                Poll::Ready(came_to(started.run(), result))
             }
         },
         None => Poll::Pending,
@@ -144,6 +163,7 @@ fn outcome(result: Result<Value, Failure>) -> Outcome {
     match result {
         Ok(value) => Outcome::Executed { value },
         Err(Failure::Refused(reason)) => Outcome::Refused { reason },
+        Err(Failure::TimedOut(limit)) => timed_out(limit),
         Err(Failure::Interrupted(reason)) => Outcome::Interrupted { reason },
         Err(failure) => Outcome::Failed { error: failure.to_string() },
     }
@@ -158,6 +178,10 @@ impl Future for Drive {
         }
         let Some(started) = &self.started else { return Poll::Ready(()) };
         let run = started.run().clone();
+        // The code has been polled since it was asked to stop; it, or the end of its time, wakes this.
+        if matches!(self.deadline, Deadline::Grace(_)) {
+            return Poll::Pending;
+        }
         // Held until the end is on its way.
         let over = self.deadline.poll(cx);
         if over.is_some() {

@@ -1,6 +1,8 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use super::{Run, RunId, Source, TaskId};
 use crate::clock::{Busy, Clock};
@@ -79,6 +81,50 @@ impl TaskContext {
     /// Ends when the run is asked to stop, as [`is_cancelled`](Self::is_cancelled) tells it.
     pub async fn cancelled(&self) {
         self.run.cancelled().await;
+    }
+
+    /// Gives the code time to end by itself once the run was asked to stop, by a cancellation, its
+    /// task's timeout, or a shutdown whose grace is over. Within `grace` it is polled on, learns of it
+    /// by [`cancelled`](Self::cancelled), and its instance is not given to another run; after that it is
+    /// dropped. Of milliseconds; default: none, it is dropped at once.
+    ///
+    /// An error that it ends with is then no failure: the run is cancelled, timed out or interrupted.
+    ///
+    /// ```
+    /// use callboard::task::{Failure, TaskContext};
+    /// use std::time::Duration;
+    ///
+    /// async fn transfer(run: TaskContext, parts: u32) -> Result<(), Failure> {
+    ///     run.set_cancel_grace(Duration::from_secs(5));
+    ///     for part in 0..parts {
+    ///         if run.is_cancelled() {
+    ///             // Puts away what it has begun.
+    ///             return Err(Failure::new(format!("stopped before part {part}")));
+    ///         }
+    ///         run.sleep(Duration::from_millis(10)).await;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = callboard::task::Registry::new().register("transfer", transfer);
+    /// ```
+    pub fn set_cancel_grace(&self, grace: Duration) {
+        self.run.set_cancel_grace(grace);
+    }
+
+    /// What the run has to show so far. It is kept with the run's end, as
+    /// [`RunEnd::output`](super::RunEnd::output), when the run comes to no value: when it fails,
+    /// panics, or is timed out, cancelled or cut off. The latest counts.
+    pub fn set_output(&self, output: Value) {
+        self.run.set_output(output);
+    }
+
+    /// The work was over at `at`, by the clock's monotonic time, and was not cut off: for code that
+    /// hears of the end of its work later. How long the run took, and whether that was too long, counts
+    /// to there.
+    #[cfg(feature = "cli")]
+    #[expect(dead_code, reason = "the handlers are being taught it")]
+    pub(crate) fn set_work_over(&self, at: Duration) {
+        self.run.set_work_over(at);
     }
 
     /// A tracing span that names the task and the run.

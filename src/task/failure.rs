@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -28,6 +29,9 @@ pub enum Failure {
     /// It was not begun, because what it needs takes nothing on.
     #[error(transparent)]
     Refused(Refusal),
+    /// It took longer than the code itself lets it take.
+    #[error("took longer than {} ms", .0.as_millis())]
+    TimedOut(Duration),
     /// It was begun, and what did the work ended before the work did.
     #[error("{0}")]
     Interrupted(String),

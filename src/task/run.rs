@@ -1,11 +1,12 @@
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Alias, Code, Outcome, RunId, StoredTask, TaskId, TaskSpec};
 
@@ -57,6 +58,19 @@ pub struct Run {
     /// When its task was added: that tells the task from another one that has its id since.
     pub(crate) added_at: DateTime<Utc>,
     cancel: CancelFlag,
+    work: Work,
+}
+
+/// What the code says of itself while it works.
+#[derive(Default)]
+struct Work {
+    /// How long it has to end by itself once it was asked to stop, in milliseconds.
+    cancel_grace_ms: AtomicU64,
+    /// Told of that time, where who cuts the run off is in another process.
+    told: Option<Box<dyn Fn(Duration) + Send + Sync>>,
+    /// By the monotonic clock, in nanoseconds, and one more; 0 while it goes on.
+    over: AtomicU64,
+    output: Mutex<Option<Box<Value>>>,
 }
 
 #[derive(Default)]
@@ -88,6 +102,7 @@ impl Run {
             slot: 0,
             added_at: DateTime::UNIX_EPOCH,
             cancel: CancelFlag::default(),
+            work: Work::default(),
         }
     }
 
@@ -116,6 +131,45 @@ impl Run {
     /// Whether the run was asked to stop: by somebody, or because its time is up.
     pub fn is_cancelled(&self) -> bool {
         self.cancel.raised.load(Ordering::Acquire) != 0
+    }
+
+    /// How long its code has to end by itself once it was asked to stop; see
+    /// [`TaskContext::set_cancel_grace`](super::TaskContext::set_cancel_grace).
+    pub fn cancel_grace(&self) -> Duration {
+        Duration::from_millis(self.work.cancel_grace_ms.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_cancel_grace(&self, grace: Duration) {
+        let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.work.cancel_grace_ms.store(ms, Ordering::Release);
+        if let Some(tell) = &self.work.told {
+            tell(grace);
+        }
+    }
+
+    /// `tell` hears of it whenever the code asks for time to end by itself.
+    #[cfg(all(unix, feature = "process"))]
+    pub(crate) fn on_cancel_grace(&mut self, tell: impl Fn(Duration) + Send + Sync + 'static) {
+        self.work.told = Some(Box::new(tell));
+    }
+
+    /// Notes when the work was over, by the monotonic clock.
+    pub(crate) fn set_work_over(&self, at: Duration) {
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.work.over.store(nanos.saturating_add(1), Ordering::Release);
+    }
+
+    /// When the work was over, where the code has said so.
+    pub(crate) fn work_over(&self) -> Option<Duration> {
+        self.work.over.load(Ordering::Acquire).checked_sub(1).map(Duration::from_nanos)
+    }
+
+    pub(crate) fn set_output(&self, output: Value) {
+        *self.work.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(output));
+    }
+
+    pub(crate) fn take_output(&self) -> Option<Box<Value>> {
+        self.work.output.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether its time being up is why the run was asked to stop.
@@ -177,6 +231,11 @@ pub struct RunEnd {
     /// How long the code ran, in nanoseconds of monotonic time when encoded.
     #[serde(with = "nanos")]
     pub duration: Duration,
+    /// What the run had to show when it did not come to a value: what a command printed, what a
+    /// server answered. The code hands it over with
+    /// [`TaskContext::set_output`](super::TaskContext::set_output).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Box<Value>>,
     /// Where the code panicked, call by call: when it did, and `RUST_BACKTRACE` (or
     /// `RUST_LIB_BACKTRACE`) is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +253,7 @@ impl RunEnd {
             started_at: None,
             ended_at: at,
             duration: Duration::ZERO,
+            output: None,
             backtrace: None,
             retry_at: None,
         }

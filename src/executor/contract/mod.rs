@@ -1,5 +1,6 @@
 //! What every executor must do, as one suite, for tests: [`suite`] takes an executor through it.
 
+mod grace;
 mod overlap;
 mod parts;
 mod timeout;
@@ -44,6 +45,7 @@ pub async fn suite<S: ExecutorSource>(make: impl Fn() -> S, limits: Limits) {
     draining_before_attach(make()).await;
     overlap::suite(&make, limits).await;
     timeout::suite(&make, limits).await;
+    grace::suite(&make).await;
 }
 
 fn time() -> VirtualClock {

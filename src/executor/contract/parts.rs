@@ -50,6 +50,22 @@ pub fn registry() -> Registry {
             Ok::<_, String>(context.is_cancelled())
         })
         .register("endless", |_: TaskContext, ()| std::future::pending::<()>())
+        .register("shows", |context: TaskContext, ()| async move { context.set_output("in vain".into()) })
+        .register("shows and fails", |context: TaskContext, ()| async move {
+            context.set_output("a part".into());
+            context.set_output("all of it".into());
+            Err::<(), _>("no luck")
+        })
+        .register("shows and panics", |context: TaskContext, ()| async move {
+            context.set_output("a part".into());
+            fright()
+        })
+        .register("tidy", |context: TaskContext, gates: [SocketAddr; 2]| {
+            put_away(context, gates, Duration::from_secs(600))
+        })
+        .register("untidy", |context: TaskContext, gates: [SocketAddr; 2]| {
+            put_away(context, gates, Duration::from_millis(20))
+        })
         .register_blocking("stubborn", |context: TaskContext, ()| {
             // Blocks until it is asked to stop.
             while !context.is_cancelled() {
@@ -207,6 +223,20 @@ impl Drop for Gate {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Waits until it is asked to stop, and then for its second gate, for which it has `grace`.
+async fn put_away(
+    context: TaskContext,
+    [entry, exit]: [SocketAddr; 2],
+    grace: Duration,
+) -> Result<(), &'static str> {
+    context.set_cancel_grace(grace);
+    context.set_output("half done".into());
+    pass(entry).await;
+    context.cancelled().await;
+    pass(exit).await;
+    Err("it was put away")
 }
 
 /// Waits at a gate; on a thread, because this needs no runtime.

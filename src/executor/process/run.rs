@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
+use serde_json::Value;
 
 use super::link::{Fate, News, Worker};
 use super::output;
@@ -21,6 +22,9 @@ use crate::timer;
 
 /// How many messages of a worker are heard before somebody else is.
 const PATIENT: u32 = 64;
+
+/// How much longer than code that has time to end by itself its worker is waited for.
+const LEAD: Duration = Duration::from_millis(250);
 
 /// What became of a run, and of the worker it was given to.
 pub(super) enum Carried {
@@ -61,7 +65,7 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
         Ok(()) => flight.watch(worker).await,
         Err(error) => {
             let error = format!("the task cannot be sent to a worker process: {error}");
-            End { outcome: Outcome::Failed { error }, backtrace: None, fit: true }
+            End::of(Outcome::Failed { error }, true)
         }
     };
     worker.assign(None);
@@ -70,6 +74,12 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
         return Carried::Not(started, fate.clone());
     }
     let fit = end.fit;
+    if let Some(took) = end.took {
+        started.set_took(took);
+    }
+    if let Some(output) = end.output {
+        started.run().set_output(*output);
+    }
     match end.outcome {
         Outcome::Panicked { message } => started.end_in(Panic { message, backtrace: end.backtrace }),
         outcome => started.end(outcome),
@@ -81,9 +91,17 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
 
 struct End {
     outcome: Outcome,
+    output: Option<Box<Value>>,
     backtrace: Option<Box<str>>,
+    took: Option<Duration>,
     /// Whether the worker can be given another run.
     fit: bool,
+}
+
+impl End {
+    fn of(outcome: Outcome, fit: bool) -> Self {
+        Self { outcome, output: None, backtrace: None, took: None, fit }
+    }
 }
 
 /// Why a run is being stopped.
@@ -160,17 +178,22 @@ impl Flight {
                 Turn::News(News::Message(FromWorker::Begun { run })) if run == self.run.id => {
                     self.begun = true
                 }
-                Turn::News(News::Message(FromWorker::Ended { run, outcome, backtrace }))
+                Turn::News(News::Message(FromWorker::CancelGrace { run, grace })) if run == self.run.id => {
+                    self.run.set_cancel_grace(grace);
+                }
+                Turn::News(News::Message(FromWorker::Ended { run, outcome, output, backtrace, took }))
                     if run == self.run.id =>
                 {
                     self.begun = true;
                     let fit = !self.terminated;
-                    let end = match self.asked {
-                        Some(Asked::TimedOut { after_ms }) => {
-                            End { outcome: Outcome::TimedOut { after_ms }, backtrace: None, fit }
+                    // Work that was over before counts as it ended.
+                    let (outcome, backtrace) = match self.asked {
+                        Some(Asked::TimedOut { after_ms }) if took.is_none() => {
+                            (Outcome::TimedOut { after_ms }, None)
                         }
-                        _ => End { outcome, backtrace, fit },
+                        _ => (outcome, backtrace),
                     };
+                    let end = End { outcome, output, backtrace, took, fit };
                     if fit {
                         return end;
                     }
@@ -197,11 +220,7 @@ impl Flight {
                 Turn::News(News::Message(_)) => {}
                 Turn::News(News::Lost(fate)) => {
                     let ended = self.ended.take();
-                    return ended.unwrap_or_else(|| End {
-                        outcome: self.lost(&fate),
-                        backtrace: None,
-                        fit: false,
-                    });
+                    return ended.unwrap_or_else(|| End::of(self.lost(&fate), false));
                 }
                 Turn::Rung(alarm, busy) => {
                     self.hold = Some(busy);
@@ -215,15 +234,19 @@ impl Flight {
                     self.calls += 1;
                     self.asked = Some(Asked::Cancelled);
                     self.deadline = None;
-                    let _ = worker.say(&ToWorker::Cancel { run: self.run.id });
-                    self.wait();
+                    self.ask(worker);
                 }
                 Turn::Late(after_ms, busy) => {
                     self.hold = Some(busy);
                     self.asked = Some(Asked::TimedOut { after_ms });
                     self.run.time_out();
                     self.deadline = None;
-                    self.stop(worker);
+                    if self.run.cancel_grace().is_zero() {
+                        self.stop(worker);
+                    } else {
+                        self.calls += 1;
+                        self.ask(worker);
+                    }
                 }
                 Turn::Impatient => self.stop(worker),
             }
@@ -260,13 +283,20 @@ impl Flight {
             worker.group().kill();
         } else {
             worker.group().terminate(self.grace);
-            self.wait();
+            self.wait(self.grace);
         }
     }
 
-    fn wait(&mut self) {
+    /// Asks the code to end.
+    fn ask(&mut self, worker: &mut Worker) {
+        // Too short to be refused.
+        let _ = worker.say(&ToWorker::Cancel { run: self.run.id });
+        self.wait(self.grace.max(self.run.cancel_grace().saturating_add(LEAD)));
+    }
+
+    fn wait(&mut self, grace: Duration) {
         // Processes live in real time, whatever clock the scheduler has.
-        self.patience = Some(timer::sleep(&Clock::system(), self.grace).map(drop).boxed());
+        self.patience = Some(timer::sleep(&Clock::system(), grace).map(drop).boxed());
     }
 
     fn lost(&self, fate: &Fate) -> Outcome {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
 
 use crate::task::{Alias, Outcome, RunId, Source, TaskSpec};
 
 /// The version of the protocol; it changes whenever a message does.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// The longest message, in bytes.
 pub(super) const LIMIT: usize = 16 << 20;
@@ -83,8 +84,17 @@ pub(super) enum FromWorker {
     Idle { run: RunId, heard: u64 },
     /// It has got the run, and goes on to do it.
     Begun { run: RunId },
-    /// The run is over.
-    Ended { run: RunId, outcome: Outcome, backtrace: Option<Box<str>> },
+    /// The code of the run wants so much time to end by itself, once it is asked to stop.
+    CancelGrace { run: RunId, grace: Duration },
+    /// The run is over: how, what it had to show, and how long its work took, if that is known better
+    /// than by this news.
+    Ended {
+        run: RunId,
+        outcome: Outcome,
+        output: Option<Box<Value>>,
+        backtrace: Option<Box<str>>,
+        took: Option<Duration>,
+    },
 }
 
 /// One event.
@@ -271,8 +281,8 @@ mod tests {
         assert_eq!(next(b"C"), Ok(None));
         assert_eq!(next(b"Cb"), Err(WireError::NotAFrame { start: "Cb".to_owned() }));
         assert_eq!(next(b"CBW\x01"), Err(WireError::Version { theirs: 1 }));
-        assert_eq!(next(b"CBW\x02\xff\0\0\0"), Err(WireError::TooLarge { bytes: 0xff00_0000 }));
-        assert!(matches!(next(b"CBW\x02\0\0\0\x02{}"), Err(WireError::NotAMessage { .. })));
+        assert_eq!(next(b"CBW\x03\xff\0\0\0"), Err(WireError::TooLarge { bytes: 0xff00_0000 }));
+        assert!(matches!(next(b"CBW\x03\0\0\0\x02{}"), Err(WireError::NotAMessage { .. })));
         assert_eq!(next(&frame("x")), Ok(Some("x".to_owned())));
         let bytes = LIMIT + 2;
         assert_eq!(encode(&"x".repeat(LIMIT)), Err(WireError::TooLarge { bytes }));

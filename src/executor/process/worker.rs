@@ -5,8 +5,10 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::forward;
@@ -18,7 +20,7 @@ use crate::executor::Started;
 use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job, Report};
 use crate::executor::slot::Instances;
-use crate::task::{Alias, Outcome, Registry, Run, RunId, panics};
+use crate::task::{Alias, Outcome, Registry, Run, RunEnd, RunId, panics};
 
 /// The status of a worker that cannot go on.
 const CANNOT: i32 = 70;
@@ -93,6 +95,12 @@ impl Outlet {
         let _ = self.try_say(message);
     }
 
+    /// The run has failed.
+    fn failed(&self, run: RunId, error: String) {
+        let outcome = Outcome::Failed { error };
+        self.say(&FromWorker::Ended { run, outcome, output: None, backtrace: None, took: None });
+    }
+
     fn try_say(&self, message: &FromWorker) -> Result<(), WireError> {
         let frame = encode(message)?;
         let _ = self.socket().write_all(&frame);
@@ -149,13 +157,11 @@ struct Work {
 async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
     while let Some(work) = work.recv().await {
         let run = work.run.id;
-        let Done { outcome, backtrace, busy } = carry_out(work).await;
+        let Done { outcome, output, backtrace, took, busy } = carry_out(work).await;
         // What it has printed comes before its end.
         let _ = std::io::stdout().flush();
-        if let Err(error) = outlet.try_say(&FromWorker::Ended { run, outcome, backtrace }) {
-            let error = format!("the value it returned cannot leave the worker process: {error}");
-            let outcome = Outcome::Failed { error };
-            outlet.say(&FromWorker::Ended { run, outcome, backtrace: None });
+        if let Err(error) = outlet.try_say(&FromWorker::Ended { run, outcome, output, backtrace, took }) {
+            outlet.failed(run, format!("the value it returned cannot leave the worker process: {error}"));
         }
         drop(busy);
     }
@@ -164,7 +170,9 @@ async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
 /// How a run ended.
 struct Done {
     outcome: Outcome,
+    output: Option<Box<Value>>,
     backtrace: Option<Box<str>>,
+    took: Option<Duration>,
     busy: Busy,
 }
 
@@ -173,13 +181,16 @@ async fn carry_out(Work { run, executor, clock }: Work) -> Done {
     let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends, keeper: Keeper::default() });
     if let Some(key) = Instances::default().admit(&run) {
         // Whether it is too late to begin was judged by the pool.
-        Started(Job::new(run, desk, key, clock.busy())).drive().await;
+        Started(Job::new(run.clone(), desk, key, clock.busy())).drive().await;
     }
     match reports.try_recv() {
-        Ok(Report { end, busy, .. }) => Done { outcome: end.outcome, backtrace: end.backtrace, busy },
+        Ok(Report { end: RunEnd { outcome, output, backtrace, duration, .. }, busy, .. }) => {
+            let took = run.work_over().map(|_| duration);
+            Done { outcome, output, backtrace, took, busy }
+        }
         Err(_) => {
-            let error = "the run ended without an outcome".to_owned();
-            Done { outcome: Outcome::Failed { error }, backtrace: None, busy: clock.busy() }
+            let outcome = Outcome::Failed { error: "the run ended without an outcome".to_owned() };
+            Done { outcome, output: None, backtrace: None, took: None, busy: clock.busy() }
         }
     }
 }
@@ -249,8 +260,7 @@ impl Reader {
             Ok(code) => code.clone(),
             Err(error) => {
                 let error = format!("the registry of the worker process lacks its handler: {error}");
-                let outcome = Outcome::Failed { error };
-                return self.outlet.say(&FromWorker::Ended { run: order.id, outcome, backtrace: None });
+                return self.outlet.failed(order.id, error);
             }
         };
         let mut run = Run::new(order.id, order.task, order.store, order.nominal, code);
@@ -259,6 +269,8 @@ impl Reader {
         run.source = order.source;
         run.attempt = order.attempt;
         run.force = order.force;
+        let outlet = self.outlet.clone();
+        run.on_cancel_grace(move |grace| outlet.say(&FromWorker::CancelGrace { run: order.id, grace }));
         let run = Arc::new(run);
         let remote = order.time.map(|time| Arc::new(RemoteClock::new(order.id, time, self.outlet.clone())));
         let clock = remote.clone().map_or_else(Clock::system, |remote| Clock::from_source(remote));

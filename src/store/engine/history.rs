@@ -349,6 +349,7 @@ fn encoded(codec: &Codec, record: &RunRecord) -> Result<Vec<u8>, StoreError> {
     let mut record = record.clone();
     if let Some(end) = &mut record.end {
         shorten(&mut end.outcome, bytes.len());
+        end.output = None;
         end.backtrace = None;
     }
     codec.encode(Kind::Run, &row, &record).map_err(failed)

@@ -205,6 +205,7 @@ fn end() -> impl Strategy<Value = RunEnd> {
             started_at,
             ended_at,
             duration: Duration::from_nanos(nanos),
+            output: backtrace.clone().map(|text| Box::new(Value::String(text))),
             backtrace: backtrace.map(String::into_boxed_str),
             retry_at,
         },

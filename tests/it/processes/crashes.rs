@@ -115,7 +115,7 @@ pub(super) fn script(text: &str) -> ProcessPool {
 /// How a shell says hello.
 pub(super) fn hello() -> String {
     let message = format!(r#"{{"hello":{{"version":"{}"}}}}"#, env!("CARGO_PKG_VERSION"));
-    format!(r"printf 'CBW\002\000\000\000\0{:o}{}' >&0; ", message.len(), message)
+    format!(r"printf 'CBW\003\000\000\000\0{:o}{}' >&0; ", message.len(), message)
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn rubbish_on_the_pipe_is_one_failed_run() {
         let cases = [
             ("echo rubbish >&0; sleep 1000", r#"it begins with "rubbish\n""#),
             (r"printf 'CBW\007' >&0; sleep 1000", "version 7 of the worker protocol"),
-            (r"printf 'CBW\002\377\000\000\000' >&0; sleep 1000", "longer than the 16777216"),
-            (r"printf 'CBW\002\000\000\000\002{}' >&0; sleep 1000", "cannot be read"),
-            (r"printf 'CBW\002\000\000\000\002{' >&0; exec <&-; sleep 1000", "breaks off after 9 bytes"),
+            (r"printf 'CBW\003\377\000\000\000' >&0; sleep 1000", "longer than the 16777216"),
+            (r"printf 'CBW\003\000\000\000\002{}' >&0; sleep 1000", "cannot be read"),
+            (r"printf 'CBW\003\000\000\000\002{' >&0; exec <&-; sleep 1000", "breaks off after 9 bytes"),
             ("exec <&-; sleep 1000", "closed its pipe and was killed"),
-            (r"printf 'CBW\002\000\000\000\002{' >&0; exit 4", "exited with status 4"),
+            (r"printf 'CBW\003\000\000\000\002{' >&0; exit 4", "exited with status 4"),
         ];
         for (text, problem) in cases {
             // It waits for the run first, so that it is in the midst of it.

@@ -119,7 +119,7 @@ fn a_flood_of_messages_ends_on_time() {
         // Of a run that nobody knows.
         let run = callboard::task::RunId { owner: callboard::task::OwnerId(1), serial: 1 };
         let message = json!({ "idle": { "run": run, "heard": 0 } }).to_string();
-        let mut frame = b"CBW\x02\0\0\0".to_vec();
+        let mut frame = b"CBW\x03\0\0\0".to_vec();
         frame.push(message.len().try_into().unwrap());
         frame.extend(message.as_bytes());
         let flood = place.path().join("flood");
@@ -248,7 +248,7 @@ fn what_is_nested_too_deep_has_failed_and_costs_no_worker() {
 fn a_worker_that_says_why_it_gives_up_is_quoted() {
     on_stage(async {
         let message = r#"{"broken":{"problem":"no more paper"}}"#;
-        let broken = format!(r"printf 'CBW\002\000\000\000\0{:o}{message}' >&0; ", message.len());
+        let broken = format!(r"printf 'CBW\003\000\000\000\0{:o}{message}' >&0; ", message.len());
         let text = hello() + "head -c 8 <&0 >/dev/null; " + &broken + "exit 70";
         let mut play = Play::new(script(&text)).await;
         let error = play.error("ok", Value::Null).await;
