@@ -371,6 +371,12 @@ pub(super) struct Add {
     /// The body of --http.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["shell", "handler"])]
     pub(super) body: Option<String>,
+    /// How long processes of --shell have to end after SIGTERM, before SIGKILL. [default: 5s]
+    #[arg(long, value_name = "LENGTH", conflicts_with_all = ["http", "handler"])]
+    pub(super) kill_after: Option<String>,
+    /// Which redirections --http follows: none, safe, or all as browsers do. [default: safe]
+    #[arg(long, value_name = "WHICH", conflicts_with_all = ["shell", "handler"])]
+    pub(super) redirects: Option<String>,
     /// How long a run of --shell or --http may take.
     #[arg(long, value_name = "DURATION", conflicts_with = "handler")]
     pub(super) timeout: Option<String>,

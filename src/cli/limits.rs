@@ -26,3 +26,17 @@ pub(super) fn lower_nofile_as_told() {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum });
     }
 }
+
+/// How many runs of each handler go on at once unless told otherwise; the others wait. Of commands 16
+/// for each core, of requests 64, and never so many that their descriptors are more than a part of what
+/// this process may have.
+pub(super) fn runs_at_once() -> [(&'static str, u32); 2] {
+    let cores =
+        std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| u32::try_from(files).ok());
+    let runs = |per_core: u32, files_each: u32| {
+        let affordable = files.map_or(u32::MAX, |files| files / files_each);
+        cores.saturating_mul(per_core).min(512).min(affordable).max(1)
+    };
+    [("shell", runs(16, 16)), ("http", runs(64, 8))]
+}

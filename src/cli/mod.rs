@@ -32,8 +32,7 @@ pub fn main() -> ExitCode {
     crate::executor::worker::run_if_asked(|| {
         limits::lower_nofile_as_told();
         // The pool has kept secrets from it.
-        let inherited = handlers::Inherited::default();
-        handlers::registry(handlers::reaper::Reaper::start(&inherited), inherited)
+        handlers::registry(handlers::Inherited::default())
     });
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::time::{distance, length, shown};
-use crate::task::Outcome;
+use crate::task::RunEnd;
 
 /// Columns wide enough for what is in them; the last is as wide as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
@@ -34,6 +34,15 @@ pub(super) fn brief(text: &str, limit: usize) -> String {
         flat = flat.chars().take(limit - 1).chain(['…']).collect();
     }
     flat
+}
+
+/// The end of a text, in one line of at most `limit` characters.
+fn ending(text: &str, limit: usize) -> String {
+    let flat = brief(text, usize::MAX);
+    match flat.chars().count() {
+        count if count > limit => ['…'].into_iter().chain(flat.chars().skip(count - limit + 1)).collect(),
+        _ => flat,
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -206,9 +215,10 @@ fn record(run: &Value, task: &Value) -> Vec<String> {
     let nominal = instant(&run["nominal"]);
     let outcome = end["outcome"].as_str().unwrap_or("running").to_owned();
     let duration = end["duration"].as_i64().map(TimeDelta::nanoseconds);
-    let note = Outcome::deserialize(end).ok().and_then(|outcome| outcome.problem());
+    let problem = RunEnd::deserialize(end).ok().and_then(|end| end.problem());
+    let limit = if problem.is_some() { 600 } else { 100 };
     let again = instant(&end["retry_at"]).map(|at| format!("again at {}", shown(at, zone(task))));
-    let note = note.or_else(|| result(&end["value"]));
+    let note = problem.or_else(|| result(&end["value"]));
     let note = match (note, again) {
         (None, None) if end.is_null() => Some(format!("run {}", text(&run["id"]))),
         (Some(note), Some(again)) => Some(format!("{again}: {note}")),
@@ -218,7 +228,7 @@ fn record(run: &Value, task: &Value) -> Vec<String> {
         format!("  {}", nominal.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task)))),
         outcome,
         duration.map_or_else(String::new, length),
-        brief(&note.unwrap_or_default(), 100),
+        brief(&note.unwrap_or_default(), limit),
     ]
 }
 
@@ -226,7 +236,7 @@ fn record(run: &Value, task: &Value) -> Vec<String> {
 pub(super) fn result(value: &Value) -> Option<String> {
     match (value, &value["stdout"], &value["status"]) {
         (Value::Null, ..) => None,
-        (_, Value::String(text), _) => Some(text.clone()),
+        (_, Value::String(text), _) => Some(ending(text, 100)),
         (_, _, status @ Value::Number(_)) => {
             Some(format!("{status} {}", value["body"].as_str().unwrap_or_default()))
         }
@@ -324,6 +334,10 @@ mod tests {
         assert_eq!(brief("a\n b  c", 10), "a b c");
         assert_eq!(brief(&"x".repeat(20), 5), "xxxx…");
         assert_eq!(result(&json!({ "stdout": "hi" })).unwrap(), "hi");
+        assert_eq!(
+            result(&json!({ "stdout": "x".repeat(200) + "\nend" })).unwrap(),
+            format!("…{} end", "x".repeat(95))
+        );
         assert_eq!(result(&json!({ "status": 200, "body": "ok" })).unwrap(), "200 ok");
         assert_eq!(result(&json!(5)).unwrap(), "5");
     }

@@ -13,7 +13,6 @@ use super::args::Serve;
 use super::control::Control;
 use super::exit::{Exit, Failure};
 use super::handlers::Inherited;
-use super::handlers::reaper::Reaper;
 use super::show::Show;
 use super::{data, handlers, limits, out};
 use crate::clock::Clock;
@@ -139,11 +138,14 @@ impl Service {
         self.shut_down(handle, events, signals).await
     }
 
-    fn builder(&self, dir: &Path) -> Result<Builder, Failure> {
+    fn builder(&mut self, dir: &Path) -> Result<Builder, Failure> {
+        for (handler, runs) in limits::runs_at_once() {
+            self.settings.limit_handler(handler, runs);
+        }
         let inherited = Inherited::new(self.settings.secret_variables(), self.nofile);
         let for_workers: Vec<_> =
             self.nofile.iter().map(|limit| (limits::NOFILE, limit.to_string())).collect();
-        let registry = handlers::registry(Reaper::start(&inherited), inherited);
+        let registry = handlers::registry(inherited);
         Ok(self.settings.builder_with(dir, &for_workers)?.registry(registry))
     }
 

@@ -57,7 +57,7 @@ impl Show {
 fn run_line(report: &RunReport, zone: Tz) -> String {
     let end = &report.end;
     let at = end.ended_at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
-    let note = end.outcome.problem().or_else(|| match &end.outcome {
+    let note = end.problem().or_else(|| match &end.outcome {
         Outcome::Executed { value } => render::result(value),
         _ => None,
     });
@@ -71,7 +71,7 @@ fn run_line(report: &RunReport, zone: Tz) -> String {
         end.outcome.word(),
         shown(TimeDelta::from_std(end.duration).unwrap_or_default()),
         shown(report.lateness()),
-        render::brief(&note, 120)
+        render::brief(&note, if end.outcome.is_success() { 120 } else { 600 })
     );
     line.trim_end().to_owned()
 }

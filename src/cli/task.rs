@@ -178,13 +178,19 @@ fn describe(add: &Add) -> Result<Value, Failure> {
         if add.env_clear {
             shell["env_clear"] = true.into();
         }
+        if let Some(mercy) = &add.kill_after {
+            shell["kill_after"] = mercy.as_str().into();
+        }
         set("shell", Some(shell));
     }
     if let Some([method, url]) = add.http.as_deref() {
         let headers = pairs("--header", &add.header, ':', "NAME: VALUE")?;
-        let http = json!({
+        let mut http = json!({
             "method": method, "url": url, "headers": headers, "body": add.body, "timeout": add.timeout,
         });
+        if let Some(which) = &add.redirects {
+            http["redirects"] = which.as_str().into();
+        }
         set("http", Some(http));
     }
     Ok(task.into())

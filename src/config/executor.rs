@@ -1,9 +1,9 @@
 //! Executors: which there are, and how each is made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::choice;
-use super::value::Section;
+use super::value::{Kind, Section};
 #[cfg(all(unix, feature = "process"))]
 use crate::executor::ProcessPool;
 use crate::executor::{AsyncExecutor, DebugExecutor, ThreadPool};
@@ -14,7 +14,10 @@ use crate::scheduler::Builder;
 #[non_exhaustive]
 pub enum ExecutorSettings {
     /// Futures on one arbiter.
-    Async,
+    Async {
+        /// How many runs of single handlers go on at once; others wait.
+        limits: BTreeMap<String, u32>,
+    },
     /// Threads for blocking code.
     ThreadPool {
         /// How many.
@@ -50,7 +53,12 @@ impl ExecutorSettings {
         environment: &WorkerEnvironment<'_>,
     ) -> Builder {
         match self {
-            Self::Async => builder.executor(alias, AsyncExecutor::new()),
+            Self::Async { limits } => {
+                let limited = |executor: AsyncExecutor, (handler, runs): (&String, &u32)| {
+                    executor.limit_handler(handler, *runs as usize)
+                };
+                builder.executor(alias, limits.iter().fold(AsyncExecutor::new(), limited))
+            }
             Self::ThreadPool { workers } => builder.executor(alias, ThreadPool::new(*workers as usize)),
             #[cfg(all(unix, feature = "process"))]
             Self::ProcessPool { workers, recycle_after } => {
@@ -72,6 +80,7 @@ impl ExecutorSettings {
         let kind = section.text("type");
         let workers = section.count("workers");
         let recycle_after = section.count("recycle_after");
+        let limits = limits(&mut section);
         let alien = |key: &str, given: bool, of: &str| {
             if given {
                 section.problem(None, key, format!("only {of} has {key}; leave it out"));
@@ -80,20 +89,28 @@ impl ExecutorSettings {
         };
         const POOLS: &str = "a \"threadpool\" or a \"processpool\"";
         const PROCESSES: &str = "a \"processpool\"";
+        const FUTURES: &str = "an \"async\" executor";
         let executor = match kind.as_deref() {
-            Some(kind @ ("async" | "debug")) => {
+            Some("async") => {
                 let alien = alien("workers", workers.is_some(), POOLS)
                     | alien("recycle_after", recycle_after.is_some(), PROCESSES);
-                let executor = if kind == "async" { Self::Async } else { Self::Debug };
-                (!alien).then_some(executor)
+                (!alien).then_some(Self::Async { limits: limits.unwrap_or_default() })
+            }
+            Some("debug") => {
+                let alien = alien("workers", workers.is_some(), POOLS)
+                    | alien("recycle_after", recycle_after.is_some(), PROCESSES)
+                    | alien("limits", limits.is_some(), FUTURES);
+                (!alien).then_some(Self::Debug)
             }
             Some("threadpool") => {
-                let alien = alien("recycle_after", recycle_after.is_some(), PROCESSES);
+                let alien = alien("recycle_after", recycle_after.is_some(), PROCESSES)
+                    | alien("limits", limits.is_some(), FUTURES);
                 (!alien).then_some(Self::ThreadPool { workers: workers.unwrap_or(WORKERS) })
             }
             #[cfg(all(unix, feature = "process"))]
             Some("processpool") => {
-                Some(Self::ProcessPool { workers: workers.unwrap_or(WORKERS), recycle_after })
+                let alien = alien("limits", limits.is_some(), FUTURES);
+                (!alien).then_some(Self::ProcessPool { workers: workers.unwrap_or(WORKERS), recycle_after })
             }
             other => {
                 section.problem(None, "type", choice(other, types()));
@@ -103,6 +120,33 @@ impl ExecutorSettings {
         section.finish();
         executor
     }
+}
+
+/// How many runs of which handlers go on at once.
+fn limits(section: &mut Section<'_>) -> Option<BTreeMap<String, u32>> {
+    const KEY: &str = "limits";
+    let value = section.take(KEY)?;
+    let wrong = |line| {
+        let form = "must be a table of handlers and whole numbers of at least 1, such as { shell = 50 }";
+        section.problem(line, KEY, form);
+    };
+    let Kind::Table(table) = value.kind else {
+        wrong(value.line);
+        return None;
+    };
+    let mut limits = BTreeMap::new();
+    for (handler, value) in table {
+        let number = match &value.kind {
+            Kind::Integer(number) => u32::try_from(*number).ok(),
+            Kind::Text(text) => text.parse().ok(),
+            _ => None,
+        };
+        match number.filter(|number| *number > 0) {
+            Some(number) => drop(limits.insert(handler, number)),
+            None => wrong(value.line),
+        }
+    }
+    Some(limits)
 }
 
 /// How many workers a pool has that names no number.

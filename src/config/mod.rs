@@ -44,6 +44,8 @@
 //!
 //! [executor.default]              # default: async
 //! type = "async"                  # or "threadpool", "processpool" (where that is built in), "debug"
+//! limits = { shell = 50 }         # of an async one only: how many runs of a handler go on at once; the
+//!                                 #   others wait. Default: none; the program's own handlers have some
 //!
 //! [executor.pool]
 //! type = "threadpool"
@@ -195,7 +197,10 @@ impl Default for Settings {
             startup_delay: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
-            executors: BTreeMap::from([(Alias::default_alias(), ExecutorSettings::Async)]),
+            executors: BTreeMap::from([(
+                Alias::default_alias(),
+                ExecutorSettings::Async { limits: BTreeMap::new() },
+            )]),
             tasks: Vec::new(),
             origin: "the defaults".to_owned(),
         }
@@ -312,6 +317,16 @@ impl Settings {
     /// are relative; the tasks are not added, and the handlers are for the caller to register.
     pub fn builder(&self, data: &Path) -> Result<Builder, StoreError> {
         self.builder_with(data, &[])
+    }
+
+    /// Lets at most so many runs of a handler go on at once, on each async executor that has no limit for
+    /// it.
+    pub fn limit_handler(&mut self, handler: &str, runs: u32) {
+        for executor in self.executors.values_mut() {
+            if let ExecutorSettings::Async { limits } = executor {
+                limits.entry(handler.to_owned()).or_insert(runs);
+            }
+        }
     }
 
     /// The names of the environment variables that hold secrets: the keys of stores. Worker processes

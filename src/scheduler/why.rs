@@ -218,7 +218,7 @@ impl Teller<'_> {
             };
             return (Fate::Running, reason);
         };
-        let problem = || end.outcome.problem().unwrap_or_default();
+        let problem = || end.problem().unwrap_or_default();
         if let Some(again) = end.retry_at.filter(|_| !end.outcome.is_success()) {
             let word = end.outcome.word();
             // A task that was added since under its id knows nothing of it.
@@ -252,7 +252,10 @@ impl Teller<'_> {
             Outcome::Skipped { .. } => format!("skipped: {}", problem()),
             Outcome::Interrupted { .. } => format!("interrupted: {}", problem()),
             Outcome::TimedOut { .. } => format!("timed out: {}", problem()),
-            Outcome::Cancelled => "somebody cancelled its run".to_owned(),
+            Outcome::Cancelled => {
+                let said = ["somebody cancelled its run".to_owned()];
+                said.into_iter().chain(end.shown()).collect::<Vec<_>>().join("; ")
+            }
         };
         (Fate::of(&end.outcome), reason)
     }

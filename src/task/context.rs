@@ -122,7 +122,6 @@ impl TaskContext {
     /// hears of the end of its work later. How long the run took, and whether that was too long, counts
     /// to there.
     #[cfg(feature = "cli")]
-    #[expect(dead_code, reason = "the handlers are being taught it")]
     pub(crate) fn set_work_over(&self, at: Duration) {
         self.run.set_work_over(at);
     }

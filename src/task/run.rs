@@ -259,9 +259,41 @@ impl RunEnd {
         }
     }
 
+    /// What went wrong, for people, with the end of what the run had to show; `None` when nothing did.
+    pub fn problem(&self) -> Option<String> {
+        let problem = self.outcome.problem()?;
+        Some([problem].into_iter().chain(self.shown()).collect::<Vec<_>>().join("; "))
+    }
+
+    /// The end of what the run had to show, part by part.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.output.as_deref().map(shown).unwrap_or_default()
+    }
+
     /// How long after `due` the run began; zero when it did not.
     pub fn lateness(&self, due: DateTime<Utc>) -> TimeDelta {
         self.started_at.map_or(TimeDelta::zero(), |started| started - due)
+    }
+}
+
+/// What a run had to show, for a line: of each part the end, where the reason mostly is.
+fn shown(output: &Value) -> Vec<String> {
+    const KEPT: usize = 200;
+    let part = |name: &str, value: &Value| {
+        let text = match value {
+            Value::Null => return None,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let left_out = text.chars().count().saturating_sub(KEPT);
+        let mark = if left_out > 0 { "…" } else { "" };
+        let end: String = text.chars().skip(left_out).collect();
+        (!end.is_empty()).then(|| format!("{name}: {mark}{end}"))
+    };
+    match output {
+        Value::Object(parts) => parts.iter().filter_map(|(name, value)| part(name, value)).collect(),
+        other => part("output", other).into_iter().collect(),
     }
 }
 
@@ -331,5 +363,42 @@ mod nanos {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
         u64::deserialize(d).map(Duration::from_nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Whatever the outcome: what went wrong comes with the end of what there is to see.
+    #[test]
+    fn every_problem_is_shown_with_the_end_of_its_output() {
+        let failed = Outcome::Failed { error: "exit code 3".to_owned() };
+        let interrupted = Outcome::Interrupted { reason: "shut down".to_owned() };
+        for outcome in [failed, Outcome::TimedOut { after_ms: 5 }, Outcome::Cancelled, interrupted] {
+            let said = outcome.problem().unwrap();
+            let mut end = RunEnd::unstarted(outcome, DateTime::UNIX_EPOCH);
+            assert_eq!(end.problem(), Some(said.clone()));
+            end.output = Some(Box::new(json!({ "stdout": "x".repeat(900) + " the\n end\n", "stderr": "" })));
+            let problem = end.problem().unwrap();
+            assert!(
+                problem.starts_with(&format!("{said}; stdout: …xx")) && problem.ends_with("xx the end"),
+                "{problem}"
+            );
+            let text = serde_json::to_string(&end).unwrap();
+            assert_eq!(serde_json::from_str::<RunEnd>(&text).unwrap(), end);
+        }
+        let ended = RunEnd::unstarted(Outcome::Executed { value: json!(1) }, DateTime::UNIX_EPOCH);
+        assert_eq!(ended.problem(), None);
+    }
+
+    /// Ends of earlier versions had nothing to show.
+    #[test]
+    fn an_end_without_output_is_read() {
+        let end = RunEnd::unstarted(Outcome::Cancelled, DateTime::UNIX_EPOCH);
+        let text = serde_json::to_string(&end).unwrap();
+        assert!(!text.contains("output"), "{text}");
+        assert_eq!(serde_json::from_str::<RunEnd>(&text).unwrap(), end);
     }
 }

@@ -13,6 +13,9 @@ const KEPT: [&str; 6] = ["HOME", "LANG", "PATH", "SHELL", "TZ", "USER"];
 /// What is the service's own business and no command's.
 const OWN: [&str; 2] = ["CALLBOARD_WORKER", limits::NOFILE];
 
+const GATE: &str = r#"read -r gate || exit 125; exec /bin/sh -c "$1" </dev/null"#;
+const LIMITED_GATE: &str = r#"read -r gate || exit 125; ulimit -S -n "$2"; exec /bin/sh -c "$1" </dev/null"#;
+
 /// What commands inherit.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Inherited {
@@ -27,18 +30,17 @@ impl Inherited {
         Self { hidden: Arc::new(hidden), nofile }
     }
 
-    /// A command for the line `line` of `/bin/sh`.
+    /// A command for the line `line` of `/bin/sh`, behind a gate: it begins when a line comes by its
+    /// standard input, and ends when that is closed before.
     pub(super) fn shell(&self, line: &str, clear: bool) -> Command {
         let mut command = Command::new("/bin/sh");
-        match self.nofile {
-            // The shell lowers its limit and becomes the one that was asked for: what lies between
-            // the start of a process and its first step cannot be reached without `unsafe`.
-            Some(limit) => command
-                .args(["-c", "ulimit -S -n \"$1\"; exec /bin/sh -c \"$2\"", "/bin/sh"])
-                .arg(limit.to_string())
-                .arg(line),
-            None => command.args(["-c", line]),
+        // The shell waits, lowers its limit, and becomes the one that was asked for: what lies between
+        // the start of a process and its first step cannot be reached without `unsafe`.
+        let (gate, limit) = match self.nofile {
+            Some(limit) => (LIMITED_GATE, limit.to_string()),
+            None => (GATE, String::new()),
         };
+        command.args(["-c", gate, "/bin/sh", line, &limit]);
         if clear {
             command
                 .env_clear()

@@ -1,7 +1,10 @@
 //! What the service can run without any code of yours: shell commands and HTTP requests.
 
+mod command;
+mod companion;
 mod http;
 mod inherited;
+mod peer;
 pub(super) mod reaper;
 mod shell;
 mod tail;
@@ -13,19 +16,23 @@ use serde_json::Value;
 
 use crate::config::parse_duration;
 use crate::task::{Registry, TaskContext};
+use companion::Companion;
 use http::HttpArgs;
 pub(super) use inherited::Inherited;
-use reaper::Reaper;
 use shell::ShellArgs;
 
-/// The handlers of the service.
-pub(super) fn registry(reaper: Reaper, inherited: Inherited) -> Registry {
+/// The handlers of the service, and of its worker processes: each has a companion, which ends what
+/// is left running.
+pub(super) fn registry(inherited: Inherited) -> Registry {
+    let companion = Companion::start(inherited.clone());
     let client = http::Client::new();
     Registry::new()
         .register("shell", move |context: TaskContext, args: ShellArgs| {
-            shell::run(context, args, reaper.clone(), inherited.clone())
+            shell::run(context, args, companion.clone(), inherited.clone())
         })
-        .register("http", move |_: TaskContext, args: HttpArgs| http::run(args, client.clone()))
+        .register("http", move |context: TaskContext, args: HttpArgs| {
+            http::run(context, args, client.clone())
+        })
 }
 
 /// The names of the handlers.
@@ -47,8 +54,9 @@ pub(super) fn check(handler: &str, args: &Value) -> Result<(), String> {
 
 /// A length of time in a handler's arguments: text with a unit.
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
-    let text: Option<String> = Option::deserialize(d)
-        .map_err(|_| serde::de::Error::custom("timeout must be text with a unit, such as \"30s\""))?;
+    let text: Option<String> = Option::deserialize(d).map_err(|_| {
+        serde::de::Error::custom("a length of time must be text with a unit, such as \"30s\"")
+    })?;
     text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
 }
 

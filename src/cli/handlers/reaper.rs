@@ -1,103 +1,112 @@
-//! The last line of defence against processes that outlive the service.
-//!
-//! A run's process group is killed by the run itself. When the service dies without a chance to
-//! (SIGKILL, a crash), a small companion process notices that the pipe to it has closed and kills
-//! the groups that were still at work.
+//! The companion's whole life, and how processes are ended that nobody waits for any more.
 
-use std::collections::HashSet;
-use std::io::{self, BufRead, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::io::{self, BufRead};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::Inherited;
 use crate::cli::exit::Failure;
 
-/// Tells the companion which process groups are at work. The pipe closes with the last clone.
-#[derive(Debug, Clone)]
-pub(in crate::cli) struct Reaper {
-    pipe: Option<Arc<ChildStdin>>,
-}
+/// The variable of a command's environment that names its run.
+pub(super) const MARK: &str = "CALLBOARD_RUN";
 
-impl Reaper {
-    /// Starts the companion: this very program in another role. Without one the service works all
-    /// the same.
-    pub(in crate::cli) fn start(inherited: &Inherited) -> Self {
-        let started = std::env::current_exe().and_then(|program| {
-            let mut command = Command::new(program);
-            inherited.hide(&mut command);
-            command
-                .arg("reap")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                // Away from the signals that the terminal sends to the service.
-                .process_group(0)
-                .spawn()
-        });
-        match started {
-            Ok(child) => Self { pipe: child.stdin.map(Arc::new) },
-            Err(error) => {
-                tracing::warn!(%error, "no companion process: if the service is killed, commands it runs go on");
-                Self { pipe: None }
-            }
-        }
-    }
+/// How often processes are looked for that have left their group, and how long apart.
+const ROUNDS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
-    /// Takes charge of the process group that `leader` leads.
-    pub(super) fn watch(&self, leader: Pid) -> Group {
-        self.tell('+', leader);
-        Group { leader, reaper: self.clone() }
-    }
-
-    fn tell(&self, sign: char, leader: Pid) {
-        if let Some(pipe) = &self.pipe {
-            // One short write to a pipe is not torn, whoever else writes.
-            let line = format!("{sign}{}\n", leader.as_raw_nonzero());
-            if let Err(error) = (&**pipe).write_all(line.as_bytes()) {
-                tracing::warn!(%error, "the companion process is gone: if the service is killed, commands it runs go on");
-            }
-        }
-    }
-}
-
-/// A process group at work; killed when this is dropped.
-#[derive(Debug)]
-pub(super) struct Group {
-    leader: Pid,
-    reaper: Reaper,
-}
-
-impl Group {
-    /// Sends a signal to every process of the group; nothing happens when there is none.
-    pub(super) fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(self.leader, signal);
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        self.reaper.tell('-', self.leader);
-    }
-}
-
-/// The companion's whole life.
+/// Hears which groups are at work, and ends them when the service is gone: at once, for another
+/// service may be about to begin the same runs.
 pub(in crate::cli) fn run() -> Result<(), Failure> {
-    let mut groups = HashSet::new();
+    // A companion that is stopped would not notice that the service is gone: that wakes it.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
+    let mut groups: HashMap<Pid, String> = HashMap::new();
     // An error of the pipe is as good as its end.
     for line in io::stdin().lock().lines().map_while(Result::ok) {
-        let Some((sign, leader)) = line.split_at_checked(1) else { continue };
+        let Some((sign, rest)) = line.split_at_checked(1) else { continue };
+        let (leader, run) = rest.split_once(' ').unwrap_or((rest, ""));
         match (sign, leader.parse().ok().filter(|pid| *pid > 1).and_then(Pid::from_raw)) {
-            ("+", Some(leader)) => groups.insert(leader),
+            ("+", Some(leader)) => groups.insert(leader, run.to_owned()),
             ("-", Some(leader)) => groups.remove(&leader),
-            _ => false,
+            _ => None,
         };
     }
-    for leader in groups {
-        let _ = kill_process_group(leader, Signal::KILL);
+    for leader in groups.keys() {
+        let _ = kill_process_group(*leader, Signal::KILL);
     }
+    let runs: Vec<&str> = groups.values().map(String::as_str).filter(|run| !run.is_empty()).collect();
+    kill_marked(&runs);
     Ok(())
+}
+
+/// Kills every process with the mark of one of these runs in its environment, also those that have
+/// left the group of their command. What has cleared its environment as well is not found, nor what
+/// belongs to another user.
+pub(super) fn kill_marked(runs: &[&str]) {
+    let marks: Vec<String> = runs.iter().map(|run| format!("{MARK}={run}")).collect();
+    for _ in 0..ROUNDS {
+        // What was killed is gone a moment later; what it had begun meanwhile is found then.
+        if marks.is_empty() || linux::kill(&marks) == 0 {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether a process of the group lives that is not only waiting to be buried.
+pub(super) fn group_lives(leader: Pid) -> bool {
+    rustix::process::test_kill_process_group(leader).is_ok() && linux::group_lives(leader)
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+
+    use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+    fn processes() -> impl Iterator<Item = Pid> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
+        entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+    }
+
+    /// Kills every process with one of the marks in its environment; how many there were.
+    pub(super) fn kill(marks: &[String]) -> usize {
+        let marked = |pid: &Pid| {
+            let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|entry| marks.iter().any(|mark| mark.as_bytes() == entry))
+        };
+        let kill = |pid: Pid| {
+            // Opened before it is looked at, so that it is the one that was looked at.
+            let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            marked(&pid).then(|| pidfd_send_signal(process, Signal::KILL).ok())?
+        };
+        let this = getpid();
+        processes().filter(|pid| *pid != this).filter_map(kill).count()
+    }
+
+    pub(super) fn group_lives(leader: Pid) -> bool {
+        let of_group = |pid: Pid| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+            // The name before it may hold anything.
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let (state, group) = (fields.next()?, fields.nth(1)?);
+            Some(state != "Z" && state != "X" && group == leader.as_raw_nonzero().to_string())
+        };
+        processes().any(|pid| of_group(pid) == Some(true))
+    }
+}
+
+/// Elsewhere a process cannot be asked for its environment.
+#[cfg(not(target_os = "linux"))]
+mod linux {
+    pub(super) fn kill(_: &[String]) -> usize {
+        0
+    }
+
+    pub(super) fn group_lives(_: rustix::process::Pid) -> bool {
+        true
+    }
 }

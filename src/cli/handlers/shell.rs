@@ -1,31 +1,31 @@
 //! `shell`: a command line for `/bin/sh`, in a process group of its own.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::{Either, FusedFuture, join, pending, select};
-use rustix::process::{Pid, Signal};
+use futures::future::{Either, select};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
 
 use super::Inherited;
-use super::reaper::{Group, Reaper};
-use super::tail::Tail;
-use crate::task::TaskContext;
+use super::command::{self, Cause, Ended, Order};
+use super::companion::Companion;
+use super::reaper::MARK;
+use crate::task::{Failure, TaskContext};
 use crate::timer;
 
-/// How long processes have to end by themselves after SIGTERM, before SIGKILL.
-const MERCY: Duration = Duration::from_secs(1);
+/// How long processes have to end by themselves after SIGTERM, before SIGKILL, unless told otherwise.
+const MERCY: Duration = Duration::from_secs(5);
 
-/// How long output is waited for when all processes of the group are gone.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How much longer than that the end of a command is waited for. One that the kernel itself does not
+/// let go ends later.
+const LEAD: Duration = Duration::from_secs(5);
+
+/// How soon a thread for the command is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,28 +40,17 @@ pub(super) struct ShellArgs {
     env_clear: bool,
     #[serde(default, deserialize_with = "super::duration")]
     timeout: Option<Duration>,
+    /// How long its processes have to end by themselves after SIGTERM, before SIGKILL.
+    #[serde(default, deserialize_with = "super::duration")]
+    kill_after: Option<Duration>,
 }
 
-/// What a command that ended well said.
+/// What a command said.
 #[derive(Debug, Serialize)]
 pub(super) struct Said {
     stdout: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     stderr: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ShellError {
-    #[error("cannot start /bin/sh{place}: {error}")]
-    Start { place: String, error: std::io::Error },
-    #[error("cannot wait for the command: {0}")]
-    Wait(std::io::Error),
-    #[error("exit code {code}{said}")]
-    Code { code: i32, said: String },
-    #[error("killed by signal {signal}{said}")]
-    Signal { signal: i32, said: String },
-    #[error("took longer than its timeout of {after} and was killed with all its processes{said}")]
-    TimedOut { after: humantime::FormattedDuration, said: String },
 }
 
 impl ShellArgs {
@@ -83,128 +72,90 @@ impl ShellArgs {
     }
 }
 
-enum End {
-    Ended(std::io::Result<ExitStatus>),
-    TimedOut(Duration),
-}
-
-/// Runs the command. When this future is dropped, which is what a cancellation and the end of the
-/// service do, the whole process group is killed.
+/// Runs the command. Whatever ends the run ends the command as well, with all processes of its group;
+/// and the run goes on until they are gone.
 pub(super) async fn run(
     context: TaskContext,
     args: ShellArgs,
-    reaper: Reaper,
+    companion: Companion,
     inherited: Inherited,
-) -> Result<Said, ShellError> {
-    let mut command = Command::from(inherited.shell(&args.command, args.env_clear));
+) -> Result<Said, Failure> {
+    let mercy = args.kill_after.unwrap_or(MERCY);
+    context.set_cancel_grace(mercy.saturating_add(LEAD));
+    let place = args.cwd.as_ref().map_or_else(String::new, |dir| format!(" in {}", dir.display()));
+    let failed = |error| Failure::new(format!("cannot start /bin/sh{place}: {error}"));
+    let mut running = loop {
+        let order = {
+            let (context, args, companion) = (context.clone(), args.clone(), companion.clone());
+            let inherited = inherited.clone();
+            move || Order {
+                command: command_of(&context, &args, &inherited),
+                run: context.run_id(),
+                timeout: args.timeout,
+                mercy,
+                clock: context.clock().clone(),
+                companion,
+            }
+        };
+        match command::start(order) {
+            Ok(running) => break running,
+            Err(error) if command::is_scarcity(&error) && !context.is_cancelled() => {
+                let again = timer::sleep(context.clock(), AGAIN);
+                select(pin!(again), pin!(context.cancelled())).await;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    };
+    let ended = match select(pin!(running.ended()), pin!(context.cancelled())).await {
+        Either::Left((ended, _)) => Some(ended),
+        Either::Right(_) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            running.stop();
+            running.ended().await
+        }
+    };
+    judge(&context, &args, ended.map_err(failed)?)
+}
+
+fn judge(context: &TaskContext, args: &ShellArgs, ended: Ended) -> Result<Said, Failure> {
+    let Ended { status, cause, over, stdout, stderr } = ended;
+    let said = Said { stdout: stdout.into_text(), stderr: stderr.into_text() };
+    if cause == Cause::Itself {
+        context.set_work_over(over);
+    }
+    let failure = match (cause, status) {
+        (Cause::TimedOut, _) => Failure::TimedOut(args.timeout.unwrap_or_default()),
+        (Cause::Stopped, _) => Failure::new("the command was stopped"),
+        (Cause::Itself, Err(error)) => Failure::new(format!("cannot wait for the command: {error}")),
+        (Cause::Itself, Ok(status)) => match (status.code(), status.signal()) {
+            (Some(0), _) => return Ok(said),
+            (Some(code), _) => Failure::new(format!("exit code {code}")),
+            (None, signal) => Failure::new(format!("killed by signal {}", signal.unwrap_or_default())),
+        },
+    };
+    if let Ok(output) = serde_json::to_value(said) {
+        context.set_output(output);
+    }
+    Err(failure)
+}
+
+fn command_of(context: &TaskContext, args: &ShellArgs, inherited: &Inherited) -> Command {
+    let mut command = inherited.shell(&args.command, args.env_clear);
     command
         .envs(&args.env)
         .env("CALLBOARD_TASK", context.task_id().as_str())
-        .env("CALLBOARD_RUN", context.run_id().to_string())
+        .env(MARK, context.run_id().to_string())
         .env("CALLBOARD_NOMINAL", context.nominal().to_rfc3339())
-        .stdin(Stdio::null())
+        // The gate; nothing to read for the command.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
+        .process_group(0);
     if let Some(dir) = &args.cwd {
         command.current_dir(dir);
     }
-    let mut child = command.spawn().map_err(|error| ShellError::Start {
-        place: args.cwd.as_ref().map_or_else(String::new, |dir| format!(" in {}", dir.display())),
-        error,
-    })?;
-    // A child that was not waited for has a pid.
-    let leader = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    let group = leader.map(|leader| reaper.watch(leader));
-    let (stdout, stderr) = (RefCell::default(), RefCell::default());
-    let mut reading =
-        Box::pin(join(read(child.stdout.take(), &stdout), read(child.stderr.take(), &stderr)).fuse());
-
-    let end = {
-        let timeout = async {
-            match args.timeout {
-                Some(after) => {
-                    timer::sleep(context.clock(), after).await;
-                    End::TimedOut(after)
-                }
-                None => pending().await,
-            }
-        };
-        let ended = child.wait().map(End::Ended);
-        let ending = pin!(async { first(pin!(ended), pin!(timeout)).await });
-        alongside(ending, &mut reading).await
-    };
-    if !matches!(end, End::Ended(_)) {
-        signal(&group, Signal::TERM);
-        let mercy = pin!(timer::sleep(context.clock(), MERCY).map(|_| ()));
-        let gone = pin!(child.wait().map(|_| ()));
-        let waiting = pin!(async { first(gone, mercy).await });
-        alongside(waiting, &mut reading).await;
-    }
-    // What the shell left in the background goes with it.
-    signal(&group, Signal::KILL);
-    let _ = child.wait().await;
-    drop(group);
-    // Now the pipes are closed, unless somebody has left the group on purpose.
-    if !reading.is_terminated() {
-        select(&mut reading, pin!(timer::sleep(context.clock(), PATIENCE))).await;
-    }
-    drop(reading);
-
-    let (stdout, stderr) = (stdout.into_inner(), stderr.into_inner());
-    judge(end, stdout, stderr)
-}
-
-fn judge(end: End, stdout: Tail, stderr: Tail) -> Result<Said, ShellError> {
-    let stderr = stderr.into_text();
-    let said = match stderr.trim() {
-        "" => String::new(),
-        text => format!("; stderr: {text}"),
-    };
-    let status = match end {
-        End::Ended(status) => status.map_err(ShellError::Wait)?,
-        End::TimedOut(after) => {
-            return Err(ShellError::TimedOut { after: humantime::format_duration(after), said });
-        }
-    };
-    match (status.code(), status.signal()) {
-        (Some(0), _) => Ok(Said { stdout: stdout.into_text(), stderr }),
-        (Some(code), _) => Err(ShellError::Code { code, said }),
-        (None, signal) => Err(ShellError::Signal { signal: signal.unwrap_or_default(), said }),
-    }
-}
-
-fn signal(group: &Option<Group>, signal: Signal) {
-    if let Some(group) = group {
-        group.signal(signal);
-    }
-}
-
-/// The result of whichever future ends first.
-async fn first<T>(a: impl Future<Output = T> + Unpin, b: impl Future<Output = T> + Unpin) -> T {
-    select(a, b).await.factor_first().0
-}
-
-/// Waits for `main` and drives `side` meanwhile.
-async fn alongside<T, U>(
-    main: impl Future<Output = T> + Unpin,
-    side: &mut (impl FusedFuture<Output = U> + Unpin),
-) -> T {
-    if side.is_terminated() {
-        return main.await;
-    }
-    match select(main, side).await {
-        Either::Left((result, _)) => result,
-        Either::Right((_, main)) => main.await,
-    }
-}
-
-/// Reads to the end, keeping the last part. A pipe that breaks has ended.
-async fn read(pipe: Option<impl AsyncRead + Unpin>, tail: &RefCell<Tail>) {
-    let Some(mut pipe) = pipe else { return };
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-        tail.borrow_mut().push(&buffer[..count]);
-    }
+    command
 }

@@ -19,12 +19,15 @@ impl Tail {
         self.dropped += (excess + bytes.len() - keep.len()) as u64;
     }
 
-    /// The text, with a note in front when something was left out.
+    /// The text, with a note in front when something was left out. What is no text grows when it
+    /// becomes text, and is cut once more.
     pub(super) fn into_text(self) -> String {
         let (front, back) = self.bytes.as_slices();
         let text = clean(&[front, back].concat());
-        match self.dropped {
-            0 => text,
+        let from = (text.len().saturating_sub(LIMIT)..).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let (cut, text) = text.split_at(from);
+        match self.dropped + cut.chars().count() as u64 {
+            0 => text.to_owned(),
             dropped => format!("[{dropped} bytes left out]{text}"),
         }
     }
@@ -57,6 +60,9 @@ mod tests {
         tail.push(&vec![b'y'; 3 * LIMIT]);
         assert_eq!(tail.bytes.len(), LIMIT);
         assert_eq!(tail.dropped, 2 * LIMIT as u64);
+        let mut tail = Tail::default();
+        tail.push(&vec![0xff; 2 * LIMIT]);
+        assert!(tail.into_text().len() < LIMIT + 40, "also when it is no text");
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod control;
+mod endings;
+mod floods;
 mod handlers;
 mod next;
 mod serve;
 mod store;
+mod survivors;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

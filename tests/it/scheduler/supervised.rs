@@ -113,7 +113,7 @@ async fn an_executor_that_stops_is_replaced_and_what_it_ran_is_interrupted() {
 }
 
 #[actix::test]
-async fn an_executor_whose_thread_ends_is_replaced_and_what_it_ran_is_interrupted() {
+async fn a_thread_that_a_task_ends_is_replaced_and_what_it_ran_is_interrupted() {
     let time = VirtualClock::starting_at(START);
     let ran = Ran::default();
     let registry = ran.registry().register("vandal", |run: TaskContext, ()| async move {
@@ -137,19 +137,12 @@ async fn an_executor_whose_thread_ends_is_replaced_and_what_it_ran_is_interrupte
     scheduler.add(every(10).id("a")).await.unwrap();
     scheduler.add(every(10).id("elsewhere").executor("other")).await.unwrap();
     time.advance(secs(25)).await;
-    // Its end is noticed in real time.
-    for _ in 0..500 {
-        if scheduler.status().await.unwrap().executors[0].problem.is_some() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-        tokio::task::yield_now().await;
-    }
     time.advance(secs(75)).await;
     let told = heard(&mut events);
+    // The executor itself lives elsewhere.
     assert_eq!(
         (count(&told, EventMask::EXECUTOR_RESTARTED), count(&told, EventMask::EXECUTOR_FAILED)),
-        (1, 0)
+        (0, 0)
     );
     assert_eq!(ends(&told, "hang"), [(5, 1, "interrupted", None)]);
     let vandal = ends(&told, "vandal");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use callboard::executor::contract::{Stage, task};
 use callboard::executor::message::{Status, Submit};
-use callboard::executor::{AsyncExecutor, CustomExecutor, ExecutorAddr, ExecutorSource, Job, Runner};
+use callboard::executor::{CustomExecutor, ExecutorAddr, ExecutorSource, Job, Runner};
 use callboard::supervision::{
     ChildChange, ChildNotice, ChildState, Death, Dismiss, Guardian, GuardianStatus, Keep, Link, LinkOwner,
     RestartPolicy, Restore,
@@ -381,5 +381,22 @@ fn an_executor_whose_arbiter_ends_comes_back_on_another() {
         Arbiter::current().stop();
         async {}
     });
-    on_stage(dies_and_comes_back(AsyncExecutor::new(), "vandal", vandal, Death::ArbiterEnded));
+    // An async executor's runs have arbiters that are not their executor's.
+    let executor = CustomExecutor::new(|| Beside).on_own_arbiter();
+    on_stage(dies_and_comes_back(executor, "vandal", vandal, Death::ArbiterEnded));
+}
+
+/// Runs tasks on the arbiter of the executor.
+struct Beside;
+
+impl Runner for Beside {
+    fn kind(&self) -> &'static str {
+        "beside"
+    }
+
+    fn start(&mut self, job: Job) {
+        if let Some(started) = job.begin() {
+            actix::spawn(started.drive());
+        }
+    }
 }
