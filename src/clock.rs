@@ -81,7 +81,8 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.0 {
-            None => Utc::now(),
+            // `Utc::now` panics where a clock that was never set is before 1970.
+            None => std::time::SystemTime::now().into(),
             Some(source) => source.now(),
         }
     }

@@ -94,12 +94,15 @@ pub mod guide;
 pub mod keyed;
 mod lock;
 pub mod messages;
+mod private_file;
 pub mod scheduler;
 pub mod store;
 pub mod supervision;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(any(feature = "cli", feature = "sled"))]
+mod threads;
 pub mod timer;
 pub mod trigger;
 #[cfg(feature = "web")]

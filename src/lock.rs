@@ -1,8 +1,10 @@
 //! Locks between processes, by file: the system gives them back when their holder dies.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use crate::private_file::{self, FileId, There};
 
 /// How often a lock is taken whose file is being removed meanwhile.
 const TRIES: usize = 10;
@@ -13,6 +15,8 @@ const TRIES: usize = 10;
 pub(crate) struct FileLock {
     file: File,
     path: PathBuf,
+    /// Whether the process id stands in it.
+    noted: bool,
 }
 
 /// Why a lock was not taken.
@@ -46,9 +50,13 @@ impl FileLock {
             Err(TryLockError::WouldBlock) => return Err(LockError::Held(pid_in(file))),
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        // A note for people: without it the lock is as good.
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
-        Ok(Self { file, path: path.to_owned() })
+        // A note for people: without it the lock is as good. A file that has another name as well is
+        // somebody's whom it does not concern, and is left as it is.
+        let noted = has_one_name(&file);
+        if noted {
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
+        }
+        Ok(Self { file, path: path.to_owned(), noted })
     }
 
     /// An error when the file cannot even be opened.
@@ -65,36 +73,29 @@ impl FileLock {
 
 /// Whether an open file is the one that others find under a path; where that cannot be told, it is.
 pub(crate) fn is_at(file: &File, path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        match (file.metadata(), fs::metadata(path)) {
-            (Ok(ours), Ok(there)) => identity(ours) == identity(there),
-            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
-            (Err(_), _) => true,
-        }
-    }
-    // Elsewhere a file that is open cannot be removed.
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        fs::exists(path).unwrap_or(true)
-    }
+    FileId::of(file).map_or(true, |id| id.compare(path) == There::Same)
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        self.file.set_len(0).ok();
+        if self.noted {
+            self.file.set_len(0).ok();
+        }
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    private_file::open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
+}
+
+fn has_one_name(file: &File) -> bool {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    return file.metadata().is_ok_and(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata) <= 1);
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        true
+    }
 }
 
 fn pid_in(file: File) -> Option<u32> {
@@ -106,6 +107,8 @@ fn pid_in(file: File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::fs;
 
     #[test]
     fn one_has_it_and_is_named() {
@@ -131,5 +134,20 @@ mod tests {
         assert!(!first.is_in_place());
         let second = FileLock::take(&path).unwrap();
         assert!(second.is_in_place() && !first.is_in_place());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_others_have_put_there_is_not_written_over() {
+        let base = tempfile::tempdir().unwrap();
+        let (victim, path) = (base.path().join("victim"), base.path().join("lock"));
+        fs::write(&victim, "mine").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(matches!(FileLock::take(&path), Err(LockError::Io(_))));
+        assert!(FileLock::probe(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(&victim, &path).unwrap();
+        drop(FileLock::take(&path).unwrap());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
     }
 }

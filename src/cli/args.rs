@@ -93,6 +93,9 @@ pub(super) struct StorePlace {
     /// The keys of stores for which the configuration has none: a file with one a line.
     #[arg(long, value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
+    /// Take directories that belong to another user, or that everybody may write to.
+    #[arg(long)]
+    pub(super) trust_data: bool,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -174,6 +177,10 @@ pub(super) struct Serve {
     /// Where tasks, their history and the control socket are kept.
     #[arg(long, value_name = "DIR", default_value = data::DEFAULT)]
     pub(super) data: PathBuf,
+    /// Take a data directory that belongs to another user, or that everybody may write to. Whoever can write
+    /// to it decides which commands run.
+    #[arg(long)]
+    pub(super) trust_data: bool,
     /// Print events as JSON, one a line.
     #[arg(long)]
     pub(super) json: bool,

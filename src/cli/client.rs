@@ -30,6 +30,14 @@ pub(super) fn ask_patiently(dir: &Path, request: Request) -> Result<Value, Failu
 fn ask_within(dir: &Path, request: Request, patience: Duration) -> Result<Value, Failure> {
     let socket = data::socket(dir)?;
     let mut stream = UnixStream::connect(&socket).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused if !dir.is_dir() => {
+            let message = format!(
+                "no service runs on the data directory {}, which is missing; start one with `callboard serve --data \
+                 {0}`, name another with --data, or put it back: a service that ran on it goes on then",
+                dir.display()
+            );
+            Failure::new(Exit::NotRunning, message)
+        }
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             let message = format!(
                 "no service runs on the data directory {}; start one with `callboard serve --data {0}`, \

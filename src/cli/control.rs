@@ -1,18 +1,20 @@
 //! The side of the control socket that answers.
 
 use std::future::Future;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use actix_rt::task::JoinHandle;
 use chrono_tz::Tz;
+use futures::future::{Either, select};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::exit::{Exit, Failure};
 use super::handlers;
+use super::hold::{Hold, Listeners};
 use super::protocol::{Envelope, MAX_REQUEST, Reply, Request};
 use crate::clock::Clock;
 use crate::config::TaskSettings;
@@ -32,41 +34,59 @@ const LATEST: usize = 20;
 
 /// The open socket; dropping it closes and removes it.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(super) struct Control<'a> {
     listening: JoinHandle<()>,
-    path: PathBuf,
+    hold: &'a Hold,
 }
 
-impl Control {
-    /// Opens the socket at `path`. Whoever calls holds the lock of the directory, so that a socket
-    /// that is there was left behind by a dead service.
-    pub(super) fn open(path: &Path, handle: Handle) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| {
-            Failure::new(Exit::Failed, format!("cannot open the control socket {}: {error}", path.display()))
-        };
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let listening = actix_rt::spawn(listen(listener, handle));
-        Ok(Self { listening, path: path.to_owned() })
+impl<'a> Control<'a> {
+    /// Opens the socket at `path`, in the directory of `hold`.
+    pub(super) fn open(path: &Path, hold: &'a Hold, handle: Handle) -> Result<Self, Failure> {
+        let listening = actix_rt::spawn(listen(hold.open_socket(path)?, handle));
+        Ok(Self { listening, hold })
     }
 }
 
-impl Drop for Control {
+impl Drop for Control<'_> {
     fn drop(&mut self) {
         self.listening.abort();
-        let _ = std::fs::remove_file(&self.path);
+        self.hold.close_socket();
     }
 }
 
-async fn listen(listener: UnixListener, handle: Handle) {
+/// Whoever connects to the socket that others find.
+async fn accept(
+    current: &mut Option<UnixListener>,
+    listeners: &mut Listeners,
+) -> std::io::Result<Option<UnixStream>> {
+    let next = |current: &mut Option<UnixListener>, listener: std::os::unix::net::UnixListener| {
+        *current = Some(UnixListener::from_std(listener)?);
+        Ok(None)
+    };
+    let Some(listener) = &*current else {
+        return match listeners.recv().await {
+            Some(listener) => next(current, listener),
+            None => std::future::pending().await,
+        };
+    };
+    let news = match select(pin!(listener.accept()), pin!(listeners.recv())).await {
+        Either::Left((accepted, _)) => return accepted.map(|(stream, _)| Some(stream)),
+        Either::Right((listener, _)) => listener,
+    };
+    match news {
+        Some(listener) => next(current, listener),
+        // Nobody opens another one any more.
+        None => listener.accept().await.map(|(stream, _)| Some(stream)),
+    }
+}
+
+async fn listen(mut listeners: Listeners, handle: Handle) {
     let clock = Clock::system();
+    let mut current = None;
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match accept(&mut current, &mut listeners).await {
+            Ok(None) => {}
+            Ok(Some(stream)) => {
                 let handle = handle.clone();
                 actix_rt::spawn(async move {
                     if let Err(error) = talk(stream, handle).await {

@@ -30,6 +30,10 @@ pub enum Exit {
     CutOff = 9,
     /// Done, but for records of a store that cannot be read.
     Partly = 10,
+    /// The system does not give what the program needs: file descriptors, threads, or a clock.
+    Starved = 11,
+    /// A directory belongs to another user, or everybody may write to it.
+    Untrusted = 12,
 }
 
 impl Exit {
@@ -46,14 +50,16 @@ Exit codes:
    7  there is no such task, or no such store
    8  the task exists already, or its state does not allow it, or a store to be filled is not empty
    9  the service ended before its runs did: the grace was over, or a second signal came
-  10  done, but some records of the store cannot be read: they were left, or taken along, as they are";
+  10  done, but some records of the store cannot be read: they were left, or taken along, as they are
+  11  the system does not give what the program needs: file descriptors, threads, or a clock
+  12  a directory belongs to another user, or everybody may write to it (--trust-data takes it)";
 
     fn of_store(error: &StoreError) -> Self {
         match error {
             StoreError::NotFound(_) => Self::NotFound,
             StoreError::Exists(_) | StoreError::Changed(_) => Self::Conflict,
             StoreError::InUse { .. } => Self::InUse,
-            StoreError::Damaged { .. } => Self::Damaged,
+            StoreError::Damaged { .. } | StoreError::Unreadable { .. } => Self::Damaged,
             StoreError::TooLarge { .. } | StoreError::Unstorable { .. } | StoreError::Keys(_) => {
                 Self::Invalid
             }
@@ -77,13 +83,18 @@ Exit codes:
             Self::Conflict => "conflict",
             Self::CutOff => "cut_off",
             Self::Partly => "partly",
+            Self::Starved => "starved",
+            Self::Untrusted => "untrusted",
         }
     }
 
     /// The code a word stands for; words of later versions are plain failures.
     pub(super) fn from_word(word: &str) -> Self {
         use Exit::*;
-        let all = [Usage, Invalid, NotRunning, InUse, Damaged, NotFound, Conflict, CutOff, Partly];
+        let all = [
+            Usage, Invalid, NotRunning, InUse, Damaged, NotFound, Conflict, CutOff, Partly, Starved,
+            Untrusted,
+        ];
         all.into_iter().find(|exit| exit.word() == word).unwrap_or(Failed)
     }
 }
@@ -152,6 +163,8 @@ mod tests {
             (Exit::Conflict, "conflict"),
             (Exit::CutOff, "cut_off"),
             (Exit::Partly, "partly"),
+            (Exit::Starved, "starved"),
+            (Exit::Untrusted, "untrusted"),
         ] {
             assert_eq!(Exit::from_word(word), number);
             assert!(Exit::TABLE.contains(&format!("\n  {:>2}  ", number as u8)));

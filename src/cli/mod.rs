@@ -7,7 +7,9 @@ mod control;
 mod data;
 mod exit;
 mod handlers;
+mod hold;
 mod limits;
+mod means;
 mod next;
 mod out;
 mod protocol;
@@ -18,6 +20,7 @@ mod store;
 mod task;
 mod time;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,6 +28,7 @@ use clap::Parser;
 pub use exit::Exit;
 
 use args::{Args, Command};
+use exit::Failure;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -42,13 +46,17 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    let result = match args.command {
+    let run = || match args.command {
         Command::Serve(serve) => serve::run(serve),
         Command::Next(next) => next::run(next),
         Command::Reap => handlers::reaper::run(),
         Command::Store(command) => store::run(command),
         Command::Control(command) => task::run(command),
     };
+    // What is said about a panic is on standard error already.
+    let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Failure::new(Exit::Failed, "it failed in a way that it should not; see the message above"))
+    });
     match result {
         Ok(()) => Exit::Success.into(),
         Err(failure) => {

@@ -13,8 +13,9 @@ use super::args::Serve;
 use super::control::Control;
 use super::exit::{Exit, Failure};
 use super::handlers::Inherited;
+use super::hold::Hold;
 use super::show::Show;
-use super::{data, handlers, limits, out};
+use super::{data, handlers, limits, means, out};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings, TaskSettings};
 use crate::event::{Event, EventMask, EventStream};
@@ -27,15 +28,18 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     log();
     let settings = settings(&args)?;
     let nofile = limits::raise_nofile();
-    if let Some(warning) = data::create(&args.data)? {
-        out::note(&warning);
+    means::check(settings.stores.values().filter(|store| store.path(&args.data).is_some()).count())?;
+    let warnings = data::create(&args.data, args.trust_data)?;
+    for store in settings.stores.values().filter_map(|store| store.path(&args.data)) {
+        data::check_owner(&store, args.trust_data)?;
     }
+    warnings.iter().for_each(|warning| out::note(warning));
     let socket = data::socket(&args.data)?;
-    let _lock = data::lock(&args.data)?;
+    let hold = Hold::take(&args.data, args.trust_data)?;
     let show = Show::new(args.json, settings.timezone)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}")))?;
     let mut service = Service { settings, show, from_file: args.config.is_some(), nofile };
-    let result = actix_rt::System::new().block_on(service.run(&args.data, &socket));
+    let result = actix_rt::System::new().block_on(service.run(&args.data, &socket, &hold));
     service.show.finish();
     result
 }
@@ -115,7 +119,7 @@ impl Signals {
 }
 
 impl Service {
-    async fn run(&mut self, dir: &Path, socket: &Path) -> Result<(), Failure> {
+    async fn run(&mut self, dir: &Path, socket: &Path, hold: &Hold) -> Result<(), Failure> {
         let mut signals = Signals::new()
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
         let handle = self.builder(dir)?.build()?;
@@ -123,7 +127,7 @@ impl Service {
         // Paused until the tasks are those of the file: a task that has left it does not run again.
         handle.start_paused().await?;
         let changes = self.register(&handle).await?;
-        let control = Control::open(socket, handle.clone())?;
+        let control = Control::open(socket, hold, handle.clone())?;
         self.say(dir, socket, &changes);
         handle.resume().await?;
 

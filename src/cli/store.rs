@@ -14,12 +14,14 @@ use super::args::{
 use super::client::ask_patiently;
 use super::exit::{Exit, Failure};
 use super::protocol::Request;
-use super::{data, out, render};
+use super::{data, means, out, render};
 use crate::config::{Directory, KeySettings, Settings, StoreSettings};
+use crate::lock::FileLock;
 use crate::store::{ExportReader, ImportMode, Progress, Vault, holds_store, is_key};
 use crate::task::Alias;
 
 pub(super) fn run(command: Store) -> Result<(), Failure> {
+    means::check_clock()?;
     match command {
         Store::Check(args) => check(args),
         Store::Export(args) => export(args),
@@ -95,7 +97,9 @@ impl Named {
     }
 
     /// Opens the files, which have to be there unless they are to be made.
-    fn open(&self, data: &Path, make: bool) -> Result<Vault, Failure> {
+    fn open(&self, place: &StorePlace, make: bool) -> Result<Vault, Failure> {
+        // What is in it is believed.
+        data::check_owner(&self.path, place.trust_data)?;
         if !make && !holds_store(&self.path) {
             let message = format!(
                 "there is no store in {}; name another with --store, or the configuration that says where it is \
@@ -104,7 +108,7 @@ impl Named {
             );
             return Err(Failure::new(Exit::NotFound, message));
         }
-        Ok(self.settings.vault(data)?)
+        Ok(self.settings.vault(&place.data)?)
     }
 }
 
@@ -152,9 +156,12 @@ fn ask_service(
 }
 
 /// Keeps services away from the data directory of a store that is one's.
-fn lock(place: &StorePlace, named: &Named) -> Result<Option<data::Lock>, Failure> {
+fn lock(place: &StorePlace, named: &Named) -> Result<Option<FileLock>, Failure> {
     match &named.alias {
-        Some(_) if place.data.is_dir() => data::lock(&place.data).map(Some),
+        Some(_) if place.data.is_dir() => {
+            data::check_owner(&place.data, place.trust_data)?;
+            data::lock(&place.data).map(Some)
+        }
         _ => Ok(None),
     }
 }
@@ -229,7 +236,7 @@ fn check(args: StoreCheck) -> Result<(), Failure> {
         Some(answer) => answer,
         None => {
             let _lock = lock(place, &named)?;
-            let mut vault = named.open(&place.data, false)?;
+            let mut vault = named.open(place, false)?;
             let checked = vault.check(bar("checking"))?;
             vault.close()?;
             as_json(&checked)?
@@ -256,7 +263,7 @@ fn export(args: StoreExport) -> Result<(), Failure> {
         Some(answer) => answer,
         None => {
             let _lock = lock(place, &named)?;
-            let mut vault = named.open(&place.data, false)?;
+            let mut vault = named.open(place, false)?;
             let exported = vault.export(&path, *plain, bar("exporting"))?;
             vault.close()?;
             as_json(&exported)?
@@ -302,10 +309,10 @@ fn import(args: StoreImport) -> Result<(), Failure> {
         ExportReader::open(file)?
     };
     if named.alias.is_some() {
-        data::create(&place.data)?;
+        data::create(&place.data, place.trust_data)?;
     }
     let _lock = lock(place, &named)?;
-    let mut vault = named.open(&place.data, true)?;
+    let mut vault = named.open(place, true)?;
     let imported = vault.import_export(&export, mode(filling), &mut bar("importing"))?;
     vault.close()?;
     filled(place, &named, &as_json(&imported)?)
@@ -320,11 +327,11 @@ fn migrate(args: StoreMigrate) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Invalid, "that is the same directory twice; name two stores"));
     }
     if to.alias.is_some() {
-        data::create(&place.data)?;
+        data::create(&place.data, place.trust_data)?;
     }
     let _lock = lock(place, if from.alias.is_some() { &from } else { &to })?;
-    let mut source = from.open(&place.data, false)?;
-    let mut target = to.open(&place.data, true)?;
+    let mut source = from.open(place, false)?;
+    let mut target = to.open(place, true)?;
     let imported = target.import_from(&mut source, mode(filling), bar("migrating"))?;
     target.close()?;
     source.close()?;
@@ -378,7 +385,7 @@ fn rekey(args: StoreRekey) -> Result<(), Failure> {
         Some(answer) => answer,
         None => {
             let _lock = lock(place, &named)?;
-            let mut vault = named.open(&place.data, false)?;
+            let mut vault = named.open(place, false)?;
             let rekeyed = vault.rekey(bar("rekeying"))?;
             vault.close()?;
             as_json(&rekeyed)?

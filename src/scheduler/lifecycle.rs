@@ -436,6 +436,7 @@ impl Handler<GetStatus> for Scheduler {
                     next_due: slot.next_due,
                     problem: slot.problem.clone(),
                     unreadable: slot.unreadable.len(),
+                    unreadable_because: slot.reasons(),
                     lock: slot.lock.as_ref().map(StoreLock::status),
                 })
                 .collect(),

@@ -121,6 +121,9 @@ pub struct StoreStatus {
     /// Records in quarantine: they could not be read when it was opened last, and their tasks do not
     /// run. [`CheckStore`](message::CheckStore) lists them.
     pub unreadable: usize,
+    /// What is the matter with these records, such as the key that is missing: each reason once, and eight
+    /// at most.
+    pub unreadable_because: Vec<String>,
     /// Its lock between processes; `None` without a [`lock_path`](Builder::lock_path).
     pub lock: Option<LockStatus>,
 }

@@ -15,6 +15,9 @@ use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
 use crate::supervision::RestartPolicy;
 use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
 
+/// So many reasons for which records cannot be read are shown.
+const REASONS: usize = 8;
+
 pub(super) struct StoreSlot {
     /// Tells it from a later one of the same alias.
     pub serial: u64,
@@ -116,6 +119,12 @@ impl StoreSlot {
     pub(super) fn is_ready(&self) -> bool {
         let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
         self.addr.is_some() && !self.ticking && self.problem.is_none() && !in_doubt && self.has_lock()
+    }
+
+    /// What is the matter with its unreadable records.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        let reasons: BTreeSet<&String> = self.unreadable.iter().map(|(_, reason)| reason).collect();
+        reasons.into_iter().take(REASONS).cloned().collect()
     }
 
     /// Whether the record of a task is among those that could not be read when the store was opened.

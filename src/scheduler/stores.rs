@@ -285,6 +285,8 @@ impl Scheduler {
             let delay = match error {
                 // It is free the moment its holder is gone.
                 StoreError::InUse { .. } if slot.lock.is_some() => base,
+                // A look costs little, and it is back the moment somebody has put it back.
+                StoreError::Gone { .. } => base,
                 _ => Backoff::exponential(base, longest).delay(slot.failures, slot.generation),
             };
             slot.failures = slot.failures.saturating_add(1);

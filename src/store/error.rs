@@ -53,6 +53,28 @@ pub enum StoreError {
         /// What to do.
         advice: String,
     },
+    /// A record cannot be read as things are, and is not damaged: its key is missing, or it takes a newer
+    /// version.
+    #[error("{place} cannot be read: {reason}. Nothing was deleted; {advice}")]
+    Unreadable {
+        /// Which record.
+        place: String,
+        /// What is missing.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+    /// The store that was open is not where it was: its directory has vanished, is another one, or lacks its
+    /// files. It is back when they are.
+    #[error("the store that was open in {place} is gone: {reason}. Nothing was made in its place; {advice}")]
+    Gone {
+        /// The store's directory.
+        place: String,
+        /// What was found there.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
     /// The keys of an encrypted store cannot be had. Trying again may help.
     #[cfg(all(feature = "encryption", feature = "_durable"))]
     #[error("the store has no keys: {0}")]
@@ -102,7 +124,7 @@ impl StoreError {
         if matches!(self, Self::Keys(_)) {
             return true;
         }
-        matches!(self, Self::Unavailable { .. } | Self::InUse { .. } | Self::File { .. })
+        matches!(self, Self::Unavailable { .. } | Self::InUse { .. } | Self::Gone { .. } | Self::File { .. })
     }
 }
 

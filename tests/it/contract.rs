@@ -2,9 +2,11 @@
 
 mod actor;
 mod damaged;
+mod descriptors;
 mod embedded;
 mod file;
 mod history;
+mod identity;
 mod killed;
 mod landed;
 mod network;

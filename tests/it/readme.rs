@@ -45,7 +45,7 @@ fn its_exit_codes_and_commands_are_those_of_the_program() {
         assert!(README.contains(&format!("| {code} | {meaning} |")), "{line}");
         count += 1;
     }
-    assert_eq!(count, 11);
+    assert_eq!(count, 13);
     for command in ["serve", "next", "list", "inspect", "pause", "resume", "remove", "run", "add"] {
         assert!(commands.contains(&format!("  {command} ")) && README.contains(command), "{command}");
     }

@@ -62,7 +62,8 @@ impl Cipher {
         let id = key_of(front);
         let Some(key) = self.keys.find(id) else {
             let reason = format!(
-                "it is encrypted with the key {id}, which is not among those of the store; give that key back"
+                "its key is missing: it is encrypted with the key {id}, which is not among those of the store; give \
+                 that key back"
             );
             return Err(Unread::new(Cause::UnknownKey, reason));
         };
@@ -113,7 +114,9 @@ pub(super) fn no_keys(bytes: &[u8]) -> Unread {
     match parts(bytes) {
         Some((front, ..)) => {
             let id = key_of(front);
-            let reason = format!("it is encrypted with the key {id}, and the store was given no keys");
+            let reason = format!(
+                "its key is missing: it is encrypted with the key {id}, and the store was given no keys"
+            );
             Unread::new(Cause::UnknownKey, reason)
         }
         None => cut_off(bytes),

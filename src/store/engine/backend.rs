@@ -8,6 +8,7 @@ use futures::channel::oneshot;
 use rustc_hash::FxHashMap;
 
 use super::history::History;
+use super::opening::Known;
 use super::sweep::Sweep;
 use super::writer::{Writer, answer};
 use super::{Batch, Place, ROW_LIMIT, Rules, keys};
@@ -30,6 +31,10 @@ pub(in crate::store) struct Engine<P: Place> {
     pub(super) asides: (mpsc::Sender<SetAside>, mpsc::Receiver<SetAside>),
     /// Threads that hang in an opening.
     pub(super) left_behind: Vec<JoinHandle<()>>,
+    /// The store that was open last. Nothing is made in its place.
+    pub(super) known: Option<Known>,
+    /// Why it could not be opened again, while it is missing.
+    pub(super) not_opened: Option<StoreError>,
 }
 
 impl<P: Place> Engine<P> {
@@ -44,6 +49,8 @@ impl<P: Place> Engine<P> {
             history: History::default(),
             asides: mpsc::channel(),
             left_behind: Vec::new(),
+            known: None,
+            not_opened: None,
         }
     }
 
@@ -51,25 +58,36 @@ impl<P: Place> Engine<P> {
     fn writer(&mut self) -> Result<&mut Writer, StoreError> {
         let working = match &self.writer {
             Some(writer) => writer.check(),
-            None => return Err(StoreError::unavailable("it is not open")),
+            None => return Err(self.closed()),
         };
         if working.is_err() {
             self.tasks = MemoryBackend::default();
             self.history = History::default();
         }
         working?;
-        self.writer.as_mut().ok_or_else(|| StoreError::unavailable("it is not open"))
+        match &mut self.writer {
+            Some(writer) => Ok(writer),
+            None => Err(StoreError::unavailable("it is not open")),
+        }
+    }
+
+    /// Why there is no writer.
+    fn closed(&self) -> StoreError {
+        self.not_opened.clone().unwrap_or_else(|| StoreError::unavailable("it is not open"))
     }
 
     /// A record that cannot be read is not written over.
     fn check_readable(&self, id: &TaskId) -> Result<(), StoreError> {
         match self.unreadable.get(id.as_str()) {
             None => Ok(()),
-            Some((cause, reason)) => Err(StoreError::Damaged {
-                place: format!("the record of task `{id}`"),
-                reason: reason.clone(),
-                advice: cause.advice().to_owned(),
-            }),
+            Some((cause, reason)) => {
+                let (place, reason) = (format!("the record of task `{id}`"), reason.clone());
+                let advice = cause.advice().to_owned();
+                Err(match cause.may_pass() {
+                    true => StoreError::Unreadable { place, reason, advice },
+                    false => StoreError::Damaged { place, reason, advice },
+                })
+            }
         }
     }
 

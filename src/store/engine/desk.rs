@@ -12,9 +12,10 @@ use super::exports::Automatic;
 use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
 use super::opening::guarded;
+use super::reserve::{Reserve, is_out_of_descriptors};
 use super::sweep::Sweeps;
 use super::writer::{Answer, Job, Shared, died};
-use super::{Batch, Disk, Durability, Place, Rules};
+use super::{Batch, Descriptors, Disk, Durability, Place, Rules};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
@@ -22,10 +23,14 @@ use crate::store::envelope::Codec;
 /// So many batches share one sync at most, lest the first of them waits for ever.
 const GROUP: usize = 4096;
 
+/// So often it is looked whether the files are still those that were opened, also when nothing is written.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// The thread's side of a [`Writer`](super::writer::Writer).
 pub(super) struct Desk<D> {
     /// `None` after a failure.
     disk: Option<D>,
+    reserve: Reserve,
     upkeep: Upkeep,
     sweeps: Sweeps,
     automatic: Option<Automatic>,
@@ -36,6 +41,8 @@ pub(super) struct Desk<D> {
     unsynced: Option<Duration>,
     /// When the disk is to be tidied; by the clock below.
     untidy: Option<Duration>,
+    /// When it is looked whether the disk is still there; by the clock below.
+    look: Duration,
     /// The machine's, also where a test turns the time: it is the device that must keep up.
     clock: Clock,
     shared: Arc<Shared>,
@@ -51,7 +58,9 @@ impl<D: Disk> Desk<D> {
         shared: Arc<Shared>,
     ) -> Self {
         let clock = Clock::system();
+        let Descriptors { sync, tidy, read } = disk.descriptors();
         Self {
+            reserve: Reserve::new(sync.max(tidy).max(read)),
             untidy: disk.untidy().map(|after| clock.monotonic().saturating_add(after)),
             disk: Some(disk),
             upkeep: Upkeep::new(loaded.codec.clone(), rules.history),
@@ -60,6 +69,7 @@ impl<D: Disk> Desk<D> {
             durability: rules.durability,
             waiting: Vec::new(),
             unsynced: None,
+            look: clock.monotonic().saturating_add(LOOK),
             clock,
             shared,
         }
@@ -90,6 +100,7 @@ impl<D: Disk> Desk<D> {
             if matches!(self.durability, Durability::Fsync) || next.is_ok() || self.is_overdue() {
                 self.sync();
             }
+            self.look();
             self.tidy();
             match next {
                 Ok(Job::Runs { id, limit, done }) => {
@@ -112,6 +123,7 @@ impl<D: Disk> Desk<D> {
                     self.sweeps.add(*sweep);
                 }
                 Ok(Job::Close { done }) => {
+                    self.reserve.release();
                     let closed = match self.disk.take() {
                         Some(disk) => guarded(|| disk.close()),
                         None => self.failure(),
@@ -138,9 +150,10 @@ impl<D: Disk> Desk<D> {
         if !self.sweeps.is_empty() {
             return Some(Duration::ZERO);
         }
-        // A store that is down takes no exports.
-        let export = self.automatic.as_ref().filter(|_| self.disk.is_some()).map(Automatic::next);
-        self.unsynced.into_iter().chain(self.untidy).chain(export).min()
+        // A store that is down takes no exports, and is not looked after.
+        let works = self.disk.is_some();
+        let export = self.automatic.as_ref().filter(|_| works).map(Automatic::next);
+        self.unsynced.into_iter().chain(self.untidy).chain(export).chain(works.then_some(self.look)).min()
     }
 
     /// Tells of the export that failed, and begins the one whose time has come.
@@ -149,8 +162,11 @@ impl<D: Disk> Desk<D> {
         if let Some(error) = automatic.settle(&self.clock) {
             self.shared.export_failures.send_replace(Some(error));
         }
-        if let Some(sweep) = automatic.take(&self.clock) {
-            self.sweeps.add(sweep);
+        let Some(sweep) = automatic.take(&self.clock) else { return };
+        // Its directory may be one beside the store's: it is not made where that has vanished.
+        match self.disk.as_ref().map_or(Ok(()), |disk| guarded(|| disk.check_place())) {
+            Ok(()) => self.sweeps.add(sweep),
+            Err(error) => self.fail(error),
         }
     }
 
@@ -163,7 +179,13 @@ impl<D: Disk> Desk<D> {
             return self.sweeps.fail(&self.shared.failure().cloned().unwrap_or_else(died));
         };
         let (sweeps, codec) = (&mut self.sweeps, &self.upkeep.codec);
-        match guarded(|| sweeps.go_on(disk, codec)) {
+        let loan = match self.reserve.lend(disk.descriptors().read) {
+            Ok(loan) => loan,
+            Err(error) => return sweeps.fail(&exhausted(error)),
+        };
+        let went = guarded(|| sweeps.go_on(disk, codec));
+        drop(loan);
+        match went {
             Ok(false) => {}
             Ok(true) => {
                 self.unsynced.get_or_insert(Duration::ZERO);
@@ -190,7 +212,14 @@ impl<D: Disk> Desk<D> {
         let Some(disk) = &self.disk else {
             return Err(self.shared.failure().cloned().unwrap_or_else(died));
         };
-        guarded(|| ask(disk)).inspect_err(|error| self.fail(error.clone()))
+        let loan = self.reserve.lend(disk.descriptors().read).map_err(exhausted)?;
+        let answer = guarded(|| ask(disk));
+        drop(loan);
+        answer.inspect_err(|error| {
+            if !is_out_of_descriptors(error) {
+                self.fail(error.clone());
+            }
+        })
     }
 
     fn write(&mut self, mut batch: Batch, done: Answer<()>) {
@@ -204,11 +233,15 @@ impl<D: Disk> Desk<D> {
             if let Some(automatic) = &mut self.automatic {
                 automatic.note(&batch);
             }
+            // Without them it is tried all the same.
+            let read = if batch.chores.is_empty() { 0 } else { disk.descriptors().read };
+            let loan = self.reserve.lend(read).ok();
             let applied = guarded(|| {
                 upkeep.complete(disk, &mut batch)?;
                 sweeps.keep(disk, &batch.changes)?;
                 disk.apply(batch.changes)
             });
+            drop(loan);
             if let Err(error) = applied {
                 self.waiting.push(done);
                 return self.fail(error);
@@ -230,7 +263,11 @@ impl<D: Disk> Desk<D> {
             return;
         }
         let Some(disk) = &mut self.disk else { return };
-        match guarded(|| disk.sync()) {
+        let loan = self.reserve.lend(disk.descriptors().sync).ok();
+        // What lies in files that nobody else finds is not acknowledged.
+        let synced = guarded(|| disk.sync().and_then(|()| disk.check_place()));
+        drop(loan);
+        match synced {
             Ok(()) => {
                 self.shared.durable.fetch_add(self.waiting.len() as u64, Ordering::Release);
                 self.waiting.drain(..).for_each(|done| drop(done.send(Ok(()))));
@@ -242,6 +279,23 @@ impl<D: Disk> Desk<D> {
         }
     }
 
+    /// Looks now and then whether the disk is still there, and still this store's.
+    fn look(&mut self) {
+        let now = self.clock.monotonic();
+        if self.look > now {
+            return;
+        }
+        self.look = now.saturating_add(LOOK);
+        self.reserve.fill();
+        let Some(disk) = &self.disk else { return };
+        let loan = self.reserve.lend(1).ok();
+        let looked = guarded(|| disk.check_place().and_then(|()| disk.check_identity()));
+        drop(loan);
+        if let Err(error) = looked {
+            self.fail(error);
+        }
+    }
+
     /// Has the disk do what it put off, when its time has come.
     fn tidy(&mut self) {
         let begun = self.clock.monotonic();
@@ -250,7 +304,14 @@ impl<D: Disk> Desk<D> {
         }
         self.untidy = None;
         let Some(disk) = &mut self.disk else { return };
-        if let Err(error) = guarded(|| disk.tidy()) {
+        let Ok(loan) = self.reserve.lend(disk.descriptors().tidy) else {
+            // What is not tidied is durable all the same.
+            self.untidy = Some(begun.saturating_add(LOOK));
+            return;
+        };
+        let tidied = guarded(|| disk.tidy());
+        drop(loan);
+        if let Err(error) = tidied {
             return self.fail(error);
         }
         // At most a tenth of the time goes into it, or half.
@@ -262,6 +323,12 @@ impl<D: Disk> Desk<D> {
     /// Nobody knows what is written. That is told before anybody is answered, so that whoever has
     /// heard of the failure finds the store down.
     fn fail(&mut self, error: StoreError) {
+        // That its files are gone says more than what the system has made of it.
+        let gone = self.disk.as_ref().and_then(|disk| guarded(|| disk.check_place()).err());
+        let error = match gone {
+            Some(gone @ StoreError::Gone { .. }) => gone,
+            _ => error,
+        };
         tracing::error!(%error, "the disk of a durable store failed; the store is down until it is opened again");
         self.shared.fail(&error);
         // A database whose files are gone may panic when it is dropped.
@@ -270,5 +337,13 @@ impl<D: Disk> Desk<D> {
         (self.unsynced, self.untidy) = (None, None);
         self.sweeps.fail(&error);
         self.waiting.drain(..).for_each(|done| drop(done.send(Err(error.clone()))));
+    }
+}
+
+/// Nothing can be opened. What is stored is not touched by that.
+fn exhausted(error: std::io::Error) -> StoreError {
+    StoreError::Unavailable {
+        reason: format!("no file can be opened: {error}; try again when others have closed theirs"),
+        source: Some(Arc::new(error)),
     }
 }

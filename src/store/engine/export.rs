@@ -31,6 +31,7 @@ use super::keys::{self, Row};
 use super::sweep::{Rows, examine, kind};
 use super::{Disk, create_dir, damaged, sync_dir};
 use crate::clock::Clock;
+use crate::private_file;
 use crate::store::StoreError;
 use crate::store::envelope::{Codec, HEAD};
 use crate::store::message::Exported;
@@ -286,12 +287,8 @@ fn aside_of(path: &Path) -> PathBuf {
 /// Makes the file that an export is written to, for its owner alone, and locks it: one that is there
 /// was left behind by an export that was cut off, unless somebody has it.
 fn create_aside(aside: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     loop {
-        match options.open(aside) {
+        match private_file::open(aside, OpenOptions::new().write(true).create_new(true)) {
             Ok(file) => {
                 // Without locks, as on some file systems, two exports to one file are in each other's way.
                 file.try_lock().ok();

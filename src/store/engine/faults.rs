@@ -92,6 +92,11 @@ impl<P: Place> Place for Shaky<P> {
         let disk = self.plan.call(Method::Open, || self.place.open())?;
         Ok(ShakyDisk { disk: Some(disk), plan: self.plan.clone() })
     }
+
+    fn reopen(&self, identity: Uuid) -> Result<Self::Disk, StoreError> {
+        let disk = self.plan.call(Method::Open, || self.place.reopen(identity))?;
+        Ok(ShakyDisk { disk: Some(disk), plan: self.plan.clone() })
+    }
 }
 
 impl<D: Disk> Disk for ShakyDisk<D> {
@@ -109,6 +114,18 @@ impl<D: Disk> Disk for ShakyDisk<D> {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.plan.call(Method::Sync, || self.disk.as_mut().unwrap().sync())
+    }
+
+    fn set_identity(&mut self, identity: Uuid) -> Result<(), StoreError> {
+        self.disk.as_mut().unwrap().set_identity(identity)
+    }
+
+    fn check_place(&self) -> Result<(), StoreError> {
+        self.disk.as_ref().unwrap().check_place()
+    }
+
+    fn check_identity(&self) -> Result<(), StoreError> {
+        self.disk.as_ref().unwrap().check_identity()
     }
 
     fn untidy(&self) -> Option<Duration> {

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 /// What only a file store has in its directory.
 pub(in crate::store) const FILES_MARK: &str = "callboard-files.json";
 /// Locked by the process that has the directory.
-const LOCK: &str = "callboard-store.lock";
+pub(in crate::store) const LOCK: &str = "callboard-store.lock";
 const RESTORE: &str = "stop the program, move the directory aside and put a backup in its place, or begin with an \
                        empty directory and bring an export back with `callboard store import`";
 
@@ -117,7 +117,7 @@ pub(in crate::store) fn create_dir(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes a file one for its owner alone that a database has made in its own way.
-#[cfg(any(feature = "sled", feature = "redb"))]
+#[cfg(feature = "sled")]
 pub(in crate::store) fn keep_private(file: &Path) -> io::Result<()> {
     #[cfg(unix)]
     fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;

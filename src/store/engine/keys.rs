@@ -28,7 +28,7 @@ pub(super) const GONE: &[u8] = b"g";
 pub(in crate::store) const MARK: &[u8] = b"m";
 
 pub(super) const LATEST_OWNER: &[u8] = b"l";
-pub(super) const IDENTITY: &[u8] = b"i";
+pub(in crate::store) const IDENTITY: &[u8] = b"i";
 pub(super) const QUARANTINE: &[u8] = b"q";
 pub(super) const IMPORTING: &[u8] = b"x";
 

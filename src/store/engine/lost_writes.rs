@@ -108,6 +108,12 @@ impl<D: Disk> Disk for Tapped<D> {
         Ok(())
     }
 
+    fn set_identity(&mut self, identity: Uuid) -> Result<(), StoreError> {
+        self.disk.set_identity(identity)?;
+        *self.synced.lock().unwrap() = image(&self.path);
+        Ok(())
+    }
+
     fn untidy(&self) -> Option<Duration> {
         self.disk.untidy()
     }

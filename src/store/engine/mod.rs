@@ -28,6 +28,7 @@ mod load;
 #[cfg(test)]
 pub(super) mod lost_writes;
 mod opening;
+mod reserve;
 #[cfg(any(feature = "sled", feature = "redb"))]
 mod seal;
 mod settings;
@@ -35,6 +36,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod whereabouts;
 mod writer;
 
 use std::ops::ControlFlow;
@@ -42,6 +44,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use uuid::Uuid;
 
 pub(super) use backend::Engine;
 #[cfg(feature = "cli")]
@@ -51,24 +54,31 @@ pub use exports::Exports;
 pub(super) use files::FILES_MARK;
 #[cfg(feature = "cli")]
 pub(crate) use files::holds_store;
+#[cfg(feature = "sled")]
+pub(super) use files::keep_private;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use files::place;
 pub(super) use files::{
-    check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
+    LOCK, check_directory, check_kind, create_dir, damaged, io_error, known_format, sync_dir, take_directory,
     unreadable,
 };
-#[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use files::{keep_private, place};
 pub(super) use history::Chore;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use identity::identity_in;
 pub use import::{ImportMode, Imported};
 #[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use keys::MARK;
+pub(super) use keys::{IDENTITY, MARK};
 #[cfg(feature = "file")]
 pub(super) use keys::{Part, RUN, SPEC, STATE, part_of};
 #[cfg(any(feature = "sled", feature = "redb"))]
-pub(super) use seal::{Mark, Seal, read_seal};
+pub(super) use reserve::is_out_of_descriptors;
+#[cfg(any(feature = "sled", feature = "redb"))]
+pub(super) use seal::{Mark, Seal, put_off, read_seal};
 #[cfg(any(feature = "sled", feature = "redb"))]
 pub(super) use settings::cache_setting;
 pub(super) use settings::embedded_store;
 pub use vault::{Progress, Vault};
+pub(super) use whereabouts::{Whereabouts, check_known, check_there, overwritten, replaced};
 
 use super::StoreError;
 use super::envelope::Codec;
@@ -135,7 +145,7 @@ impl Rules {
         not(feature = "encryption"),
         expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "there are no keys")
     )]
-    fn codec(&self, _identity: uuid::Uuid) -> Result<Codec, StoreError> {
+    fn codec(&self, _identity: Uuid) -> Result<Codec, StoreError> {
         #[cfg(feature = "encryption")]
         if let Some(keys) = &self.keys {
             let cipher = super::cipher::Cipher {
@@ -149,7 +159,7 @@ impl Rules {
     }
 
     /// The same, to read what was written by another store: it takes what is plain.
-    fn codec_to_read(&self, identity: uuid::Uuid) -> Result<Codec, StoreError> {
+    fn codec_to_read(&self, identity: Uuid) -> Result<Codec, StoreError> {
         #[cfg(feature = "encryption")]
         return Self { refuse_plain: false, ..self.clone() }.codec(identity);
         #[cfg(not(feature = "encryption"))]
@@ -196,6 +206,12 @@ pub(super) trait Place: Clone + std::fmt::Debug + Send + Unpin + 'static {
 
     /// Opens the disk, or makes it. Called on the thread that will own it; a panic is caught.
     fn open(&self) -> Result<Self::Disk, StoreError>;
+
+    /// Opens the disk of the store `identity`, which was open before: nothing is made, and one that says
+    /// that it is another store's is not touched.
+    fn reopen(&self, _identity: Uuid) -> Result<Self::Disk, StoreError> {
+        self.open()
+    }
 }
 
 /// Ordered keys with their values on a device: what differs between the embedded stores. One
@@ -240,6 +256,27 @@ pub(super) trait Disk: 'static {
     /// Returns when everything applied would survive a power cut.
     fn sync(&mut self) -> Result<(), StoreError>;
 
+    /// Has the store's identity written beside its data, where that is not there yet.
+    fn set_identity(&mut self, _identity: Uuid) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// An error unless others find what is open here under the path of the store. It costs little: it is
+    /// asked before anything is acknowledged.
+    fn check_place(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// An error unless what stands beside the data is what this disk has written there. Asked now and then.
+    fn check_identity(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// How many files it may open at a time. They are kept for it.
+    fn descriptors(&self) -> Descriptors {
+        Descriptors::default()
+    }
+
     /// How long what was synced may wait for [`tidy`](Self::tidy); `None` when there is nothing to do.
     fn untidy(&self) -> Option<Duration> {
         None
@@ -259,6 +296,17 @@ pub(super) trait Disk: 'static {
     fn close(self) -> Result<(), StoreError>
     where
         Self: Sized;
+}
+
+/// How many files a disk may open at a time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Descriptors {
+    /// To sync.
+    pub sync: usize,
+    /// To tidy.
+    pub tidy: usize,
+    /// To be read.
+    pub read: usize,
 }
 
 /// How many there are.

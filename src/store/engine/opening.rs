@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use super::backend::{Engine, is_there};
 use super::files::{self, is_beyond_repair};
 use super::history::History;
 use super::load::{Bad, Loaded, Note};
+use super::whereabouts::check_quiet;
 use super::writer::Writer;
-use super::{Batch, Place, Rules, identity, import, keys};
+use super::{Batch, Disk, Place, Rules, identity, import, keys};
 use crate::clock::Clock;
+use crate::private_file::{FileId, There};
 use crate::store::envelope::{Codec, Kind};
 use crate::store::message::{Open, Opened, SetAside};
 use crate::store::{Backend, StoreError};
@@ -47,8 +50,13 @@ impl<P: Place> Engine<P> {
                     )));
                 }
                 let aside = self.asides.0.clone();
-                let (writer, loaded) = Writer::open(&self.place, &self.rules, aside, &mut self.left_behind)?;
+                let (place, known) = (&self.place, self.known);
+                let opened = Writer::open(place, &self.rules, known, aside, &mut self.left_behind);
+                let (writer, loaded) = opened.inspect_err(|error| self.note_gone(error))?;
+                // Also when what follows fails: what is there is not made anew.
+                self.known = Some(Known::of(writer.identity(), self.place.path()));
                 self.writer = Some(writer);
+                self.not_opened = None;
                 Ok(loaded)
             }
         };
@@ -95,6 +103,13 @@ impl<P: Place> Engine<P> {
         ))
     }
 
+    fn note_gone(&mut self, error: &StoreError) {
+        if let (StoreError::Gone { .. }, Some(known)) = (error, &mut self.known) {
+            known.vanished = true;
+            self.not_opened = Some(error.clone());
+        }
+    }
+
     /// Notes what is in quarantine from now on, and answers with the tasks whose records were and
     /// can be read again.
     fn keep_quarantine(
@@ -129,12 +144,37 @@ impl<P: Place> Engine<P> {
     }
 }
 
+/// A store that was open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    identity: Uuid,
+    /// Its directory, as long as nobody has moved or restored it.
+    directory: Option<FileId>,
+    /// It was looked for and not found.
+    vanished: bool,
+}
+
+impl Known {
+    fn of(identity: Uuid, path: &Path) -> Self {
+        Self { identity, directory: FileId::at(path).ok(), vanished: false }
+    }
+
+    /// Whether what lies under its path is the directory that was open, and not one that somebody puts there.
+    fn is_untouched(&self, path: &Path) -> bool {
+        !self.vanished && self.directory.is_some_and(|directory| directory.compare(path) == There::Same)
+    }
+}
+
 /// Files are let go a moment after a database was dropped, and those of a killed process a moment
 /// after its successor was started.
-pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError> {
+pub(super) fn open_patiently<P: Place>(place: &P, known: Option<Known>) -> Result<P::Disk, StoreError> {
     let mut patience = 20;
     loop {
-        match place.open() {
+        let opened = match known {
+            Some(known) => place.reopen(known.identity),
+            None => place.open(),
+        };
+        match opened {
             Err(StoreError::InUse { .. }) if patience > 0 => {
                 patience -= 1;
                 std::thread::sleep(Duration::from_millis(25));
@@ -149,25 +189,38 @@ pub(super) fn open_patiently<P: Place>(place: &P) -> Result<P::Disk, StoreError>
 pub(super) fn bring_up<P: Place>(
     place: &P,
     rules: &Rules,
+    known: Option<Known>,
     aside: &mpsc::Sender<SetAside>,
 ) -> Result<(P::Disk, Uuid, Loaded), StoreError> {
-    let open = || {
-        let mut disk = guarded(|| open_patiently(place))?;
+    let open = |known: Option<Known>| {
+        let mut disk = guarded(|| open_patiently(place, known))?;
         let (identity, loaded) = guarded(|| {
             import::check_complete(&disk, place.path())?;
-            let identity = identity::establish(&mut disk)?;
+            let identity = match known {
+                Some(known) => {
+                    identity::recognize(&mut disk, known.identity, place)?;
+                    known.identity
+                }
+                None => identity::establish(&mut disk)?,
+            };
             Ok((identity, Loaded::from_disk(&disk, rules.codec(identity)?)?))
         })?;
+        disk.check_place()?;
         Ok((disk, identity, loaded))
     };
-    match open() {
-        Err(error) if rules.set_aside && is_beyond_repair(&error) => {
+    if known.is_some_and(|known| !known.is_untouched(place.path())) {
+        check_quiet(place.path())?;
+    }
+    let may_set_aside = rules.set_aside && known.is_none_or(|known| known.is_untouched(place.path()));
+    match open(known) {
+        // What is being put back may be half there.
+        Err(error) if may_set_aside && is_beyond_repair(&error) => {
             let found = place.path().display();
             let place = files::set_aside(place.path(), Clock::system().now())?.display().to_string();
             // At once: the process may end before anybody is told.
             tracing::error!(path = %found, %place, %error, "a damaged directory was set aside; a fresh one is begun");
             aside.send(SetAside { place, reason: error.to_string() }).ok();
-            open()
+            open(None)
         }
         opened => opened,
     }

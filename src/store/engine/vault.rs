@@ -69,7 +69,7 @@ pub struct Vault {
 impl Vault {
     pub(in crate::store) fn open<P: Place>(place: &P, rules: &Rules) -> Result<Self, StoreError> {
         let (disk, identity) = guarded(|| {
-            let mut disk = open_patiently(place)?;
+            let mut disk = open_patiently(place, None)?;
             let identity = identity::establish(&mut disk)?;
             Ok((disk, identity))
         })?;
@@ -290,6 +290,7 @@ impl Vault {
     /// Takes the identity of the store that it is filled from.
     pub(super) fn adopt(&mut self, identity: Uuid) -> Result<(), StoreError> {
         import::adopt(self, identity)?;
+        self.disk.set_identity(identity)?;
         self.identity = identity;
         self.codec = self.rules.codec(identity)?;
         Ok(())

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::desk::Desk;
 use super::load::Loaded;
-use super::opening::bring_up;
+use super::opening::{Known, bring_up};
 use super::sweep::Sweep;
 use super::{Batch, Place, Rules};
 use crate::store::StoreError;
@@ -68,12 +68,14 @@ impl Shared {
 }
 
 impl Writer {
-    /// Opens the disk on a thread of its own and reads what is there. Waits for that; a thread that
+    /// Opens the disk on a thread of its own and reads what is there; that of the store that is `known`, if
+    /// one was open. Waits for that; a thread that
     /// takes longer than it may is added to those `left_behind`. Data that is set aside is told to
     /// `aside` whatever becomes of the opening.
     pub(super) fn open<P: Place>(
         place: &P,
         rules: &Rules,
+        known: Option<Known>,
         aside: mpsc::Sender<SetAside>,
         left_behind: &mut Vec<JoinHandle<()>>,
     ) -> Result<(Self, Loaded), StoreError> {
@@ -90,7 +92,7 @@ impl Writer {
         let limit = rules.open_limit;
         let (place, rules, theirs) = (place.clone(), rules.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("callboard-store".to_owned()).spawn(move || {
-            match bring_up(&place, &rules, &aside) {
+            match bring_up(&place, &rules, known, &aside) {
                 Ok((disk, identity, loaded)) => {
                     let desk = Desk::new(disk, identity, &loaded, &place, &rules, theirs);
                     opened.send(Ok((identity, loaded))).ok();

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::lock::is_at;
+use crate::private_file;
 use crate::store::engine::sync_dir as sync_names;
 
 /// A call, for whoever watches.
@@ -51,23 +52,22 @@ pub(super) struct Pen {
 impl Pen {
     /// Writes at the end of what is there.
     pub(super) fn append(path: &Path) -> io::Result<Self> {
-        Self::open(path, OpenOptions::new().read(true).append(true).create(true), false)
+        Self::open(path, OpenOptions::new().read(true).append(true).create(true))
     }
 
     /// Writes a file that was not there.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        Self::open(path, OpenOptions::new().append(true).create_new(true), false)
+        Self::open(path, OpenOptions::new().append(true).create_new(true))
     }
 
     /// Writes a file from its beginning.
     pub(super) fn anew(path: &Path) -> io::Result<Self> {
-        Self::open(path, OpenOptions::new().write(true).create(true).truncate(true), true)
+        let file = through(path, Call::Open { anew: true }, || private_file::create_anew(path))?;
+        Ok(Self { file, path: path.to_owned() })
     }
 
-    fn open(path: &Path, options: &mut OpenOptions, anew: bool) -> io::Result<Self> {
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-        let file = through(path, Call::Open { anew }, || options.open(path))?;
+    fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
+        let file = through(path, Call::Open { anew: false }, || private_file::open(path, options))?;
         Ok(Self { file, path: path.to_owned() })
     }
 

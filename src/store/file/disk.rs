@@ -11,19 +11,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::indices::Indices;
 use super::journal::Journal;
 use super::name::{Names, is_ours};
 use super::pending::{Pending, Settling, Tasks};
-use super::place::{Layout, read_text, write_object};
+use super::place::{Layout, TASKS, read_text, write_object};
 use super::runs::{self, Lines};
-use super::settle::{Read, Settlement, settle};
+use super::settle::{AT_ONCE, Read, Settlement, settle};
 use super::text::{Cell, key_of, key_text, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Count, Disk, Order, Part, Place, RUN, SPEC, STATE, Visit, part_of, unreadable,
+    Changes, Count, Descriptors, Disk, LOCK, Order, Part, Place, RUN, SPEC, STATE, Visit, Whereabouts,
+    part_of, unreadable,
 };
 use crate::store::envelope::broken;
 
@@ -64,8 +66,20 @@ impl Place for FilePlace {
     }
 
     fn open(&self) -> Result<FileDisk, StoreError> {
+        self.open_as(None)
+    }
+
+    fn reopen(&self, identity: Uuid) -> Result<FileDisk, StoreError> {
+        self.open_as(Some(identity))
+    }
+}
+
+impl FilePlace {
+    /// Opens the store `expected`; any, or a new one, unless one is.
+    fn open_as(&self, expected: Option<Uuid>) -> Result<FileDisk, StoreError> {
         let layout = Layout::new(&self.path);
-        let lock = layout.prepare()?;
+        let (lock, store) = layout.prepare(expected)?;
+        let whereabouts = Whereabouts::note(&self.path, &[TASKS, LOCK])?;
         let mut names = Names::default();
         let [tasks, with_runs] = layout.clean()?;
         for name in tasks {
@@ -103,7 +117,9 @@ impl Place for FilePlace {
             unwritten: Changes::new(),
             latest: RefCell::default(),
             indices: RefCell::default(),
-            lock,
+            store,
+            whereabouts,
+            _lock: lock,
             limits: Limits::default(),
         };
         if !left.is_empty() {
@@ -142,7 +158,10 @@ pub(in crate::store) struct FileDisk {
     pub(super) latest: RefCell<Option<(String, Read)>>,
     /// Where the records of runs are in their files, by task.
     pub(super) indices: RefCell<Indices>,
-    lock: FileLock,
+    /// The identity that stands in the directory.
+    store: Option<Uuid>,
+    whereabouts: Whereabouts,
+    _lock: FileLock,
     pub(super) limits: Limits,
 }
 
@@ -274,6 +293,28 @@ impl Disk for FileDisk {
         Ok(())
     }
 
+    fn descriptors(&self) -> Descriptors {
+        // Each thread that brings changes to files has some open.
+        Descriptors { sync: 0, tidy: 2 * AT_ONCE + 2, read: 3 }
+    }
+
+    fn set_identity(&mut self, identity: Uuid) -> Result<(), StoreError> {
+        if self.store != Some(identity) {
+            self.layout.write_mark(Some(identity))?;
+            self.store = Some(identity);
+        }
+        Ok(())
+    }
+
+    fn check_place(&self) -> Result<(), StoreError> {
+        self.whereabouts.check()?;
+        self.journal.check_place()
+    }
+
+    fn check_identity(&self) -> Result<(), StoreError> {
+        self.layout.check_identity(self.store)
+    }
+
     fn untidy(&self) -> Option<Duration> {
         match &self.settling {
             Some(_) => Some(Duration::ZERO),
@@ -291,6 +332,8 @@ impl Disk for FileDisk {
     /// Brings some of the changes to the files.
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.write_journal()?;
+        // On a mount point whose volume is gone, files would be the beginning of another store.
+        self.check_place()?;
         if self.settling.is_none() {
             if !self.has_changed() {
                 return Ok(());
@@ -318,21 +361,11 @@ impl FileDisk {
 
     fn write_journal(&mut self) -> Result<(), StoreError> {
         if !self.unwritten.is_empty() {
-            self.check_lock()?;
+            self.whereabouts.check()?;
             self.journal.write(&self.unwritten)?;
             self.unwritten.clear();
         }
         Ok(())
-    }
-
-    /// An error when nobody else would find the lock.
-    fn check_lock(&self) -> Result<(), StoreError> {
-        if self.lock.is_in_place() {
-            return Ok(());
-        }
-        let root = self.layout.root.display();
-        let reason = format!("somebody has removed the lock in {root}, and another process can take it");
-        Err(StoreError::unavailable(reason))
     }
 
     fn take_in(&mut self, changes: Changes) {

@@ -82,13 +82,18 @@ impl Journal {
         self.length
     }
 
+    /// A file that nobody else finds is no place for changes.
+    pub(super) fn check_place(&self) -> Result<(), StoreError> {
+        if self.file.is_in_place() {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(StoreError::unavailable(format!("somebody has removed or replaced {path}")))
+    }
+
     /// Writes changes; they are on the device when this returns.
     pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        // A file that nobody else finds is no place for changes.
-        if !self.file.is_in_place() {
-            let path = self.path.display();
-            return Err(StoreError::unavailable(format!("somebody has removed or replaced {path}")));
-        }
+        self.check_place()?;
         let changes =
             changes.iter().map(|(key, value)| (key_text(key), value.as_deref().map(Cell::new))).collect();
         let line = sealed(&Line { changes }).map_err(StoreError::unavailable)? + "\n";

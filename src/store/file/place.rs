@@ -1,10 +1,12 @@
 //! What a directory of files looks like, and how files are written in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::device::{self, Pen};
 use super::name::{is_ours, is_short_for};
@@ -12,10 +14,11 @@ use super::text::{pretty, sealed, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    FILES_MARK, check_kind, create_dir, damaged, io_error, known_format, take_directory, unreadable,
+    FILES_MARK, check_kind, check_known, check_there, create_dir, damaged, io_error, known_format,
+    overwritten, replaced, take_directory, unreadable,
 };
 
-const TASKS: &str = "tasks";
+pub(super) const TASKS: &str = "tasks";
 const JOURNAL: &str = "journal.jsonl";
 const SETTLING: &str = "journal.old.jsonl";
 const REST: &str = "runs-and-removed.json";
@@ -38,6 +41,15 @@ const ABOUT: &[&str] = &[
 struct Mark {
     about: Vec<String>,
     format: u32,
+    /// The identity of the store, in hexadecimal digits; stores of earlier versions have none here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+}
+
+impl Mark {
+    fn identity(&self) -> Option<Uuid> {
+        self.store.as_ref().and_then(|store| Uuid::parse_str(store).ok())
+    }
 }
 
 /// The paths in a directory.
@@ -73,30 +85,40 @@ impl Layout {
         self.root.join(REST)
     }
 
-    /// Makes the directory ready, if it is one of ours or an empty place for one.
-    pub(super) fn prepare(&self) -> Result<FileLock, StoreError> {
+    /// Makes the directory ready, if it is one of ours or an empty place for one; where one is `expected`, it
+    /// must be there. Answers with the identity that stands in it.
+    pub(super) fn prepare(&self, expected: Option<Uuid>) -> Result<(FileLock, Option<Uuid>), StoreError> {
         let root = &self.root;
-        create_dir(root)?;
+        match expected {
+            Some(_) => check_there(root, &[FILES_MARK])?,
+            None => create_dir(root)?,
+        }
         check_kind(root, FILES_MARK)?;
         let lock = take_directory(root)?;
-        let mark = root.join(FILES_MARK);
-        match read_text(&mark)? {
-            Some(text) => {
-                let mark: Mark = unsealed(&text).map_err(|reason| {
-                    let advice = "put the file back from a backup, or remove its line `sum` if it was edited";
-                    damaged(root, &format!("`{FILES_MARK}`: {reason}"), advice)
-                })?;
+        let mut store = None;
+        match self.mark()? {
+            Some(mark) => {
                 known_format(root, mark.format, FORMAT)?;
+                store = mark.identity();
+                if let Some(expected) = expected {
+                    check_known(root, expected, store)?;
+                }
                 // A journal that has just got its other name has no successor yet.
                 let journal = if self.settling().exists() { self.settling() } else { self.journal() };
                 for (path, kind) in [(&self.tasks, "directory"), (&journal, "file")] {
                     if !path.exists() {
+                        if let (Some(_), Some(name)) = (expected, path.file_name().and_then(OsStr::to_str)) {
+                            check_there(root, &[name])?;
+                        }
                         return Err(self.misses_a(kind, path));
                     }
                 }
                 if mark.format < FORMAT {
-                    self.write_mark()?;
+                    self.write_mark(store)?;
                 }
+            }
+            None if expected.is_some() => {
+                return Err(replaced(root, "a directory that holds no store is there"));
             }
             None => {
                 // The mark is written last: a directory without one was never used.
@@ -109,10 +131,31 @@ impl Layout {
                 create_dir(&self.tasks)?;
                 drop(open(&self.journal(), Pen::append)?);
                 self.sync_root()?;
-                self.write_mark()?;
+                self.write_mark(None)?;
             }
         }
-        Ok(lock)
+        Ok((lock, store))
+    }
+
+    fn mark(&self) -> Result<Option<Mark>, StoreError> {
+        let Some(text) = read_text(&self.root.join(FILES_MARK))? else { return Ok(None) };
+        unsealed(&text).map(Some).map_err(|reason| {
+            let advice = "put the file back from a backup, or remove its line `sum` if it was edited";
+            damaged(&self.root, &format!("`{FILES_MARK}`: {reason}"), advice)
+        })
+    }
+
+    /// An error unless the identity that stands in the directory is that of the store which is open there.
+    pub(super) fn check_identity(&self, store: Option<Uuid>) -> Result<(), StoreError> {
+        match self.mark() {
+            Ok(Some(mark)) if mark.identity() == store => Ok(()),
+            // What cannot be read says nothing.
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::debug!(%error, "the mark of a store could not be looked at");
+                Ok(())
+            }
+            _ => Err(overwritten(&self.root, FILES_MARK)),
+        }
     }
 
     fn misses_a(&self, kind: &str, path: &Path) -> StoreError {
@@ -124,9 +167,10 @@ impl Layout {
         self.misses_a("file", file)
     }
 
-    fn write_mark(&self) -> Result<(), StoreError> {
+    pub(super) fn write_mark(&self, store: Option<Uuid>) -> Result<(), StoreError> {
         let about = ABOUT.iter().map(|&line| line.to_owned()).collect();
-        write_object(&self.root.join(FILES_MARK), &Mark { about, format: FORMAT })?;
+        let store = store.map(|store| store.simple().to_string());
+        write_object(&self.root.join(FILES_MARK), &Mark { about, format: FORMAT, store })?;
         self.sync_root()
     }
 

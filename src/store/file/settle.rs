@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::store::engine::damaged;
 
 /// So many files are written or read at a time.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// The file of a task.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,12 +9,16 @@ use ::redb::{
     StorageBackend, TableDefinition, TableHandle, WriteTransaction,
 };
 
+use uuid::Uuid;
+
 use super::untouched::Untouched;
 use crate::lock::FileLock;
+use crate::private_file;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, damaged, io_error,
-    keep_private, place, read_seal, sync_dir, take_directory, unreadable,
+    Changes, Descriptors, Disk, IDENTITY, LOCK, MARK, Mark, Order, Place, Seal, Visit, Whereabouts,
+    check_kind, check_known, check_there, create_dir, damaged, identity_in, io_error, place, put_off,
+    read_seal, replaced, sync_dir, take_directory, unreadable,
 };
 
 const DATA: &str = "tasks.redb";
@@ -54,23 +58,54 @@ impl Place for RedbPlace {
     }
 
     fn open(&self) -> Result<RedbDisk, StoreError> {
+        create_dir(&self.path)?;
+        self.open_as(None)
+    }
+
+    fn reopen(&self, identity: Uuid) -> Result<RedbDisk, StoreError> {
+        self.open_as(Some(identity))
+    }
+}
+
+impl RedbPlace {
+    /// Opens the store `expected`; any, or a new one, unless one is.
+    fn open_as(&self, expected: Option<Uuid>) -> Result<RedbDisk, StoreError> {
         let path = &self.path;
-        create_dir(path)?;
+        let expect_there = || expected.map_or(Ok(()), |_| check_there(path, &[DATA]));
+        expect_there()?;
         check_kind(path, DATA)?;
         let lock = take_directory(path)?;
         let seal = read_seal(path)?;
-        let known = self.examine(seal)?;
+        if let Some(expected) = expected {
+            check_known(path, expected, seal.and_then(|seal| seal.store))?;
+        }
+        let known = self.examine(seal, expected)?;
+        if !known {
+            expect_there()?;
+            if expected.is_some() {
+                return Err(replaced(path, "an empty store is there"));
+            }
+        }
         if !fs::metadata(path.join(DATA)).is_ok_and(|data| data.len() > 0) {
             self.make()?;
         }
-        let db = self.try_open(false, |builder| builder.create(path.join(DATA)))?;
+        let file = self.file()?;
+        let db = self.try_open(false, |builder| builder.create_file(file))?;
         let batch = match mark(&db, path)? {
             Some(batch) => batch,
             None if known => return Err(unreadable(path, "its data was lost while it was opened")),
             None => 0,
         };
-        let mut disk =
-            RedbDisk { db, transaction: None, path: path.clone(), batch, sealed: batch, _lock: lock };
+        let mut disk = RedbDisk {
+            db,
+            transaction: None,
+            path: path.clone(),
+            batch,
+            sealed: batch,
+            seal: seal.unwrap_or(Seal::of(batch, None)),
+            whereabouts: Whereabouts::note(path, &[DATA, LOCK])?,
+            _lock: lock,
+        };
         if !known {
             disk.apply(Changes::new())?;
         }
@@ -81,11 +116,9 @@ impl Place for RedbPlace {
         sync_dir(path).map_err(|error| io_error(path, "sync", error))?;
         Ok(disk)
     }
-}
 
-impl RedbPlace {
     /// Looks at what is there before redb may change it; answers whether there is anything.
-    fn examine(&self, seal: Option<Seal>) -> Result<bool, StoreError> {
+    fn examine(&self, seal: Option<Seal>, expected: Option<Uuid>) -> Result<bool, StoreError> {
         let path = &self.path;
         let length = match fs::metadata(path.join(DATA)) {
             Ok(metadata) => metadata.len(),
@@ -106,7 +139,12 @@ impl RedbPlace {
         }
         let file = Untouched::new(self.lock()?).map_err(|error| io_error(path, "read", error))?;
         let trusted = distrust(&file).map_err(|error| io_error(path, "read", error))?;
-        let found = mark(&self.try_open(trusted, |builder| builder.create_with_backend(file))?, path)?;
+        let db = self.try_open(trusted, |builder| builder.create_with_backend(file))?;
+        let found = mark(&db, path)?;
+        if let (Some(expected), Some(_)) = (expected, found) {
+            check_known(path, expected, identity(&db, path)?)?;
+        }
+        drop(db);
         match (seal, found) {
             (None, None) => Ok(false),
             (Some(_), None) => Err(unreadable(path, "its data is gone")),
@@ -121,20 +159,25 @@ impl RedbPlace {
     /// Makes an empty database aside: redb does not open one whose making was cut short.
     fn make(&self) -> Result<(), StoreError> {
         let aside = self.path.join(ASIDE);
-        // What an earlier start has left behind.
-        fs::remove_file(&aside).ok();
-        drop(self.try_open(false, |builder| builder.create(&aside))?);
-        keep_private(&aside)
-            .and_then(|()| fs::rename(&aside, self.path.join(DATA)))
+        // In place of what an earlier start has left behind.
+        private_file::create_anew(&aside).map_err(|error| io_error(&aside, "create", error))?;
+        let file = private_file::open(&aside, OpenOptions::new().read(true).write(true));
+        let file = file.map_err(|error| io_error(&aside, "open", error))?;
+        drop(self.try_open(false, |builder| builder.create_file(file))?);
+        fs::rename(&aside, self.path.join(DATA))
             .and_then(|()| sync_dir(&self.path))
             .map_err(|error| io_error(&self.path, "create a database in", error))
     }
 
+    fn file(&self) -> Result<File, StoreError> {
+        let path = self.path.join(DATA);
+        let file = private_file::open(&path, OpenOptions::new().read(true).write(true));
+        file.map_err(|error| io_error(&path, "open", error))
+    }
+
     /// The file, unless somebody else has it: what they write meanwhile would look like damage.
     fn lock(&self) -> Result<File, StoreError> {
-        let path = &self.path;
-        let file = OpenOptions::new().read(true).write(true).open(path.join(DATA));
-        let file = file.map_err(|error| io_error(path, "open", error))?;
+        let (path, file) = (&self.path, self.file()?);
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: place(path), holder: None }),
@@ -188,6 +231,9 @@ pub(super) struct RedbDisk {
     batch: u64,
     /// The batch that the seal knows of.
     sealed: u64,
+    /// What is in the file of the seal.
+    seal: Seal,
+    whereabouts: Whereabouts,
     /// Dropped last.
     _lock: FileLock,
 }
@@ -244,7 +290,28 @@ impl Disk for RedbDisk {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.commit()?;
-        if self.batch - self.sealed >= SEAL_EVERY { self.seal() } else { Ok(()) }
+        if self.batch - self.sealed >= SEAL_EVERY { put_off(self.seal()) } else { Ok(()) }
+    }
+
+    fn descriptors(&self) -> Descriptors {
+        // The seal and its directory.
+        Descriptors { sync: 2, tidy: 0, read: 1 }
+    }
+
+    fn set_identity(&mut self, identity: Uuid) -> Result<(), StoreError> {
+        if self.seal.store != Some(identity) {
+            self.seal.store = Some(identity);
+            self.seal()?;
+        }
+        Ok(())
+    }
+
+    fn check_place(&self) -> Result<(), StoreError> {
+        self.whereabouts.check()
+    }
+
+    fn check_identity(&self) -> Result<(), StoreError> {
+        self.seal.check(&self.path)
     }
 
     fn close(mut self) -> Result<(), StoreError> {
@@ -266,7 +333,10 @@ impl RedbDisk {
 
     fn seal(&mut self) -> Result<(), StoreError> {
         self.commit()?;
-        Seal::write(&self.path, self.batch)?;
+        // On a mount point whose volume is gone, it would be the beginning of another store.
+        self.whereabouts.check()?;
+        Seal::write(&self.path, self.batch, self.seal.store)?;
+        self.seal = Seal::of(self.batch, self.seal.store);
         self.sealed = self.batch;
         Ok(())
     }
@@ -359,6 +429,17 @@ fn mark(db: &Database, path: &Path) -> Result<Option<u64>, StoreError> {
         )),
         Some(bytes) => Ok(Some(Mark::decoded(path, &bytes)?.batch)),
     }
+}
+
+/// The identity in a database of ours.
+fn identity(db: &Database, path: &Path) -> Result<Option<Uuid>, StoreError> {
+    let look = || -> Result<Option<Uuid>, Error> {
+        let row = db.begin_read()?.open_table(TABLE)?.get(IDENTITY)?;
+        Ok(identity_in(row.as_ref().map(|row| row.value())))
+    };
+    catch_unwind(AssertUnwindSafe(look))
+        .unwrap_or_else(|_| Err(Error::Corrupted("redb panicked while it read the file".to_owned())))
+        .map_err(failure(path))
 }
 
 /// What an error of redb is to those who use the store.

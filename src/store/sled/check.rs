@@ -8,17 +8,26 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::disk;
+use crate::private_file;
 use crate::store::StoreError;
-use crate::store::engine::{Seal, damaged, io_error, place, unreadable};
+use crate::store::engine::{IDENTITY, Seal, check_known, damaged, identity_in, io_error, place, unreadable};
 
 pub(super) const DATA: &str = "db";
 /// The settings that sled keeps beside it.
 pub(super) const CONF: &str = "conf";
 const COPY: &str = "callboard-check";
 
-/// Checks a directory that is about to be opened; answers whether there is anything in it.
-pub(super) fn examine(path: &Path, cache: u64, seal: Option<Seal>) -> Result<bool, StoreError> {
+/// Checks a directory that is about to be opened, where the store `expected` must be, if one must; answers
+/// whether there is anything in it.
+pub(super) fn examine(
+    path: &Path,
+    cache: u64,
+    seal: Option<Seal>,
+    expected: Option<Uuid>,
+) -> Result<bool, StoreError> {
     match File::open(path.join(DATA)) {
         Ok(file) => {
             match file.try_lock() {
@@ -29,9 +38,13 @@ pub(super) fn examine(path: &Path, cache: u64, seal: Option<Seal>) -> Result<boo
                 Err(TryLockError::Error(error)) => return Err(io_error(path, "lock", error)),
             }
             let copy = Copy::of(path)?;
-            let found = disk::try_open(&copy.0, cache).and_then(|db| disk::mark(&db));
+            let found = disk::try_open(&copy.0, cache)
+                .and_then(|db| Ok((disk::mark(&db)?, db.get(IDENTITY).ok().flatten())));
             // The copy's directory means nothing to anybody.
-            let found = found.map_err(|error| rename(error, path))?;
+            let (found, identity) = found.map_err(|error| rename(error, path))?;
+            if let Some(expected) = expected {
+                check_known(path, expected, identity_in(identity.as_deref()))?;
+            }
             match (seal, found) {
                 (None, disk::Found::Nothing) => Ok(false),
                 (_, disk::Found::Foreign) => Err(foreign(path)),
@@ -116,7 +129,7 @@ impl Copy {
 }
 
 fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
+    private_file::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {

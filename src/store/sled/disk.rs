@@ -9,14 +9,18 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ::sled::{Batch, Config, Db, IVec};
+use uuid::Uuid;
 
 use super::check;
 use crate::lock::FileLock;
+use crate::private_file::refuse_link;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Disk, MARK, Mark, Order, Place, Seal, Visit, check_kind, create_dir, io_error, keep_private,
-    place, read_seal, sync_dir, take_directory, unreadable,
+    Changes, Descriptors, Disk, LOCK, MARK, Mark, Order, Place, Seal, Visit, Whereabouts, check_kind,
+    check_known, check_there, create_dir, io_error, keep_private, place, put_off, read_seal, replaced,
+    sync_dir, take_directory, unreadable,
 };
+use crate::threads;
 
 /// So many batches are written before the seal is renewed.
 const SEAL_EVERY: u64 = 256;
@@ -26,6 +30,10 @@ const PENDING: usize = 10_000;
 /// for what it writes anew to make room.
 const ROOM: u64 = 8 << 20;
 const FOLD: u64 = 8;
+/// So many threads sled may start while it opens a database.
+const THREADS: usize = 10;
+/// What the names of sled's snapshots begin with.
+const SNAPSHOT: &str = "snap.";
 /// Where sled puts what is too large for its log.
 pub(super) const BLOBS: &str = "blobs";
 
@@ -45,12 +53,46 @@ impl Place for SledPlace {
     }
 
     fn open(&self) -> Result<SledDisk, StoreError> {
+        create_dir(&self.path)?;
+        self.open_as(None)
+    }
+
+    fn reopen(&self, identity: Uuid) -> Result<SledDisk, StoreError> {
+        self.open_as(Some(identity))
+    }
+}
+
+impl SledPlace {
+    /// Opens the store `expected`; any, or a new one, unless one is.
+    fn open_as(&self, expected: Option<Uuid>) -> Result<SledDisk, StoreError> {
         let path = &self.path;
-        create_dir(path)?;
+        let expect_there = || expected.map_or(Ok(()), |_| check_there(path, &[check::DATA, check::CONF]));
+        expect_there()?;
         check_kind(path, check::DATA)?;
+        for file in [check::DATA, check::CONF].map(|name| path.join(name)) {
+            refuse_link(&file).map_err(|error| io_error(&file, "open", error))?;
+        }
         let lock = take_directory(path)?;
         let seal = read_seal(path)?;
-        let known = check::examine(path, self.cache, seal)?;
+        if let Some(expected) = expected {
+            check_known(path, expected, seal.and_then(|seal| seal.store))?;
+        }
+        // Without its threads sled waits for ever, or panics as over damaged files.
+        threads::probe(THREADS).map_err(|(given, error)| StoreError::Unavailable {
+            reason: format!(
+                "sled in {} needs {THREADS} threads, and the system gives {given}: {error}",
+                path.display()
+            ),
+            source: Some(Arc::new(error)),
+        })?;
+        let known = check::examine(path, self.cache, seal, expected)?;
+        create_dir(&path.join(BLOBS))?;
+        if !known {
+            expect_there()?;
+            if expected.is_some() {
+                return Err(replaced(path, "an empty store is there"));
+            }
+        }
         let db = try_open(path, self.cache)?;
         let batch = match mark(&db)? {
             Found::Batch(batch) => batch,
@@ -68,6 +110,8 @@ impl Place for SledPlace {
             pending: RefCell::default(),
             batch,
             sealed: batch,
+            seal: seal.unwrap_or(Seal::of(batch, None)),
+            whereabouts: Whereabouts::note(path, &[check::DATA, LOCK])?,
             synced_blobs: HashSet::new(),
             _last: last,
             _released: Released(path.join(check::DATA)),
@@ -105,6 +149,9 @@ pub(super) struct SledDisk {
     batch: u64,
     /// The batch that the seal knows of.
     sealed: u64,
+    /// What is in the file of the seal.
+    seal: Seal,
+    whereabouts: Whereabouts,
     synced_blobs: HashSet<OsString>,
     /// Tells the thread that lets go of the database that it is the last one.
     _last: mpsc::Sender<()>,
@@ -186,7 +233,28 @@ impl Disk for SledDisk {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.write_out()?;
-        if self.batch - self.sealed >= SEAL_EVERY { self.seal() } else { Ok(()) }
+        if self.batch - self.sealed >= SEAL_EVERY { put_off(self.seal()) } else { Ok(()) }
+    }
+
+    fn descriptors(&self) -> Descriptors {
+        // The seal and its directory, or one of sled's own files.
+        Descriptors { sync: 3, tidy: 0, read: 2 }
+    }
+
+    fn set_identity(&mut self, identity: Uuid) -> Result<(), StoreError> {
+        if self.seal.store != Some(identity) {
+            self.seal.store = Some(identity);
+            self.seal()?;
+        }
+        Ok(())
+    }
+
+    fn check_place(&self) -> Result<(), StoreError> {
+        self.whereabouts.check()
+    }
+
+    fn check_identity(&self) -> Result<(), StoreError> {
+        self.seal.check(&self.path)
     }
 
     fn close(mut self) -> Result<(), StoreError> {
@@ -254,7 +322,10 @@ impl SledDisk {
             let name = entry?.file_name();
             if !self.synced_blobs.contains(&name) {
                 match OpenOptions::new().read(true).write(true).open(blobs.join(&name)) {
-                    Ok(file) => file.sync_all()?,
+                    Ok(file) => {
+                        keep_private(&blobs.join(&name))?;
+                        file.sync_all()?;
+                    }
                     // sled removes those that it needs no more.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error),
@@ -272,9 +343,28 @@ impl SledDisk {
         OpenOptions::new().read(true).write(true).open(self.path.join(check::CONF))?.sync_all()
     }
 
+    /// sled makes them now and then, as the mask of the process has it.
+    fn keep_snapshots_private(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(SNAPSHOT) {
+                match keep_private(&entry.path()) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn seal(&mut self) -> Result<(), StoreError> {
         self.write_out()?;
-        Seal::write(&self.path, self.batch)?;
+        // On a mount point whose volume is gone, it would be the beginning of another store.
+        self.whereabouts.check()?;
+        self.keep_snapshots_private()
+            .map_err(|error| io_error(&self.path, "make files private in", error))?;
+        Seal::write(&self.path, self.batch, self.seal.store)?;
+        self.seal = Seal::of(self.batch, self.seal.store);
         self.sealed = self.batch;
         Ok(())
     }

@@ -2,13 +2,16 @@
 
 mod bad_input;
 mod control;
+mod doors;
 mod endings;
 mod floods;
 mod handlers;
 mod next;
 mod serve;
+mod starved;
 mod store;
 mod survivors;
+mod vanish;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

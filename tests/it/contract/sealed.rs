@@ -11,7 +11,7 @@ use callboard::scheduler::{Handle, Scheduler, Shutdown};
 use callboard::store::contract::{durable, random, sample, start, suite};
 use callboard::store::message::*;
 use callboard::store::{FileStore, Keyring, Keys, RedbStore, SledStore, StoreError, StoreSource};
-use callboard::task::{Outcome, OwnerId, Registry, RunEnd, StoredTask, Task, TaskContext, TaskSpec};
+use callboard::task::{Outcome, OwnerId, Registry, RunEnd, StoredTask, Task, TaskContext, TaskId, TaskSpec};
 use futures::StreamExt;
 use proptest::prelude::*;
 
@@ -339,6 +339,11 @@ async fn scheduler(path: &Path, keys: &Keys) -> Handle {
 fn a_task_comes_back_with_its_key() {
     let (base, right, wrong) = (tempfile::tempdir().unwrap(), key(), key());
     let hourly = || Task::new("note").id("hourly").trigger("0 * * * *");
+    let id = right.current().to_string();
+    let names_the_key = |text: &str| {
+        assert!(text.contains("its key is missing") && text.contains(&id), "{text}");
+        assert!(!text.contains("damaged"), "{text}");
+    };
     system(async {
         let handle = scheduler(base.path(), &Keys::new(right.clone())).await;
         handle.add(hourly()).await.unwrap();
@@ -352,11 +357,32 @@ fn a_task_comes_back_with_its_key() {
         let mut events = handle.events(mask).await.unwrap();
         handle.start().await.unwrap();
         match events.next().await.unwrap() {
-            Event::RecordUnreadable { id, .. } => assert_eq!(id, "hourly"),
+            Event::RecordUnreadable { id, cause, .. } => {
+                assert_eq!(id, "hourly");
+                names_the_key(&cause);
+            }
             other => panic!("{other:?}"),
         }
-        assert!(handle.task("hourly").await.is_err());
-        assert!(handle.add(hourly()).await.unwrap_err().to_string().contains("give the store the key"));
+        // Whoever asks about it hears that its key is missing, and which, not that it is damaged.
+        let day = chrono::TimeDelta::days(1);
+        let now = chrono::DateTime::UNIX_EPOCH;
+        let why = callboard::scheduler::message::Why::new(TaskId::new("hourly").unwrap(), now, now + day, 9);
+        for error in [
+            handle.task("hourly").await.unwrap_err(),
+            handle.pause_task("hourly").await.unwrap_err(),
+            handle.run_task("hourly").await.unwrap_err(),
+            handle.add(hourly()).await.unwrap_err(),
+            handle.send(why).await.unwrap().unwrap_err(),
+        ] {
+            names_the_key(&error.to_string());
+            assert!(error.to_string().contains("give the store the key"), "{error}");
+        }
+        let status = handle.status().await.unwrap().stores.swap_remove(0);
+        assert_eq!(status.unreadable_because.len(), 1);
+        names_the_key(&status.unreadable_because[0]);
+        for bad in handle.check_store("default").await.unwrap().quarantine {
+            names_the_key(&bad.reason);
+        }
         assert_eq!(handle.status().await.unwrap().stores[0].unreadable, 1);
         let quarantine = handle.check_store("default").await.unwrap().quarantine;
         assert!(quarantine.len() == 2 && quarantine.iter().all(|it| it.id == "hourly"), "{quarantine:?}");
