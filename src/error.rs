@@ -33,6 +33,9 @@ pub enum Error {
     /// A task of this id exists already.
     #[error("a task `{0}` exists already; choose another id, or add it with `replace_existing(true)`")]
     TaskExists(TaskId),
+    /// Runs of the task go on, and it can only be moved while there are none.
+    #[error("task `{0}` has runs going on; move it to another store when they have ended")]
+    TaskRuns(TaskId),
     /// No store has the alias.
     #[error("no store is called `{alias}`; there {}", listed(known))]
     UnknownStore {
@@ -114,7 +117,10 @@ impl Error {
 
     /// Whether something of that name exists already.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::TaskExists(_) | Self::AliasTaken { .. } | Self::BackfillUnderWay { .. })
+        matches!(
+            self,
+            Self::TaskExists(_) | Self::TaskRuns(_) | Self::AliasTaken { .. } | Self::BackfillUnderWay { .. }
+        )
     }
 
     /// Whether what was given is not valid: trying the same again cannot help.
@@ -133,7 +139,7 @@ impl Error {
                     MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. } | MailboxFull { .. }
                 )
             }
-            Self::Died => true,
+            Self::Died | Self::TaskRuns(_) => true,
             _ => false,
         }
     }

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use futures::channel::oneshot;
 
-use super::SchedulerState;
 use super::flight::Flight;
 use super::lives::{Leaving, LifeSlot};
 use super::locks::LockPath;
@@ -16,6 +15,7 @@ use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::{Seen, Wake};
+use super::{SchedulerState, Started};
 use crate::clock::{Busy, Clock};
 use crate::error::Error;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
@@ -41,7 +41,7 @@ pub struct Scheduler {
     /// The control messages under way, by task.
     pub(super) turns: Turns,
     /// Who asked for a start while one was under way.
-    pub(super) starting: Vec<oneshot::Sender<Result<(), Error>>>,
+    pub(super) starting: Vec<oneshot::Sender<Result<Started, Error>>>,
     /// Who waits for the shutdown under way.
     pub(super) stopping: Vec<oneshot::Sender<()>>,
     /// Shutdown tasks not submitted yet, and who waits for them.
@@ -71,6 +71,7 @@ pub(super) struct Settings {
     pub batch: usize,
     pub lock_path: Option<LockPath>,
     pub startup_delay: Duration,
+    pub strict: bool,
 }
 
 /// What a successor inherits when the actor dies of a panic.

@@ -204,7 +204,13 @@ impl Scheduler {
             return fail(error.into());
         }
         if self.permit() == Permit::Open {
-            return self.commit_task(task, since, false);
+            return Box::pin(self.commit_task(task, since, false).map(|added, scheduler, _| {
+                if let Ok(Added { id, store, .. }) = &added {
+                    // What waited under its name waits no longer.
+                    scheduler.estate.pending.forget(store, id);
+                }
+                added
+            }));
         }
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
         let waits = self.wait_for_start(task, since);

@@ -52,6 +52,7 @@ pub struct Builder {
     batch: usize,
     lock_path: Option<String>,
     startup_delay: Option<Duration>,
+    strict: bool,
     stores: Vec<(String, Box<dyn StoreSource>, Option<RestartPolicy>)>,
     executors: Vec<(String, Box<dyn ExecutorSource>, Option<RestartPolicy>)>,
     latest: Option<Latest>,
@@ -77,6 +78,7 @@ impl Builder {
             batch: 2048,
             lock_path: None,
             startup_delay: None,
+            strict: false,
             stores: Vec::new(),
             executors: Vec::new(),
             latest: None,
@@ -204,6 +206,15 @@ impl Builder {
         self
     }
 
+    /// Whether a start fails, and leaves nothing running, when any store cannot be opened or any
+    /// pending task cannot be put into its store. Default: no. Then whatever works is started, and
+    /// [`Started`](super::Started) says what was left out; only when no store at all opens does the
+    /// start fail.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
     /// Builds the scheduler, stopped: tasks that are added now wait for the start. It lives on an
     /// arbiter of its own.
     ///
@@ -262,7 +273,10 @@ impl Builder {
     /// Builds and starts the scheduler.
     ///
     /// # Errors
-    /// When a setting is not valid or a store cannot be opened; nothing is left running then.
+    /// When a setting is not valid, or no store can be opened; nothing is left running then. With
+    /// [`strict`](Self::strict), when anything is left out. Otherwise
+    /// [`status`](Handle::status) has the stores that are down and the number of tasks that wait;
+    /// [`build`](Self::build) and [`Handle::start`] say it in their answer.
     ///
     /// # Panics
     /// Outside an actix system.
@@ -354,6 +368,7 @@ impl Builder {
                 None => Duration::ZERO,
             }),
             lock_path,
+            strict: self.strict,
         };
         Ok((settings, estate))
     }

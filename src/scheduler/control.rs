@@ -305,7 +305,12 @@ impl Scheduler {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
+        // One that could not be put into its store waits still.
+        let waited = self.delete_waiting(&id, store.as_ref()).is_ok();
         let change = async move { session.change(&id, |_: &StoredTask| Ok(Decision::Remove)).await };
-        Box::pin(self.carry_out(change).map(|changed, _, _| changed.map(drop)))
+        Box::pin(self.carry_out(change).map(move |changed, _, _| match changed {
+            Err(Error::UnknownTask(_)) if waited => Ok(()),
+            changed => changed.map(drop),
+        }))
     }
 }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use super::message::*;
-use super::{Scheduler, SchedulerStatus, Shutdown};
+use super::{Scheduler, SchedulerStatus, Shutdown, Started};
 use crate::error::Error;
 use crate::event::{Event, EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
@@ -142,10 +142,14 @@ impl Handle {
     /// Starts the scheduler. Starts nest: a scheduler that was started twice is shut down by the
     /// second shutdown.
     ///
+    /// A store that cannot be opened is down, as if it had failed later: it is opened again by itself,
+    /// and its tasks wait for it. A pending task that cannot be put into its store stays pending. The
+    /// rest runs; the answer says what was left out.
+    ///
     /// # Errors
-    /// When a store cannot be opened or a pending task cannot be committed; nothing runs then, and
-    /// it can be tried again.
-    pub async fn start(&self) -> Result<(), Error> {
+    /// When no store can be opened; with [`Builder::strict`](super::Builder::strict), when anything
+    /// would be left out. Nothing runs then, and it can be tried again.
+    pub async fn start(&self) -> Result<Started, Error> {
         self.send(Start { paused: false }).await?
     }
 
@@ -153,7 +157,7 @@ impl Handle {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_paused(&self) -> Result<(), Error> {
+    pub async fn start_paused(&self) -> Result<Started, Error> {
         self.send(Start { paused: true }).await?
     }
 
@@ -501,6 +505,49 @@ impl Handle {
         plain: bool,
     ) -> Result<Exported, Error> {
         self.send(ExportStore { alias: Alias::new(alias)?, path: path.into(), plain }).await?
+    }
+
+    /// Moves a task to another store, with its state; see [`MoveTask`].
+    ///
+    /// ```
+    /// use callboard::prelude::*;
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// # let registry = Registry::new().register("sweep", |_: TaskContext, ()| async {});
+    /// let builder = Scheduler::builder().registry(registry);
+    /// let scheduler =
+    ///     builder.store("default", MemoryStore::new()).store("archive", MemoryStore::new()).start().await?;
+    /// scheduler.add(Task::new("sweep").id("nightly").trigger("0 3 * * *")).await?;
+    /// assert_eq!(scheduler.move_task("nightly", "archive").await?.store.as_str(), "archive");
+    /// assert_eq!(scheduler.tasks(TaskQuery::new()).await?.len(), 1);
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such task or store, a store fails, the other store has another task of that id,
+    /// or runs of the task go on.
+    pub async fn move_task(&self, id: impl IntoTaskId, to: impl AsRef<str>) -> Result<TaskInfo, Error> {
+        self.send(MoveTask::new(id.into_task_id()?, Alias::new(to)?)).await?
+    }
+
+    /// Starts no more runs of the tasks of a store, also when it is not open yet; once this returns
+    /// none is submitted. Tasks of other stores run.
+    ///
+    /// # Errors
+    /// When there is no such store.
+    pub async fn pause_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
+        self.send(PauseStore(Alias::new(alias)?)).await?
+    }
+
+    /// Starts runs of the tasks of a store again. Run times that passed meanwhile are late, and dealt
+    /// with as such.
+    ///
+    /// # Errors
+    /// When there is no such store.
+    pub async fn resume_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
+        self.send(ResumeStore(Alias::new(alias)?)).await?
     }
 
     /// Adds an executor.

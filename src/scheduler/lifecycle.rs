@@ -14,13 +14,13 @@ use super::locks::{self, StoreLock};
 use super::message::*;
 use super::pending::Pending;
 use super::session::within;
-use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, StoreStatus};
+use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, Started, StoreStatus};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::Event;
 use crate::store::StoreError;
 use crate::store::message::{List, RemoveAll};
-use crate::task::{Added, Alias, Source};
+use crate::task::{Added, Alias, Source, TaskId};
 use crate::timer;
 
 /// What the shutdown adds to the grace at each of three steps: together less than a second.
@@ -42,8 +42,9 @@ impl Scheduler {
         if self.is_open() { Permit::Open } else { Permit::Pending }
     }
 
-    /// Raises everything, commits what is pending, and begins; or lowers everything again.
-    fn start_up(&mut self, paused: bool, ctx: &mut Context<Self>) -> Step<Result<(), Error>> {
+    /// Raises everything, commits what is pending, and begins with what works; when nothing does, or
+    /// a strict start lacks something, it lowers everything again.
+    fn start_up(&mut self, paused: bool, ctx: &mut Context<Self>) -> Step<Result<Started, Error>> {
         self.estate.state = Lifecycle { state: SchedulerState::Starting, depth: 1, started_at: None };
         let executors: Vec<Alias> = self.estate.executors.keys().cloned().collect();
         for alias in &executors {
@@ -55,7 +56,7 @@ impl Scheduler {
         let heard = self.hear_out(ctx);
         let stores: Vec<Alias> = self.estate.stores.keys().cloned().collect();
         let opened: Vec<_> = stores.iter().map(|alias| self.raise_store(alias, ctx)).collect();
-        let patient = self.settings.lock_path.is_some();
+        let (strict, patient) = (self.settings.strict, self.settings.lock_path.is_some());
         let locks =
             self.estate.stores.values().filter_map(|slot| Some(slot.lock.as_ref()?.path().to_owned()));
         let locks = locks::check(locks.collect());
@@ -64,23 +65,49 @@ impl Scheduler {
             join_all(raised).await;
             heard.await;
             locks.await?;
-            results.into_iter().try_for_each(|opened| match opened.unwrap_or(Err(Error::Gone)) {
-                // Its turn comes when the other process is gone.
-                Err(Error::Store { source: StoreError::InUse { .. }, .. }) if patient => Ok(()),
-                opened => opened,
-            })
+            let mut started = Started::default();
+            let mut open = results.is_empty();
+            for (alias, opened) in stores.into_iter().zip(results) {
+                match opened.unwrap_or(Err(Error::Gone)) {
+                    Ok(()) => open = true,
+                    Err(error) => {
+                        // Its turn comes when the other process is gone.
+                        let in_use = matches!(&error, Error::Store { source: StoreError::InUse { .. }, .. });
+                        if strict && !(in_use && patient) {
+                            return Err(error);
+                        }
+                        open |= in_use && patient;
+                        started.stores.push((alias, error));
+                    }
+                }
+            }
+            match started.stores.first() {
+                Some((_, error)) if !open => Err(error.clone()),
+                _ => Ok(started),
+            }
         };
         Box::pin(
             wrap_future::<_, Self>(opened)
-                .then(|opened, scheduler, _| match opened {
-                    Ok(()) => scheduler.commit_pending(),
+                .then(move |opened, scheduler, _| match opened {
+                    Ok(mut started) => {
+                        scheduler.estate.pending.try_again(None);
+                        Box::pin(scheduler.commit_pending().map(move |left_out, _, _| {
+                            started.tasks = left_out;
+                            match started.tasks.first() {
+                                Some((_, error)) if strict => Err(error.clone()),
+                                _ => Ok(started),
+                            }
+                        })) as Step<_>
+                    }
                     Err(error) => Box::pin(ready(Err(error))),
                 })
-                .then(move |committed, scheduler, ctx| match committed {
-                    Ok(()) => {
+                .then(move |committed: Result<Started, Error>, scheduler, ctx| match committed {
+                    Ok(started) => {
                         scheduler.begin(paused, ctx);
-                        scheduler.starting.drain(..).for_each(|wait| drop(wait.send(Ok(()))));
-                        Box::pin(ready(Ok(()))) as Step<_>
+                        for wait in scheduler.starting.drain(..) {
+                            wait.send(Ok(started.clone())).ok();
+                        }
+                        Box::pin(ready(Ok(started))) as Step<_>
                     }
                     Err(error) => {
                         tracing::error!(scheduler = %scheduler.settings.name, %error, "the scheduler did not start");
@@ -98,10 +125,10 @@ impl Scheduler {
         )
     }
 
-    /// Puts the tasks that waited for the start into their stores, one after the other. One that
-    /// cannot be committed stops the start, and waits on.
-    pub(super) fn commit_pending(&mut self) -> Step<Result<(), Error>> {
-        Box::pin(CommitPending(None))
+    /// Puts the tasks that waited for the start into their stores, one after the other. Those that
+    /// cannot be committed wait on; the answer has them, and why.
+    pub(super) fn commit_pending(&mut self) -> Step<Vec<(TaskId, Error)>> {
+        Box::pin(CommitPending { under_way: None, left_out: Vec::new() })
     }
 
     fn begin(&mut self, paused: bool, ctx: &mut Context<Self>) {
@@ -280,7 +307,10 @@ impl Scheduler {
 
 /// Commits one waiting task after the other. A loop, because futures that hold their successor
 /// would be as deep as there are tasks.
-struct CommitPending(Option<Committing>);
+struct CommitPending {
+    under_way: Option<Committing>,
+    left_out: Vec<(TaskId, Error)>,
+}
 
 /// A waiting task that is on its way to its store.
 struct Committing {
@@ -290,7 +320,7 @@ struct Committing {
 }
 
 impl ActorFuture<Scheduler> for CommitPending {
-    type Output = Result<(), Error>;
+    type Output = Vec<(TaskId, Error)>;
 
     fn poll(
         mut self: Pin<&mut Self>,
@@ -298,21 +328,31 @@ impl ActorFuture<Scheduler> for CommitPending {
         ctx: &mut Context<Scheduler>,
         task: &mut std::task::Context<'_>,
     ) -> Poll<Self::Output> {
+        let this = &mut *self;
         loop {
-            let Committing { serial, pending, commit } = match &mut self.0 {
+            let Committing { serial, pending, commit } = match &mut this.under_way {
                 Some(under_way) => under_way,
                 None => match scheduler.begin_pending() {
                     Some((serial, pending)) => {
                         let Pending { task, since, perhaps_there, .. } = pending.clone();
                         let commit = scheduler.commit_task(task, since, perhaps_there);
-                        self.0.insert(Committing { serial, pending, commit })
+                        this.under_way.insert(Committing { serial, pending, commit })
                     }
-                    None => return Poll::Ready(Ok(())),
+                    None => return Poll::Ready(std::mem::take(&mut this.left_out)),
                 },
             };
-            ready_or_pending!(commit.as_mut().poll(scheduler, ctx, task))?;
-            scheduler.no_longer_waits(*serial, pending);
-            self.0 = None;
+            match ready_or_pending!(commit.as_mut().poll(scheduler, ctx, task)) {
+                Ok(_) => scheduler.no_longer_waits(*serial, pending),
+                Err(error) => {
+                    let id = scheduler.estate.pending.leave_out(*serial, pending);
+                    tracing::error!(
+                        scheduler = %scheduler.settings.name, task = %id.as_ref().map_or("", TaskId::as_str), %error,
+                        "a task that waited was not added; it waits on"
+                    );
+                    this.left_out.extend(id.map(|id| (id, error)));
+                }
+            }
+            this.under_way = None;
         }
     }
 }
@@ -330,7 +370,7 @@ fn at_most<W: Future<Output = ()> + 'static>(
 }
 
 impl Handler<Start> for Scheduler {
-    type Result = Step<Result<(), Error>>;
+    type Result = Step<Result<Started, Error>>;
 
     fn handle(&mut self, Start { paused }: Start, ctx: &mut Self::Context) -> Self::Result {
         match self.state() {
@@ -344,7 +384,7 @@ impl Handler<Start> for Scheduler {
             }
             SchedulerState::Running | SchedulerState::Paused => {
                 self.estate.state.depth += 1;
-                Box::pin(ready(Ok(())))
+                Box::pin(ready(Ok(Started::default())))
             }
         }
     }
@@ -437,6 +477,7 @@ impl Handler<GetStatus> for Scheduler {
                     problem: slot.problem.clone(),
                     unreadable: slot.unreadable.len(),
                     unreadable_because: slot.reasons(),
+                    paused: slot.paused,
                     lock: slot.lock.as_ref().map(StoreLock::status),
                 })
                 .collect(),

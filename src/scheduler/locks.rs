@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::LockStatus;
 use super::actor::Scheduler;
+use super::slot::StoreSlot;
 use crate::clock::Busy;
 use crate::error::Error;
 use crate::event::Event;
@@ -250,7 +251,7 @@ pub(super) fn check(paths: Vec<PathBuf>) -> impl Future<Output = Result<(), Erro
 impl Scheduler {
     /// Whether the runs of a store may begin here.
     pub(super) fn may_tick(&self, store: &Alias) -> bool {
-        self.ticks() && self.estate.stores.get(store).is_some_and(|slot| slot.has_lock())
+        self.ticks() && self.estate.stores.get(store).is_some_and(StoreSlot::may_begin)
     }
 
     /// Looks at the locks whose time has come.

@@ -32,7 +32,7 @@ use actix::prelude::*;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
-use super::{SchedulerStatus, Shutdown};
+use super::{SchedulerStatus, Shutdown, Started};
 use crate::error::Error;
 use crate::event::{EventMask, EventStream, ListenerId};
 use crate::executor::ExecutorSource;
@@ -47,7 +47,7 @@ use crate::trigger::Trigger;
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).
 #[derive(Debug, Clone, Copy, Default, Message)]
-#[rtype(result = "Result<(), Error>")]
+#[rtype(result = "Result<Started, Error>")]
 pub struct Start {
     /// Starts no runs until it is resumed.
     pub paused: bool,
@@ -384,6 +384,32 @@ pub struct OpenEvents {
     /// How many events the stream holds for a slow reader before it loses some; more than fit into
     /// memory (2^28) count as that many.
     pub capacity: usize,
+}
+
+/// Starts no runs of the tasks of a store, also when it is not open yet; those going on are left
+/// alone, and tasks of other stores run. Until [`ResumeStore`], or the shutdown.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct PauseStore(pub Alias);
+
+/// Starts runs of the tasks of a store again. What became due meanwhile is late, and dealt with as
+/// such.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct ResumeStore(pub Alias);
+
+about_task! {
+    /// Moves a task to another store, with its state: its runs, whether it is paused, its next run. Its
+    /// history stays where it is. Nothing happens when it is there already.
+    ///
+    /// The task is in the other store before it leaves its own, and runs in neither meanwhile. Whoever
+    /// is cut off in between finds it in both, and moves it again: then what happened last counts.
+    /// Refused with [`Error::TaskRuns`] while runs of it go on, and with [`Error::TaskExists`] when the
+    /// other store has another task of its id.
+    MoveTask {
+        /// Where it goes.
+        to: Alias,
+    } -> "Result<TaskInfo, Error>"
 }
 
 /// Makes the scheduler's actor panic, to see what happens then.

@@ -26,6 +26,7 @@ mod executors;
 mod flight;
 mod handle;
 mod heir;
+mod hold;
 mod inspect;
 mod keeper;
 mod lifecycle;
@@ -35,6 +36,7 @@ pub mod message;
 mod on_demand;
 mod pending;
 mod plan;
+mod relocate;
 mod salvage;
 mod session;
 mod settle;
@@ -56,7 +58,19 @@ pub use actor::Scheduler;
 pub use builder::Builder;
 pub use handle::{Handle, ScopeGuard};
 
-use crate::task::Alias;
+use crate::error::Error;
+use crate::task::{Alias, TaskError, TaskId, TaskSpec, WhenFinished};
+use crate::trigger::TriggerError;
+
+/// Whether a task that is added now would never run, because its time is over.
+pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
+    let spec = TaskSpec { when_finished: WhenFinished::Remove, ..spec };
+    let added = plan::add(&spec, None, false, now, now);
+    let never = |error: &plan::PlanError| {
+        matches!(error, plan::PlanError::Task(TaskError::Trigger(TriggerError::NeverFires { .. })))
+    };
+    added.is_err_and(|error| never(&error))
+}
 
 /// What a scheduler is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -107,6 +121,41 @@ impl SchedulerStatus {
     }
 }
 
+/// What a start has left out, and why; see [`Handle::start`]. Nothing of it keeps the rest from
+/// running.
+///
+/// ```
+/// use callboard::prelude::*;
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), callboard::Error> {
+/// let scheduler = Scheduler::builder().build()?;
+/// let started = scheduler.start().await?;
+/// for (store, error) in &started.stores {
+///     eprintln!("the tasks of {store} wait: {error}");
+/// }
+/// assert!(started.is_complete());
+/// # scheduler.shutdown(Shutdown::now()).await
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Started {
+    /// Stores that could not be opened. They are tried again by themselves, as if they had failed
+    /// later, and their pending tasks are put into them then.
+    pub stores: Vec<(Alias, Error)>,
+    /// Tasks that could not be put into stores that are open. They stay pending, and are tried again
+    /// when their store is opened again, at the next start, or when they are changed before it.
+    pub tasks: Vec<(TaskId, Error)>,
+}
+
+impl Started {
+    /// Whether nothing was left out.
+    pub fn is_complete(&self) -> bool {
+        self.stores.is_empty() && self.tasks.is_empty()
+    }
+}
+
 /// How a store is.
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreStatus {
@@ -124,6 +173,8 @@ pub struct StoreStatus {
     /// What is the matter with these records, such as the key that is missing: each reason once, and eight
     /// at most.
     pub unreadable_because: Vec<String>,
+    /// Whether it is [paused](message::PauseStore).
+    pub paused: bool,
     /// Its lock between processes; `None` without a [`lock_path`](Builder::lock_path).
     pub lock: Option<LockStatus>,
 }

@@ -18,6 +18,9 @@ pub(super) struct Pending {
     pub since: DateTime<Utc>,
     /// Whether an earlier start may have put it into its store and not heard so.
     pub perhaps_there: bool,
+    /// Whether it could not be committed: it is not tried again before its store is opened again,
+    /// the next start, or a change of it.
+    pub left_out: bool,
     /// Another one after each change.
     edition: u64,
 }
@@ -45,7 +48,25 @@ impl PendingTasks {
 
     fn put(&mut self, serial: u64, pending: Pending) {
         self.editions += 1;
-        self.in_order.insert(serial, Pending { edition: self.editions, ..pending });
+        self.in_order.insert(serial, Pending { edition: self.editions, left_out: false, ..pending });
+    }
+
+    /// One could not be committed. If it was changed meanwhile, it is tried as it is now.
+    pub(super) fn leave_out(&mut self, serial: u64, committed: &Pending) -> Option<TaskId> {
+        let pending = self.in_order.get_mut(&serial)?;
+        pending.left_out = pending.edition == committed.edition;
+        pending.task.id.clone()
+    }
+
+    /// Tries those again that could not be committed: all, or those of a store.
+    pub(super) fn try_again(&mut self, store: Option<&Alias>) {
+        for ((alias, _), serial) in &self.by_name {
+            if store.is_none_or(|store| store == alias)
+                && let Some(pending) = self.in_order.get_mut(serial)
+            {
+                pending.left_out = false;
+            }
+        }
     }
 
     /// Takes one out that was committed. If it was changed meanwhile, it waits on as it is now.
@@ -56,6 +77,12 @@ impl PendingTasks {
                 self.by_name.remove(name);
             }
         }
+    }
+
+    /// Forgets the one of this name.
+    pub(super) fn forget(&mut self, store: &Alias, id: &TaskId) -> bool {
+        let serial = self.by_name.remove(&(store.clone(), id.clone()));
+        serial.is_some_and(|serial| self.in_order.remove(&serial).is_some())
     }
 
     /// Drops the tasks of a store, or all; says how many there were.
@@ -74,12 +101,12 @@ impl PendingTasks {
 }
 
 impl Scheduler {
-    /// The first task that can be committed: not one of a store that is waited for.
+    /// The first task that can be committed: not one of a store that is not open.
     pub(super) fn first_pending(&self) -> Option<u64> {
         let ready = |pending: &Pending| {
             let store = pending.task.store.as_ref().unwrap_or(&self.settings.defaults.store);
             let slot = self.estate.stores.get(store);
-            slot.is_none_or(|slot| slot.addr.is_some() || slot.lock.is_none())
+            !pending.left_out && slot.is_none_or(|slot| slot.addr.is_some())
         };
         let mut waiting = self.estate.pending.in_order.iter();
         waiting.find(|(_, pending)| ready(pending)).map(|(serial, _)| *serial)
@@ -118,7 +145,7 @@ impl Scheduler {
 
     /// Lets a task wait. What can be known before the start is said now.
     pub(super) fn wait_for_start(&mut self, task: Task, since: DateTime<Utc>) -> Result<TaskId, Error> {
-        let pending = Pending { task, since, perhaps_there: false, edition: 0 };
+        let pending = Pending { task, since, perhaps_there: false, left_out: false, edition: 0 };
         let info = self.checked(&pending)?;
         let name = (info.store.clone(), info.id().clone());
         let waiting = &mut self.estate.pending;
@@ -181,9 +208,8 @@ impl Scheduler {
     }
 
     pub(super) fn delete_waiting(&mut self, id: &TaskId, store: Option<&Alias>) -> Result<(), Error> {
-        let (store, serial) = self.waiting(id, store)?;
-        self.estate.pending.in_order.remove(&serial);
-        self.estate.pending.by_name.remove(&(store.clone(), id.clone()));
+        let (store, _) = self.waiting(id, store)?;
+        self.estate.pending.forget(&store, id);
         self.retire_life(id, &store);
         Ok(())
     }

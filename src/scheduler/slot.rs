@@ -59,6 +59,10 @@ pub(super) struct StoreSlot {
     pub unknowable: Vec<(Arc<Run>, Option<RunEnd>)>,
     /// When it was told to remove all tasks and did not answer.
     pub perhaps_emptied: Option<DateTime<Utc>>,
+    /// Whether somebody has paused it: none of its runs begin.
+    pub paused: bool,
+    /// How many moves of tasks from or to it are under way: none of its runs begin meanwhile.
+    pub moves: u32,
     /// What is the matter with it.
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
@@ -97,6 +101,8 @@ impl StoreSlot {
             asked: 0,
             unknowable: Vec::new(),
             perhaps_emptied: None,
+            paused: false,
+            moves: 0,
             problem: None,
             retry_at: None,
             failures: 0,
@@ -118,7 +124,12 @@ impl StoreSlot {
     /// whether these were decided.
     pub(super) fn is_ready(&self) -> bool {
         let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
-        self.addr.is_some() && !self.ticking && self.problem.is_none() && !in_doubt && self.has_lock()
+        self.addr.is_some() && !self.ticking && self.problem.is_none() && !in_doubt && self.may_begin()
+    }
+
+    /// Whether its runs may begin here: nobody holds it, and no other process may begin them.
+    pub(super) fn may_begin(&self) -> bool {
+        !self.paused && self.moves == 0 && self.has_lock()
     }
 
     /// What is the matter with its unreadable records.
@@ -242,6 +253,7 @@ impl StoreSlot {
         self.end_finish(false);
         self.settling = false;
         self.asked = 0;
+        self.moves = 0;
         self.release_waiting();
         self.release_finished();
     }

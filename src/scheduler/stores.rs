@@ -177,6 +177,7 @@ impl Scheduler {
         self.report_quarantine(alias, opened.unreadable, opened.healed);
         self.report_interrupted(alias, opened.interrupted);
         self.look_at_lock(alias, busy.clone(), ctx);
+        self.estate.pending.try_again(Some(alias));
         self.commit_late(ctx);
         self.settle_doubts(alias, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
@@ -251,15 +252,7 @@ impl Scheduler {
             return;
         }
         self.committing = true;
-        ctx.spawn(self.commit_pending().map(|committed, scheduler, _| {
-            scheduler.committing = false;
-            if let Err(error) = committed {
-                tracing::error!(
-                    scheduler = %scheduler.settings.name, %error,
-                    "a task that waited for its store was not added; it waits on"
-                );
-            }
-        }));
+        ctx.spawn(self.commit_pending().map(|_, scheduler, _| scheduler.committing = false));
     }
 
     fn report_interrupted(&self, store: &Alias, records: Vec<RunRecord>) {
@@ -336,6 +329,7 @@ impl Scheduler {
             slot.reset(generation);
             slot.problem = None;
             slot.retry_at = None;
+            slot.paused = false;
             if let Some(listening) = slot.listening.take() {
                 listening.abort();
             }

@@ -12,6 +12,7 @@ mod late;
 mod lifecycle;
 mod model;
 mod overlap;
+mod partial;
 mod policies;
 mod readded;
 mod recover;
