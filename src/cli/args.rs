@@ -184,6 +184,10 @@ pub(super) struct Serve {
     /// Print events as JSON, one a line.
     #[arg(long)]
     pub(super) json: bool,
+    /// Refuse to start when any store cannot be opened or any task of the configuration cannot be
+    /// added. Default: what works is started, and the rest is said.
+    #[arg(long)]
+    pub(super) strict: bool,
     /// How long a shutdown waits for runs, such as 30s. Default: the configuration's, else 10s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) grace: Option<Duration>,

@@ -13,6 +13,7 @@ mod means;
 mod next;
 mod out;
 mod protocol;
+mod registration;
 mod render;
 mod serve;
 mod show;

@@ -1,7 +1,9 @@
 //! `serve`: the service in the foreground.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -14,15 +16,15 @@ use super::control::Control;
 use super::exit::{Exit, Failure};
 use super::handlers::Inherited;
 use super::hold::Hold;
+use super::registration::{Changes, LeftOut, Registration};
 use super::show::Show;
 use super::{data, handlers, limits, means, out};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings, TaskSettings};
 use crate::event::{Event, EventMask, EventStream};
 use crate::scheduler::{Builder, Handle, Shutdown};
-use crate::task::TaskQuery;
+use crate::task::Alias;
 use crate::timer;
-use crate::trigger::Context;
 
 pub(super) fn run(args: Serve) -> Result<(), Failure> {
     log();
@@ -38,14 +40,22 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     let hold = Hold::take(&args.data, args.trust_data)?;
     let show = Show::new(args.json, settings.timezone)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}")))?;
-    let mut service = Service { settings, show, from_file: args.config.is_some(), nofile };
+    let mut service = Service {
+        settings: Rc::new(settings),
+        show,
+        from_file: args.config.is_some(),
+        nofile,
+        strict: args.strict,
+        unreadable: BTreeMap::new(),
+        news: false,
+    };
     let result = actix_rt::System::new().block_on(service.run(&args.data, &socket, &hold));
     service.show.finish();
     result
 }
 
 const QUIET: &str = "warn,callboard::scheduler::ends=off,callboard::scheduler::stores=off,callboard::scheduler::executors=off,callboard::scheduler::heir=off,\
-     callboard::scheduler::lifecycle=off,rustls_platform_verifier=off,sled=off";
+     callboard::scheduler::lifecycle=off,callboard::scheduler::add=off,rustls_platform_verifier=off,sled=off";
 
 /// Logs go to standard error; `CALLBOARD_LOG` says how much of them (`info`, `callboard=debug`, …).
 /// By default warnings, except those that have a line of their own already.
@@ -69,7 +79,9 @@ fn settings(args: &Serve) -> Result<Settings, Failure> {
         None => Settings::default(),
     };
     let check = |task: &TaskSettings| Some(task.problem(handlers::check(task.handler(), task.args()).err()?));
-    let problems: Vec<_> = settings.tasks.iter().filter_map(check).collect();
+    // A handler that is missing is the trouble of its task; arguments that cannot be are bad syntax.
+    let known = settings.tasks.iter().filter(|task| handlers::NAMES.contains(&task.handler()));
+    let problems: Vec<_> = known.filter_map(check).collect();
     if !problems.is_empty() {
         return Err(invalid(settings.refuse(problems)));
     }
@@ -80,12 +92,27 @@ fn settings(args: &Serve) -> Result<Settings, Failure> {
 }
 
 struct Service {
-    settings: Settings,
+    settings: Rc<Settings>,
     show: Show,
     /// Whether the settings come from a file.
     from_file: bool,
     /// How many open files commands may have, where that is another number than the service's.
     nofile: Option<u64>,
+    /// Whether anything that is left out is a reason not to start.
+    strict: bool,
+    /// The tasks whose records cannot be read, and where these are.
+    unreadable: BTreeMap<String, Alias>,
+    /// Whether something has happened that lets what was left out be registered.
+    news: bool,
+}
+
+/// What ended a wait.
+enum Woken {
+    Signal,
+    /// There are no more events.
+    Ended,
+    /// Something that was left out may be registered.
+    News,
 }
 
 /// How long after a signal the same one is an echo of it.
@@ -122,18 +149,31 @@ impl Service {
     async fn run(&mut self, dir: &Path, socket: &Path, hold: &Hold) -> Result<(), Failure> {
         let mut signals = Signals::new()
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
-        let handle = self.builder(dir)?.build()?;
+        let handle = self.builder(dir)?.strict(self.strict).build()?;
         let mut events = handle.events(EventMask::ALL).await?;
-        // Paused until the tasks are those of the file: a task that has left it does not run again.
-        handle.start_paused().await?;
-        let changes = self.register(&handle).await?;
+        // Paused until no task runs that has left the configuration.
+        let started = handle.start_paused();
+        let Some(started) = self.meanwhile(&mut events, &mut signals, started).await else {
+            self.show.text("stopped before anything had begun".to_owned());
+            return Ok(());
+        };
+        started?;
         let control = Control::open(socket, hold, handle.clone())?;
-        self.say(dir, socket, &changes);
-        handle.resume().await?;
-
-        let ended = self.watch(&mut events, pin!(signals.next())).await;
+        let mut registration = Registration::new(handle.clone(), self.settings.clone(), self.from_file);
+        let registered =
+            self.register(dir, socket, &mut registration, &handle, &mut events, &mut signals).await;
+        let ended = match registered {
+            Ok(Some(())) => self.watch(&mut registration, &mut events, &mut signals).await,
+            // Whatever is not registered yet is at the next start.
+            Ok(None) => Ok(true),
+            Err(failure) => {
+                drop(control);
+                handle.shutdown(Shutdown::now()).await?;
+                return Err(failure);
+            }
+        };
         drop(control);
-        if !ended {
+        if !ended? {
             return Err(Failure::new(
                 Exit::Failed,
                 "the scheduler has ended by itself; CALLBOARD_LOG=debug says more",
@@ -144,7 +184,7 @@ impl Service {
 
     fn builder(&mut self, dir: &Path) -> Result<Builder, Failure> {
         for (handler, runs) in limits::runs_at_once() {
-            self.settings.limit_handler(handler, runs);
+            Rc::make_mut(&mut self.settings).limit_handler(handler, runs);
         }
         let inherited = Inherited::new(self.settings.secret_variables(), self.nofile);
         let for_workers: Vec<_> =
@@ -153,48 +193,100 @@ impl Service {
         Ok(self.settings.builder_with(dir, &for_workers)?.registry(registry))
     }
 
-    /// Makes the tasks those of the file.
-    async fn register(&self, handle: &Handle) -> Result<Changes, Failure> {
-        let mut changes = Changes::default();
-        let stored = handle.tasks(TaskQuery::new()).await?;
-        for task in &stored {
-            let listed = self.settings.tasks.iter().any(|listed| listed.id() == task.id());
-            // Without a file nothing is known about what it holds.
-            if self.from_file && TaskSettings::is_from_file(&task.spec.userdata) && !listed {
-                handle.delete_task(task.id()).await?;
-                changes.removed.push(task.id().to_string());
+    /// Makes the tasks those of the configuration, and lets them run; `None` when a signal came first.
+    async fn register(
+        &mut self,
+        dir: &Path,
+        socket: &Path,
+        registration: &mut Registration,
+        handle: &Handle,
+        events: &mut EventStream,
+        signals: &mut Signals,
+    ) -> Result<Option<()>, Failure> {
+        // Whatever the stores have told by now is in the stream when this is answered.
+        handle.status().await?;
+        let unreadable = self.unreadable(events);
+        let prepared = registration.prepare(&unreadable);
+        let Some(prepared) = self.meanwhile(events, signals, prepared).await else { return Ok(None) };
+        let (mut changes, add) = prepared?;
+        let mut left_out = Vec::new();
+        if self.strict {
+            let Some(missing) = self.meanwhile(events, signals, registration.add(add)).await else {
+                return Ok(None);
+            };
+            changes.left_out.extend(missing.left_out);
+            changes.strictly(&self.settings)?;
+            self.say(dir, socket, &changes);
+            handle.resume().await?;
+        } else {
+            self.say(dir, socket, &changes);
+            handle.resume().await?;
+            let Some(missing) = self.meanwhile(events, signals, registration.add(add)).await else {
+                return Ok(None);
+            };
+            left_out = missing.left_out;
+        }
+        self.say_left_out(&left_out);
+        self.show.json(
+            &json!({ "event": "tasks_registered", "left_out": left_out.len() + changes.left_out.len() }),
+        );
+        self.show.text("running; Ctrl-C ends it".to_owned());
+        Ok(Some(()))
+    }
+
+    /// Does `work` and shows events meanwhile; `None` when a signal came first.
+    async fn meanwhile<T>(
+        &mut self,
+        events: &mut EventStream,
+        signals: &mut Signals,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let (mut work, mut signal) = (pin!(work), pin!(signals.next()));
+        loop {
+            match select(select(&mut signal, &mut work), events.next()).await {
+                Either::Left((Either::Left(_), _)) => return None,
+                Either::Left((Either::Right((done, _)), _)) => return Some(done),
+                Either::Right((Some(event), _)) => self.event(&event),
+                // Without a scheduler the work is answered with an error.
+                Either::Right((None, _)) => match select(&mut signal, &mut work).await {
+                    Either::Left(_) => return None,
+                    Either::Right((done, _)) => return Some(done),
+                },
             }
         }
-        let now = Clock::system().now();
-        for task in &self.settings.tasks {
-            let zone = task.timezone().unwrap_or(self.settings.timezone);
-            let cx = Context { zone, anchor: now, key: task.id().as_str() };
-            if task.trigger().check(now, &cx).is_err() {
-                // Its time was before the service started, and a task that is still there has its
-                // last run ahead of it.
-                changes.over.push(task.id().to_string());
-                continue;
-            }
-            let warnings = task.trigger().warnings(&cx);
-            changes.warnings.extend(warnings.iter().map(|warning| format!("task {}: {warning}", task.id())));
-            handle.add(task.task()).await.map_err(|error| {
-                let failure = Failure::from(error);
-                let problem = task.problem(failure.message);
-                Failure::new(failure.exit, self.settings.refuse(vec![problem]))
-            })?;
+    }
+
+    /// The tasks that cannot be read, as far as has been told.
+    fn unreadable(&mut self, events: &mut EventStream) -> BTreeMap<String, Alias> {
+        while let Some(Some(event)) = events.next().now_or_never() {
+            self.event(&event);
         }
-        changes.tasks = handle.tasks(TaskQuery::new()).await?.len();
-        changes.kept = stored.len() - changes.removed.len();
-        Ok(changes)
+        self.unreadable.clone()
+    }
+
+    /// Shows an event, and takes note of what lets a task be registered that could not be before.
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::RecordUnreadable { store, id, .. } => {
+                self.unreadable.insert(id.clone(), store.clone());
+            }
+            Event::RecordReadable { id, .. } => {
+                self.unreadable.remove(id);
+                self.news = true;
+            }
+            Event::StoreRecovered { .. } | Event::SchedulerRestarted { .. } => self.news = true,
+            _ => {}
+        }
+        self.show.event(event);
     }
 
     fn say(&mut self, dir: &Path, socket: &Path, changes: &Changes) {
-        let Changes { tasks, kept, removed, over, warnings } = changes;
+        let Changes { tasks, kept, removed, moved, over, ignored, waiting, warnings, left_out } = changes;
         let version = env!("CARGO_PKG_VERSION");
         self.show.json(&json!({
             "event": "service_started", "version": version, "data": dir, "socket": socket,
-            "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "over": over,
-            "warnings": warnings,
+            "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "moved": moved,
+            "over": over, "ignored": ignored, "waiting": waiting, "warnings": warnings,
         }));
         let show = &mut self.show;
         show.text(format!(
@@ -202,30 +294,84 @@ impl Service {
             dir.display()
         ));
         show.text(format!("configuration: {}; control socket: {}", self.settings.origin, socket.display()));
+        self.say_changes(changes);
+        if !over.is_empty() {
+            self.show.text(format!("not added, because their time is over: {}", over.join(", ")));
+        }
+        warnings.iter().for_each(|warning| self.show.text(format!("warning: {warning}")));
+        self.say_left_out(left_out);
+    }
+
+    fn say_changes(&mut self, Changes { removed, moved, ignored, waiting, .. }: &Changes) {
+        let show = &mut self.show;
         if !removed.is_empty() {
             show.text(format!("removed, because they left the configuration: {}", removed.join(", ")));
         }
-        if !over.is_empty() {
-            show.text(format!("not added, because their time is over: {}", over.join(", ")));
+        moved.iter().chain(ignored).for_each(|line| show.text(line.clone()));
+        for (store, tasks) in waiting {
+            show.text(format!("store {store} is down; {tasks} tasks of the configuration wait for it"));
         }
-        warnings.iter().for_each(|warning| show.text(format!("warning: {warning}")));
-        show.text("running; Ctrl-C ends it".to_owned());
     }
 
-    /// Prints events until `until` ends (true) or there are no more (false).
-    async fn watch(&mut self, events: &mut EventStream, mut until: impl Future<Output = ()> + Unpin) -> bool {
-        let mut lagged = 0;
+    fn say_left_out(&mut self, left_out: &[LeftOut]) {
+        for LeftOut { id, problem, .. } in left_out {
+            let error = self.settings.refuse(vec![problem.clone()]);
+            self.show.json(&json!({
+                "event": "task_left_out", "id": id, "line": problem.line, "problem": problem.message,
+            }));
+            self.show.text(format!("left out: {error}"));
+        }
+    }
+
+    /// Prints events until a signal comes (true) or there are no more (false), and registers what could
+    /// not be before.
+    async fn watch(
+        &mut self,
+        registration: &mut Registration,
+        events: &mut EventStream,
+        signals: &mut Signals,
+    ) -> Result<bool, Failure> {
         loop {
-            match select(&mut until, events.next()).await {
-                Either::Left(_) => return true,
-                Either::Right((None, _)) => return false,
-                Either::Right((Some(event), _)) => self.show.event(&event),
+            match self.woken(registration.is_incomplete(), events, signals).await {
+                Woken::Signal => return Ok(true),
+                Woken::Ended => return Ok(false),
+                Woken::News => {}
+            }
+            self.news = false;
+            let unreadable = self.unreadable.clone();
+            let Some(again) = self.meanwhile(events, signals, registration.again(&unreadable)).await else {
+                return Ok(true);
+            };
+            match again {
+                Ok(changes) if changes.is_empty() => {}
+                Ok(changes) => {
+                    self.say_changes(&changes);
+                    self.say_left_out(&changes.left_out);
+                }
+                // The next news is another chance.
+                Err(failure) => out::note(&failure.message),
+            }
+        }
+    }
+
+    /// Prints events until something else is to be done.
+    async fn woken(&mut self, incomplete: bool, events: &mut EventStream, signals: &mut Signals) -> Woken {
+        let mut signal = pin!(signals.next());
+        let mut lagged = events.lagged();
+        while !(self.news && incomplete) {
+            match select(&mut signal, events.next()).await {
+                Either::Left(_) => return Woken::Signal,
+                Either::Right((None, _)) => return Woken::Ended,
+                Either::Right((Some(event), _)) => self.event(&event),
             }
             if events.lagged() > lagged {
                 out::note(&format!("{} events came too fast to be shown", events.lagged() - lagged));
                 lagged = events.lagged();
+                // One that counts may be among them.
+                self.news = true;
             }
         }
+        Woken::News
     }
 
     async fn shut_down(
@@ -271,13 +417,4 @@ impl Service {
         self.show.text("stopped".to_owned());
         Ok(())
     }
-}
-
-#[derive(Debug, Default)]
-struct Changes {
-    tasks: usize,
-    kept: usize,
-    removed: Vec<String>,
-    over: Vec<String>,
-    warnings: Vec<String>,
 }

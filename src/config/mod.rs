@@ -67,19 +67,21 @@
 //!                                 # or handler = "name", args = { … }
 //! name = "Nightly backup"
 //! timezone = "Europe/Berlin"
-//! paused = false                  # how it is added the first time
+//! paused = false                  # how it is added the first time; ignored when it is there, and said
 //! misfire_grace = "1h"            # and every other key of [defaults]
 //! start_at = "2027-01-01T00:00:00"  # run times before it are none, nor are those
 //! end_at = "2028-01-01T00:00:00"  #   after this one; without an offset: in the task's zone
 //! max_runs = 100                  # the schedule ends after so many scheduled runs
-//! when_finished = "remove"        # or "keep": what becomes of the task then
-//! first_run_now = false           # whether it runs once at the moment it is added
+//! when_finished = "keep"          # in a file a task is kept as finished for as long as it stands there;
+//!                                 #   "remove" is for tasks from elsewhere
+//! first_run_now = false           # whether it runs once at the moment it is added the first time
 //! userdata = { team = "ops" }
 //! ```
 //!
 //! Every key may be left out; an empty file is a valid one. A key or a value that is not valid is
 //! refused, with its place and what would be valid, and all of them are reported at once. Lengths
-//! of time are text with a unit ([`parse_duration`]).
+//! of time are text with a unit ([`parse_duration`]). Whether the store, the executor and the handler
+//! that a task names are there shows when it is added: that keeps no other task from being added.
 
 #[cfg(feature = "_durable")]
 mod directory;
@@ -139,7 +141,9 @@ pub struct Settings {
     pub stores: BTreeMap<Alias, StoreSettings>,
     /// The executors by alias.
     pub executors: BTreeMap<Alias, ExecutorSettings>,
-    /// The tasks, by id.
+    /// The tasks, by id. Those of a file are kept when their schedule has ended
+    /// ([`WhenFinished::Keep`](crate::task::WhenFinished::Keep)): whoever adds them at each start would
+    /// begin anew with one that is gone.
     pub tasks: Vec<TaskSettings>,
     /// What the settings were read from, for messages.
     pub origin: String,

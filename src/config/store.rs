@@ -76,7 +76,8 @@ impl Default for StoreSettings {
 #[cfg(feature = "_durable")]
 macro_rules! configured {
     ($store:ident, $directory:ident, $data:ident) => {{
-        let mut store = $store::open($data.join(&$directory.path))?
+        // A place that cannot be is the trouble of this store, and shows when it is opened.
+        let mut store = $store::at($data.join(&$directory.path))
             .durability($directory.durability)
             .set_aside($directory.set_aside);
         if let Some(runs) = $directory.history {

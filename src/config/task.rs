@@ -1,13 +1,13 @@
 //! One task as settings describe it: a `[task.ID]` table, or the JSON that `callboard add` sends.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value as Json, json};
 
 use super::policy::{Policies, bounds};
 use super::value::{Kind, Problems, Section, Value};
 use super::{ALIAS, ConfigError, Problem, Settings, ZONE};
-use crate::task::{Alias, Task, TaskId};
+use crate::task::{Alias, Task, TaskError, TaskId, TaskInfo, TaskSpec, WhenFinished};
 use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError};
 
 /// A task as settings describe it, checked as far as it can be without a scheduler: whether the
@@ -21,6 +21,8 @@ pub struct TaskSettings {
     args: Json,
     trigger: Trigger,
     timezone: Option<Tz>,
+    /// Of what counts only while it is not there yet, what the file says.
+    said: Vec<&'static str>,
     task: Task,
 }
 
@@ -60,6 +62,57 @@ impl TaskSettings {
         Problem { line: self.line, key: self.key.clone(), message: message.into() }
     }
 
+    /// The store it names, or that of the settings.
+    pub(crate) fn store(&self, settings: &Settings) -> Alias {
+        self.task.store.clone().unwrap_or_else(|| settings.defaults.store.clone())
+    }
+
+    /// The task with every option decided.
+    pub(crate) fn spec(&self, settings: &Settings) -> Result<TaskSpec, TaskError> {
+        self.task.clone().resolve(&settings.defaults, settings.timezone)
+    }
+
+    /// Whether it has no run ahead of it that it could be added for.
+    pub(crate) fn is_over(&self, settings: &Settings, now: DateTime<Utc>) -> bool {
+        self.spec(settings).is_ok_and(|spec| crate::scheduler::is_over(spec, now))
+    }
+
+    /// What a task from a file says that counts only while it is not there yet, or not at all, and has
+    /// not been said before: the notes for people. `before` is the userdata of the task that is there,
+    /// if any.
+    pub(crate) fn unheeded(&self, before: Option<&TaskInfo>) -> Vec<String> {
+        let id = &self.id;
+        let says = |key| self.said.contains(&key);
+        let said = |info: &TaskInfo, key: &str| info.spec.userdata["callboard"][key] == true;
+        let mut notes = Vec::new();
+        if says(WHEN_FINISHED) && !before.is_some_and(|info| said(info, WHEN_FINISHED)) {
+            notes.push(format!(
+                "task {id}: when_finished = \"remove\" waits until it leaves the configuration: a task that \
+                 stands there is remembered as finished, or it would run again at each start"
+            ));
+        }
+        let Some(info) = before else { return notes };
+        if says(PAUSED) && !said(info, PAUSED) && !info.state.paused {
+            notes.push(format!(
+                "task {id}: paused = true is ignored: it says how a task is added, and this one is there and \
+                 runs on; `callboard pause {id}` pauses it"
+            ));
+        }
+        if said(info, PAUSED) && !says(PAUSED) && info.state.paused {
+            notes.push(format!(
+                "task {id}: it stays paused, although the configuration says so no longer; `callboard resume \
+                 {id}` lets it run"
+            ));
+        }
+        if says(FIRST_RUN_NOW) && !said(info, FIRST_RUN_NOW) {
+            notes.push(format!(
+                "task {id}: first_run_now = true is ignored: it says how a task is added, and this one is \
+                 there; `callboard run {id}` runs it once"
+            ));
+        }
+        notes
+    }
+
     /// Whether userdata belongs to a task that came from a file: such a task goes when it leaves
     /// the file, and others stay.
     pub fn is_from_file(userdata: &Json) -> bool {
@@ -87,20 +140,13 @@ impl TaskSettings {
         }
     }
 
-    pub(super) fn from_file(id: &str, mut section: Section<'_>, settings: &Settings) -> Option<Self> {
-        let executors = settings.executors.keys().map(Alias::as_str).collect::<Vec<_>>().join(", ");
-        let stores = settings.stores.keys().map(Alias::as_str).collect::<Vec<_>>().join(", ");
-        let check = |section: &mut Section<'_>, key, has: &dyn Fn(&Alias) -> bool, known: &str| {
-            let (value, line) = section.peek_text(key)?;
-            let known_alias = Alias::new(&value).is_ok_and(|alias| has(&alias));
-            (!known_alias).then(|| {
-                section.problem(line, key, format!("there is no {key} {value:?}; there are: {known}"));
-            })
-        };
-        check(&mut section, "executor", &|alias| settings.executors.contains_key(alias), &executors);
-        check(&mut section, "store", &|alias| settings.stores.contains_key(alias), &stores);
+    /// Whether its store and executor are there is a matter of each start: what one task lacks keeps
+    /// no other from running.
+    pub(super) fn from_file(id: &str, section: Section<'_>, settings: &Settings) -> Option<Self> {
         Self::read(id, section, Some(settings.timezone), true).map(|mut task| {
-            task.task = task.task.replace_existing(true);
+            // A schedule that has ended is remembered for as long as the task stands in the file:
+            // otherwise it would be taken for new at the next start, and run again.
+            task.task = task.task.replace_existing(true).when_finished(WhenFinished::Keep);
             task
         })
     }
@@ -133,9 +179,13 @@ impl TaskSettings {
             task = task.store(&alias);
         }
         task = Policies::read(&mut section).apply(task);
+        let removes = section.peek_text("when_finished").is_some_and(|(text, _)| text == "remove");
         task = bounds(&mut section, task, timezone.or(zone));
         task = task.paused(section.flag("paused").unwrap_or(false));
-        task = task.userdata(userdata(&mut section, from_file));
+        let said =
+            [(PAUSED, task.paused), (FIRST_RUN_NOW, task.first_run.is_some()), (WHEN_FINISHED, removes)];
+        let said: Vec<_> = said.into_iter().filter_map(|(key, said)| said.then_some(key)).collect();
+        task = task.userdata(userdata(&mut section, from_file.then_some(&said)));
 
         // From the beginning of time, so that a date that has passed is no mistake in a file: only
         // what could never fire is.
@@ -149,9 +199,15 @@ impl TaskSettings {
         section.finish();
         let (id, trigger, (handler, args)) = (id_ok?, trigger?, what?);
         task = task.id(&id).args(&args).trigger(trigger.clone());
-        Some(Self { id, key, line, handler, args, trigger, timezone, task })
+        Some(Self { id, key, line, handler, args, trigger, timezone, said, task })
     }
 }
+
+/// What the userdata of a task from a file remembers of what the file said, so that it is told once
+/// that it is ignored.
+const PAUSED: &str = "paused";
+const FIRST_RUN_NOW: &str = "first_run_now";
+const WHEN_FINISHED: &str = "when_finished_remove";
 
 /// When: exactly one of `cron`, `every`, `at`, `trigger`.
 fn trigger(section: &mut Section<'_>) -> Option<Trigger> {
@@ -233,11 +289,10 @@ fn what(section: &mut Section<'_>) -> Option<(String, Json)> {
     }
 }
 
-fn userdata(section: &mut Section<'_>, from_file: bool) -> Json {
+/// `said`: what is remembered of a file, if it comes from one.
+fn userdata(section: &mut Section<'_>, said: Option<&Vec<&'static str>>) -> Json {
     let value = section.take("userdata");
-    if !from_file {
-        return value.map_or(Json::Null, Value::into_json);
-    }
+    let Some(said) = said else { return value.map_or(Json::Null, Value::into_json) };
     let line = value.as_ref().and_then(|value| value.line);
     let mut userdata = match value.map(Value::into_json) {
         None => Json::Object(Default::default()),
@@ -248,5 +303,6 @@ fn userdata(section: &mut Section<'_>, from_file: bool) -> Json {
         }
     };
     userdata["callboard"] = json!({ "from": "config" });
+    said.iter().for_each(|key| userdata["callboard"][*key] = true.into());
     userdata
 }

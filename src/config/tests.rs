@@ -211,10 +211,6 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[task.a]\nevery = '5s'\nhttp = 'x'\nshell = 'x'", "only one"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nargs = {}", "belongs to `handler`"),
         ("[task.a]\nevery = '0s'\nshell = 'x'", "is zero"),
-        (
-            "[task.a]\nevery = '5s'\nshell = 'x'\nexecutor = 'fast'",
-            "there is no executor \"fast\"; there are: default",
-        ),
         ("[task.\"\"]\nevery = '5s'\nshell = 'x'", "id is empty"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nmax_instances = 0", "at least 1"),
         ("[task.a]\nevery = '5s'\nshell = 'x'\nuserdata = 1", "must be a table"),

@@ -152,16 +152,19 @@ impl Scheduler {
                 Err(error) => return Err(abroad(error)),
             };
             let delete = Delete { id: id.clone(), revision: Some(original) };
-            match within(&session.settings, source.delete(delete)).await {
-                Ok(_) | Err(StoreError::NotFound(_)) => Ok((id, from, to, there)),
+            let gone = match within(&session.settings, source.delete(delete)).await {
+                Ok(_) | Err(StoreError::NotFound(_)) => Ok(()),
                 Err(error) => Err(at_home(error)),
-            }
+            };
+            Ok((id, from, to, there, gone))
         };
         Box::pin(wrap_future::<_, Self>(moved).map(|moved, scheduler, ctx| {
-            let (id, from, to, task) = moved?;
+            let (id, from, to, task, gone) = moved?;
+            // The copy is at work, also when it is not known whether the original is gone.
+            scheduler.note_due(&to, Some(&task), ctx);
+            gone?;
             scheduler.tell(Event::TaskAdded { id: id.clone(), store: to.clone() });
             scheduler.tell(Event::TaskRemoved { id, store: from });
-            scheduler.note_due(&to, Some(&task), ctx);
             Ok(scheduler.info(to, task))
         }))
     }

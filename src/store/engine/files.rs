@@ -99,6 +99,7 @@ pub(super) fn set_aside(path: &Path, now: DateTime<Utc>) -> Result<PathBuf, Stor
 /// Makes a directory and those above it, for its owner alone, so that a power cut does not take them
 /// back.
 pub(in crate::store) fn create_dir(path: &Path) -> Result<(), StoreError> {
+    check_directory(path)?;
     let missing: Vec<_> =
         path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     let create = || {

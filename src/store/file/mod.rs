@@ -76,8 +76,12 @@ impl FileStore {
     /// # Errors
     /// [`Damaged`](StoreError::Damaged) when `path` is something else than a directory.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let path = check_directory(path.as_ref())?;
-        Ok(Self { place: FilePlace { path }, rules: Rules::default(), source: None })
+        Ok(Self::at(check_directory(path.as_ref())?))
+    }
+
+    /// The same, of a path that is looked at when the scheduler starts.
+    pub(crate) fn at(path: std::path::PathBuf) -> Self {
+        Self { place: FilePlace { path }, rules: Rules::default(), source: None }
     }
 }
 

@@ -57,14 +57,14 @@ fn a_configuration_is_refused_with_every_problem_and_its_line() {
 fn handlers_and_arguments_are_checked_before_the_start() {
     let place = Place::new();
     place.config(
-        "[task.a]\nevery = '5s'\nhandler = 'nosuch'\n[task.b]\nevery = '5s'\nshell = { comand = 'x' }\n\
+        "[task.a]\nevery = '5s'\nshell = { command = 'x', timeout = 5 }\n[task.b]\nevery = '5s'\nshell = { comand = 'x' }\n\
          [task.c]\nevery = '5s'\nhttp = 'localhost'\n",
     );
     refused(
         &place,
         3,
         &[
-            "callboard.toml:1: task.a: there is no handler \"nosuch\"; there are: http, shell",
+            "callboard.toml:1: task.a: shell: timeout must be text with a unit",
             "callboard.toml:4: task.b: shell: unknown field `comand`, expected one of `command`, `cwd`",
             "callboard.toml:7: task.c: http: url \"localhost\" is none",
         ],

@@ -7,6 +7,7 @@ mod endings;
 mod floods;
 mod handlers;
 mod next;
+mod registration;
 mod serve;
 mod starved;
 mod store;
