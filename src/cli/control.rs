@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Run times and runs that `inspect` shows.
 const SHOWN: usize = 5;
 const RECORDS: usize = 10;
+/// Run times that `why` tells at most.
+const MOST_WHY: u32 = 10_000;
 /// Runs that `why` goes back over when it is given no window.
 const LATEST: usize = 20;
 
@@ -124,8 +126,14 @@ async fn talk(stream: UnixStream, handle: Handle) -> std::io::Result<()> {
                 Err(Failure::new(Exit::Usage, format!("a request may be {MAX_REQUEST} bytes long at most")))
             }
         };
-        let mut reply = serde_json::to_vec(&Reply::from(result))?;
-        reply.push(b'\n');
+        let reply = aside(move || {
+            let mut reply = serde_json::to_vec(&Reply::from(result))?;
+            reply.push(b'\n');
+            Ok(reply)
+        });
+        let reply: serde_json::Result<Vec<u8>> =
+            reply.await.map_err(|failure| std::io::Error::other(failure.message))?;
+        let reply = reply?;
         let Some(written) = within(IDLE, writer.write_all(&reply)).await else { return Ok(()) };
         written?;
         if !whole {
@@ -144,6 +152,12 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     }
 }
 
+/// Does what takes long on another thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = actix_rt::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::new(Exit::Failed, format!("the answer could not be made: {error}")))
+}
+
 async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
     match request {
         Request::List { text, state, sort, descending } => {
@@ -158,7 +172,8 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
                 query = query.descending();
             }
             let tasks = handle.tasks(query).await?;
-            Ok(json!(tasks))
+            // Of many tasks that takes a while, and others are served on this thread.
+            aside(move || json!(tasks)).await
         }
         Request::Inspect { id } => {
             let id = checked(&id)?;
@@ -170,6 +185,12 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
         }
         Request::Why { id, from, to, limit } => {
             let id = checked(&id)?;
+            if !(1..=MOST_WHY).contains(&limit) {
+                let message = format!(
+                    "limit: is {limit}; from 1 to {MOST_WHY} run times are told at a time, and where to go on from"
+                );
+                return Err(Failure::new(Exit::Invalid, message));
+            }
             let (account, zone) = why(handle, id, from, to, limit).await?;
             let mut answer = json!(account);
             answer["timezone"] = zone.name().into();
@@ -284,7 +305,16 @@ async fn why(
     if begin > end {
         return Err(Failure::new(Exit::Invalid, "--from is later than --to"));
     }
-    let account = handle.send(Why::new(id, begin, end, limit as usize)).await??;
+    let mut account = handle.send(Why::new(id.clone(), begin, end, limit as usize)).await??;
+    // The scheduler answers page by page.
+    while let Some(next) = account.next
+        && account.times.len() < limit as usize
+    {
+        let left = limit as usize - account.times.len();
+        let page = handle.send(Why::new(id.clone(), next, end, left)).await??;
+        account.times.extend(page.times);
+        account.next = page.next;
+    }
     Ok((account, zone))
 }
 

@@ -127,7 +127,7 @@ fn directory_mut(settings: &mut StoreSettings) -> Option<&mut Directory> {
         StoreSettings::Sled(directory) | StoreSettings::Redb(directory) | StoreSettings::File(directory) => {
             Some(directory)
         }
-        StoreSettings::Memory { .. } => None,
+        StoreSettings::Memory(_) => None,
     }
 }
 

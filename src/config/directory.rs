@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::store::History;
 use super::value::Section;
 use crate::store::{Durability, Exports};
 #[cfg(feature = "encryption")]
@@ -19,10 +20,8 @@ pub struct Directory {
     pub durability: Durability,
     /// Whether a damaged one is set aside for a fresh one. Default: no.
     pub set_aside: bool,
-    /// How many run records of a task are kept. Default: the store's, 100.
-    pub history: Option<u32>,
-    /// How long run records are kept. Default: for ever.
-    pub history_age: Option<Duration>,
+    /// Which run records are kept. Default: those of 7 days in 256 MiB, as the store says.
+    pub history: History,
     /// Exports that are taken while the store runs; a relative directory is below the data
     /// directory. Default: none.
     pub exports: Option<Exports>,
@@ -66,8 +65,7 @@ impl Directory {
             path: path.into(),
             durability: Durability::Fsync,
             set_aside: false,
-            history: None,
-            history_age: None,
+            history: History::default(),
             exports: None,
             #[cfg(feature = "encryption")]
             keys: None,
@@ -85,7 +83,7 @@ impl Directory {
             Some(interval) => Durability::Interval(interval),
         };
         let set_aside = section.flag("set_aside").unwrap_or(false);
-        let (history, history_age) = (section.count("history"), section.duration("history_age"));
+        let history = History::from_section(section);
         let exports = exports(section);
         #[cfg(feature = "encryption")]
         let (keys, refuse_plain) = keys(section);
@@ -96,7 +94,6 @@ impl Directory {
             durability,
             set_aside,
             history,
-            history_age,
             exports,
             #[cfg(feature = "encryption")]
             keys,

@@ -33,8 +33,10 @@
 //! durability = "fsync"            # not of memory; or a length of time: acknowledged at once, on the
 //!                                 #   device that much later at most
 //! set_aside = false               # not of memory; whether damaged data makes room for an empty store
-//! history = 100                   # how many run records of a task are kept; of memory also 0
-//! history_age = "30d"             # not of memory; and how long at most. Default: for ever
+//! history_age = "7d"              # how long run records are kept; of memory: for ever
+//! history_size = "256MiB"         # how large all of them may be together; of memory: 32MiB
+//! history_least = 20              # the latest of each task, and of its failures, that stay in any case
+//! history = 1000                  # the most of a task. Default: no such limit; 0 for none
 //! exports = { every = "1h", keep = 7, dir = "store.exports" }
 //!                                 # not of memory; taken while it runs. Default: none; of `keep` and
 //!                                 #   `dir` as shown, beside the store
@@ -106,7 +108,7 @@ pub use directory::KeySettings;
 pub use duration::{DurationError, parse_duration};
 pub use executor::ExecutorSettings;
 use executor::WorkerEnvironment;
-pub use store::StoreSettings;
+pub use store::{History, StoreSettings};
 pub use task::TaskSettings;
 
 use crate::scheduler::{Builder, Scheduler};

@@ -3,6 +3,7 @@
 use std::path::Path;
 #[cfg(feature = "_durable")]
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::choice;
 #[cfg(feature = "_durable")]
@@ -25,11 +26,8 @@ use crate::store::{MemoryStore, StoreError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreSettings {
-    /// Gone at the end of the process.
-    Memory {
-        /// How many run records of a task are kept; 0 for none. Default: the store's, 100.
-        history: Option<u32>,
-    },
+    /// Gone at the end of the process; how many records of runs it keeps until then.
+    Memory(History),
     /// The embedded store, in a directory.
     #[cfg(feature = "sled")]
     Sled(Directory),
@@ -50,17 +48,8 @@ const REDB_PATH: &str = "store-redb";
 const FILE_PATH: &str = "store-file";
 
 /// What can be said of a directory, and not of a memory store.
-const DURABLE: &[&str] = &[
-    "path",
-    "durability",
-    "set_aside",
-    "history_age",
-    "exports",
-    "key",
-    "key_file",
-    "key_env",
-    "refuse_plain",
-];
+const DURABLE: &[&str] =
+    &["path", "durability", "set_aside", "exports", "key", "key_file", "key_env", "refuse_plain"];
 
 impl Default for StoreSettings {
     /// sled where it is there, else memory.
@@ -68,8 +57,52 @@ impl Default for StoreSettings {
         #[cfg(feature = "sled")]
         return Self::Sled(Directory::new(SLED_PATH));
         #[cfg(not(feature = "sled"))]
-        Self::Memory { history: None }
+        Self::Memory(History::default())
     }
+}
+
+/// What is said of the run records that a store keeps; what is not said is as the store has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// The most of a task.
+    pub most: Option<u32>,
+    /// How many of a task stay, and how many of those that went wrong.
+    pub least: Option<u32>,
+    /// How old they get.
+    pub age: Option<Duration>,
+    /// All together, in bytes.
+    pub size: Option<u64>,
+}
+
+impl History {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
+        Self {
+            most: section.number("history"),
+            least: section.number("history_least"),
+            age: section.duration("history_age"),
+            size: section.size("history_size"),
+        }
+    }
+}
+
+/// A store with these settings of its run records.
+macro_rules! keeping {
+    ($store:expr, $history:expr) => {{
+        let (mut store, history) = ($store, $history);
+        if let Some(runs) = history.most {
+            store = store.history(runs as usize);
+        }
+        if let Some(runs) = history.least {
+            store = store.history_least(runs as usize);
+        }
+        if let Some(age) = history.age {
+            store = store.history_age(age);
+        }
+        if let Some(bytes) = history.size {
+            store = store.history_size(bytes);
+        }
+        store
+    }};
 }
 
 /// A store with the settings of a directory.
@@ -80,12 +113,7 @@ macro_rules! configured {
         let mut store = $store::at($data.join(&$directory.path))
             .durability($directory.durability)
             .set_aside($directory.set_aside);
-        if let Some(runs) = $directory.history {
-            store = store.history(runs as usize);
-        }
-        if let Some(age) = $directory.history_age {
-            store = store.history_age(age);
-        }
+        store = keeping!(store, &$directory.history);
         if let Some(exports) = &$directory.exports {
             store = store.exports(exports.clone().below($data));
         }
@@ -103,14 +131,14 @@ impl StoreSettings {
         let kind = section.text("type");
         let store = match kind.as_deref() {
             Some("memory") => {
-                let history = section.number("history");
+                let history = History::from_section(&mut section);
                 let alien = DURABLE.iter().filter_map(|key| Some((*key, section.take(key)?.line)));
                 let alien: Vec<_> = alien.collect();
                 for (key, line) in &alien {
                     let message = format!("a memory store has no {key}; leave it out, or use another type");
                     section.problem(*line, key, message);
                 }
-                alien.is_empty().then_some(Self::Memory { history })
+                alien.is_empty().then_some(Self::Memory(history))
             }
             #[cfg(feature = "sled")]
             Some("sled") => Some(Self::Sled(Directory::from_section(&mut section, SLED_PATH))),
@@ -124,7 +152,10 @@ impl StoreSettings {
                 #[cfg(feature = "_durable")]
                 Directory::from_section(&mut section, "");
                 #[cfg(not(feature = "_durable"))]
-                DURABLE.iter().chain(&["history"]).for_each(|key| drop(section.take(key)));
+                {
+                    History::from_section(&mut section);
+                    DURABLE.iter().for_each(|key| drop(section.take(key)));
+                }
                 None
             }
         };
@@ -136,10 +167,7 @@ impl StoreSettings {
     #[cfg_attr(not(feature = "_durable"), expect(unused_variables))]
     pub(super) fn add_to(&self, builder: Builder, alias: &str, data: &Path) -> Result<Builder, StoreError> {
         Ok(match self {
-            Self::Memory { history: None } => builder.store(alias, MemoryStore::new()),
-            Self::Memory { history: Some(runs) } => {
-                builder.store(alias, MemoryStore::new().history(*runs as usize))
-            }
+            Self::Memory(history) => builder.store(alias, keeping!(MemoryStore::new(), history)),
             #[cfg(feature = "sled")]
             Self::Sled(directory) => builder.store(alias, configured!(SledStore, directory, data)),
             #[cfg(feature = "redb")]
@@ -171,7 +199,7 @@ impl StoreSettings {
     #[cfg(feature = "_durable")]
     pub fn path(&self, data: &Path) -> Option<PathBuf> {
         match self {
-            Self::Memory { .. } => None,
+            Self::Memory(_) => None,
             #[cfg(feature = "sled")]
             Self::Sled(directory) => Some(data.join(&directory.path)),
             #[cfg(feature = "redb")]
@@ -189,7 +217,7 @@ impl StoreSettings {
     #[cfg(feature = "_durable")]
     pub fn vault(&self, data: &Path) -> Result<Vault, StoreError> {
         match self {
-            Self::Memory { .. } => Err(StoreError::Unsupported { deed: "be opened: it is in memory" }),
+            Self::Memory(_) => Err(StoreError::Unsupported { deed: "be opened: it is in memory" }),
             #[cfg(feature = "sled")]
             Self::Sled(directory) => configured!(SledStore, directory, data).vault(),
             #[cfg(feature = "redb")]

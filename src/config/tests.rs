@@ -68,7 +68,10 @@ fn everything_can_be_said() {
     let delay = Duration::from_secs(3);
     assert_eq!((settings.lock_path.as_deref(), settings.startup_delay), (Some("{store}.lock"), Some(delay)));
     assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
-    assert_eq!(settings.stores[&Alias::default_alias()], StoreSettings::Memory { history: Some(0) });
+    assert_eq!(
+        settings.stores[&Alias::default_alias()],
+        StoreSettings::Memory(History { most: Some(0), ..History::default() })
+    );
     assert_eq!(settings.executors[&Alias::new("pool").unwrap()], ExecutorSettings::ThreadPool { workers: 2 });
     let TaskDefaults { overlap, timeout, retry, recover, .. } = settings.defaults;
     assert_eq!((overlap, timeout), (Overlap::Queue(2), Some(Duration::from_secs(600))));
@@ -218,9 +221,14 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'memory'\npath = 'x'", "a memory store has no path"),
         ("[store.x]\ntype = 'memory'\ndurability = 'fsync'", "a memory store has no durability"),
         (
-            "[store.x]\ntype = 'memory'\nhistory_age = '1d'",
-            "test.toml:3: store.x.history_age: a memory store has no",
+            "[store.x]\ntype = 'memory'\ndurability = 'fsync'",
+            "test.toml:3: store.x.durability: a memory store has no",
         ),
+        ("[store.x]\ntype = 'memory'\nhistory_size = 5", "write \"5B\" for bytes"),
+        ("[store.x]\ntype = 'redb'\nhistory_size = '5 buckets'", "history_size: is \"5 buckets"),
+        ("[store.x]\ntype = 'redb'\nhistory_size = '99999999999GB'", "it must be a size such as"),
+        ("[store.x]\ntype = 'redb'\nhistory_age = 7", "history_age: is the number 7"),
+        ("[store.x]\ntype = 'redb'\nhistory_least = -1", "a whole number of 0 or more"),
         ("[store.x]\ntype = 'memory'\nset_aside = true", "a memory store has no set_aside"),
         ("[store.x]\ntype = 'memory'\nkey_env = 'KEY'", "a memory store has no key_env"),
         ("[store.x]\ntype = 'sled'\nexports = 5", "store.x.exports: is the number 5; it must be a table"),
@@ -230,7 +238,7 @@ fn a_task_says_when_and_what_exactly_once() {
         ("[store.x]\ntype = 'sled'\ndurability = true", "or \"fsync\""),
         (
             "[store.x]\ntype = 'sled'\ncache = 5",
-            "valid here are type, path, durability, set_aside, history, history_age, exports",
+            "valid here are type, path, durability, set_aside, history, history_least, history_age, history_size, exports",
         ),
         ("[executor.x]\nworkers = 2", "type: is missing"),
         (
@@ -285,9 +293,11 @@ fn durable_stores_have_a_place_and_a_promise() {
         read(text),
         StoreSettings::Sled(Directory { exports: Some(exports), ..Directory::new("store") })
     );
-    let text = "[store.default]\ntype = 'file'\nhistory = 1000\nhistory_age = '30d'";
+    let text = "[store.default]\ntype = 'file'\nhistory = 1000\nhistory_age = '30d'\n\
+                history_least = 0\nhistory_size = '64 MiB'";
     let age = Some(Duration::from_secs(30 * 86_400));
-    let kept = Directory { history: Some(1000), history_age: age, ..Directory::new("store-file") };
+    let history = History { most: Some(1000), least: Some(0), age, size: Some(64 << 20) };
+    let kept = Directory { history, ..Directory::new("store-file") };
     assert_eq!(read(text), StoreSettings::File(kept));
     let text = "[store.default]\ntype = 'redb'\npath = 'here'\ndurability = '200ms'";
     assert_eq!(read(text), redb("here", often));

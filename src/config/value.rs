@@ -308,6 +308,20 @@ impl<'p> Section<'p> {
         self.read(key, read, &wanted)
     }
 
+    /// So many bytes: `"256MB"`, `"1GiB"`, `"0"`.
+    pub(super) fn size(&mut self, key: &'static str) -> Option<u64> {
+        let read = |value: &Value| match &value.kind {
+            Kind::Text(text) => bytes(text).map(Ok),
+            Kind::Integer(0) => Some(Ok(0)),
+            Kind::Integer(number) => Some(Err(format!(
+                "is the number {number}, which says nothing about the unit; write \"{number}B\" for bytes, or one \
+                 of KB, MB, GB (thousands) and KiB, MiB, GiB (1024s)"
+            ))),
+            _ => None,
+        };
+        self.read(key, read, "a size such as \"64MB\", \"256MiB\" or \"2GB\"")
+    }
+
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         self.duration_or(key, "")
     }
@@ -384,4 +398,24 @@ fn closest(written: &str, known: &[&'static str]) -> Option<&'static str> {
     let distances = known.iter().map(|key| (strsim::damerau_levenshtein(&written, key), *key));
     let (distance, key) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= 1.max(key.len() / 3)).then_some(key)
+}
+
+/// The bytes that a size with its unit says.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" if number == 0 => 1,
+        "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(factor)
 }

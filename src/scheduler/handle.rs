@@ -357,7 +357,7 @@ impl Handle {
         self.send(ListTasks(query)).await?
     }
 
-    /// The next nominal run times of a task, in its trigger's zone.
+    /// The next nominal run times of a task, in its trigger's zone: at most 10,000.
     ///
     /// # Errors
     /// When there is no such task.
@@ -365,7 +365,7 @@ impl Handle {
         self.send(Preview::new(id.into_task_id()?, count)).await?
     }
 
-    /// The run times of all tasks up to `until`, in order, at most `limit`.
+    /// The run times of all tasks up to `until`, in order, at most `limit` and at most 10,000.
     ///
     /// # Errors
     /// When a store fails.
@@ -377,7 +377,8 @@ impl Handle {
         self.send(Timeline { query: TaskQuery::new(), until, limit }).await?
     }
 
-    /// The latest runs of a task, newest first; empty where the store keeps no records.
+    /// The latest runs of a task, newest first, at most `limit` and at most 100,000; empty where the
+    /// store keeps no records.
     ///
     /// # Errors
     /// When a store fails.

@@ -10,16 +10,17 @@ use chrono_tz::Tz;
 use super::actor::Scheduler;
 use super::lifecycle::Permit;
 use super::message::*;
-use super::plan;
 use super::session::within;
+use super::slices::{self, MOST_ACCOUNTED, MOST_RECORDS};
 use super::why::{self, Question};
 use crate::error::Error;
 use crate::event::{EventStream, ListenerId, OpenStream, Subscribe, Unsubscribe};
 use crate::store::message::{FindRuns, Found, List, Runs};
 use crate::task::{Account, RunId, RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
+use crate::trigger::SearchError;
 
 /// So many records are looked at for one account.
-const RECORDS: usize = 10_000;
+const RECORDS: usize = 4 * MOST_ACCOUNTED;
 
 type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
 
@@ -28,6 +29,11 @@ fn fail<T: 'static>(error: Error) -> Answer<T> {
 }
 
 impl Scheduler {
+    /// The runs of a task that are in flight.
+    fn flight_of(&self, id: &TaskId) -> HashSet<RunId> {
+        self.estate.flight.iter().filter(|run| run.task.id == *id).map(|run| run.id).collect()
+    }
+
     /// Snapshots of the tasks a query selects, in its order.
     fn select(&mut self, query: TaskQuery) -> Answer<Vec<TaskInfo>> {
         let mut listed = Vec::new();
@@ -60,15 +66,9 @@ impl Scheduler {
             }
             Ok(tasks)
         };
-        Box::pin(wrap_future::<_, Self>(read).map(move |tasks: Result<Vec<_>, Error>, scheduler, _| {
+        Box::pin(wrap_future::<_, Self>(read).then(move |tasks: Result<Vec<_>, Error>, scheduler, _| {
             let running = scheduler.running_counts();
-            for (alias, task) in tasks? {
-                let count = running.get(&task.spec.id).copied().unwrap_or(0);
-                listed.push(TaskInfo::new(alias, task, false, count));
-            }
-            listed.retain(|task| query.matches(task));
-            listed.sort_by(|a, b| query.compare(a, b));
-            Ok(listed)
+            wrap_future(async move { Ok(slices::snapshots(listed, tasks?, &running, query).await) })
         }))
     }
 }
@@ -106,13 +106,16 @@ impl Handler<Preview> for Scheduler {
     fn handle(&mut self, request: Preview, ctx: &mut Self::Context) -> Self::Result {
         let Preview { id, store, count } = request;
         let found = Handler::<GetTask>::handle(self, GetTask { id, store }, ctx);
-        Box::pin(found.map(move |found, scheduler, _| {
-            let info = found?;
-            let task = StoredTask { spec: info.spec, state: info.state };
-            let zone = task.spec.trigger.zone(&task.spec.context(task.state.anchor));
-            let times = plan::preview(&task, scheduler.clock().now(), count)
-                .map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
-            Ok(times.into_iter().map(|time| time.with_timezone(&zone)).collect())
+        Box::pin(found.then(move |found, scheduler, _| {
+            let now = scheduler.clock().now();
+            wrap_future(async move {
+                let info = found?;
+                let task = StoredTask { spec: info.spec, state: info.state };
+                let zone = task.spec.trigger.zone(&task.spec.context(task.state.anchor));
+                let times = slices::preview(&task, now, count).await;
+                let times = times.map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
+                Ok(times.into_iter().map(|time| time.with_timezone(&zone)).collect())
+            })
         }))
     }
 }
@@ -122,18 +125,8 @@ impl Handler<Timeline> for Scheduler {
 
     fn handle(&mut self, Timeline { query, until, limit }: Timeline, _: &mut Self::Context) -> Self::Result {
         let now = self.clock().now();
-        Box::pin(self.select(query).map(move |tasks, _, _| {
-            let mut times = Vec::new();
-            for info in tasks?.into_iter().filter(|info| !info.state.paused) {
-                let id = info.id().clone();
-                let task = StoredTask { spec: info.spec, state: info.state };
-                let ahead = plan::preview(&task, now, limit)
-                    .map_err(|source| Error::Search { id: id.clone(), source })?;
-                times.extend(ahead.into_iter().take_while(|at| *at <= until).map(|at| (at, id.clone())));
-            }
-            times.sort();
-            times.truncate(limit);
-            Ok(times)
+        Box::pin(self.select(query).then(move |tasks, _, _| {
+            wrap_future(async move { slices::timeline(tasks?, now, until, limit).await })
         }))
     }
 }
@@ -146,6 +139,7 @@ impl Handler<History> for Scheduler {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
+        let limit = limit.min(MOST_RECORDS);
         Box::pin(wrap_future(async move {
             for (alias, addr) in &session.stores {
                 let runs = within(&session.settings, addr.runs(Runs { id: id.clone(), limit })).await;
@@ -171,7 +165,7 @@ impl Handler<Why> for Scheduler {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
-        let limit = limit.max(1);
+        let limit = limit.clamp(1, MOST_ACCOUNTED);
         let read = async move {
             let mut task = None;
             match session.find(&id).await {
@@ -196,21 +190,25 @@ impl Handler<Why> for Scheduler {
             }
             Ok((id, task.map(|(_, task)| task), records))
         };
-        Box::pin(wrap_future::<_, Self>(read).map(move |read: Result<_, Error>, scheduler, _| {
-            let (id, task, found) = read?;
-            let flight: HashSet<RunId> =
-                scheduler.estate.flight.iter().filter(|run| run.task.id == id).map(|run| run.id).collect();
-            let question = Question {
-                now: scheduler.clock().now(),
-                from,
-                to,
-                limit,
-                scheduler: scheduler.state(),
-                flight: &flight,
-            };
-            let (times, next) = why::account(task.as_ref(), found, &question)
-                .map_err(|source| Error::Search { id: id.clone(), source })?;
-            Ok(Account { task: id, times, next })
+        Box::pin(wrap_future::<_, Self>(read).then(move |read: Result<_, Error>, scheduler, _| {
+            let (now, state) = (scheduler.clock().now(), scheduler.state());
+            let flight = read.as_ref().map_or_else(|_| HashSet::new(), |(id, ..)| scheduler.flight_of(id));
+            wrap_future(async move {
+                let (id, task, found): (TaskId, Option<StoredTask>, Found) = read?;
+                let question = Question { now, from, to, limit, scheduler: state, flight: &flight };
+                let account = async {
+                    // What comes after the records that were read is for the next answer.
+                    let end = found.rest.map_or(to, |rest| rest.max(from).min(to));
+                    let fires = match &task {
+                        Some(task) => slices::between(task, from, end, limit + 1).await?,
+                        None => Vec::new(),
+                    };
+                    Ok(why::account(task.as_ref(), found, fires, &question))
+                };
+                let account: Result<_, SearchError> = account.await;
+                let (times, next) = account.map_err(|source| Error::Search { id: id.clone(), source })?;
+                Ok(Account { task: id, times, next })
+            })
         }))
     }
 }

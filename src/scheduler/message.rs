@@ -229,7 +229,7 @@ about_task! {
 about_task! {
     /// The next nominal run times of a task, in its trigger's zone, without touching it.
     Preview {
-        /// How many.
+        /// How many: at most 10,000 whatever is asked for.
         count: usize,
     } -> "Result<Vec<DateTime<Tz>>, Error>"
 }
@@ -238,7 +238,7 @@ about_task! {
     /// The latest runs of a task, newest first; empty where the store keeps no records. The task
     /// itself may be gone. Run times that were passed over are among them, as one record each time.
     History {
-        /// At most this many.
+        /// At most this many, and at most 100,000 whatever is asked for.
         limit: usize,
     } -> "Result<Vec<RunRecord>, Error>"
 }
@@ -251,7 +251,8 @@ about_task! {
         from: DateTime<Utc>,
         /// Its end, inclusive. Run times after now are waiting.
         to: DateTime<Utc>,
-        /// At most this many run times; [`Account::next`] says where to go on.
+        /// At most this many run times, and at most 1000 whatever is asked for; [`Account::next`] says
+        /// where to go on.
         limit: usize,
     } -> "Result<Account, Error>"
 }
@@ -269,7 +270,7 @@ pub struct Timeline {
     pub query: TaskQuery,
     /// The end, inclusive.
     pub until: DateTime<Utc>,
-    /// At most this many.
+    /// At most this many, and at most 10,000 whatever is asked for.
     pub limit: usize,
 }
 

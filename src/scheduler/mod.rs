@@ -40,6 +40,7 @@ mod relocate;
 mod salvage;
 mod session;
 mod settle;
+mod slices;
 mod slot;
 mod stores;
 mod tick;

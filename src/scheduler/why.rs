@@ -11,7 +11,6 @@ use crate::task::{
     Coalesce, Fate, Fire, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask,
     TaskState,
 };
-use crate::trigger::SearchError;
 
 /// Run times that are counted one by one when they are passed over.
 const COUNTED: usize = 10_000;
@@ -66,11 +65,13 @@ pub(super) struct Question<'a> {
 
 /// Each run time of `task` in the window with what became of it, each run that was asked for, and
 /// where to go on when that was not all. Of a task that is gone only what is on record is known.
+/// `fires` are its run times, one more than the limit when there are so many.
 pub(super) fn account(
     task: Option<&StoredTask>,
     found: Found,
+    fires: Vec<Fire>,
     question: &Question<'_>,
-) -> Result<(Vec<RunTime>, Option<DateTime<Utc>>), SearchError> {
+) -> (Vec<RunTime>, Option<DateTime<Utc>>) {
     let mut to = question.to;
     let mut next = None;
     let mut cut = |to: &mut DateTime<Utc>, at: DateTime<Utc>| {
@@ -84,10 +85,6 @@ pub(super) fn account(
     if let Some(rest) = found.rest {
         cut(&mut to, rest);
     }
-    let fires = match task {
-        Some(task) => plan::between(task, question.from, to, question.limit + 1)?,
-        None => Vec::new(),
-    };
     if fires.len() > question.limit
         && let Some(last) = fires.last()
     {
@@ -97,7 +94,8 @@ pub(super) fn account(
         task,
         question,
         zone: task.map_or(Tz::UTC, |task| task.spec.trigger.zone(&task.spec.context(task.state.anchor))),
-        oldest: found.oldest,
+        // Between records that are older than that, others may have been let go.
+        oldest: found.oldest.map(|oldest| found.complete_since.map_or(oldest, |since| since.max(oldest))),
         newest: found.runs.iter().filter(|run| run.source == Source::Scheduled).map(|run| run.nominal).max(),
         kept: found.kept.as_deref(),
     };
@@ -115,16 +113,17 @@ pub(super) fn account(
         }
     }
     // The first attempt says what the run stands for, the last one what came of it.
-    let spans: Vec<(Span, &RunRecord)> = groups
-        .iter()
-        .filter_map(|group| Some((group.iter().find_map(|record| record.span)?, *group.last()?)))
-        .collect();
+    let mut spans = Spans::new(
+        groups
+            .iter()
+            .filter_map(|group| Some((group.iter().find_map(|record| record.span)?, *group.last()?)))
+            .collect(),
+    );
     for Fire { nominal, due } in
         fires.into_iter().filter(|fire| fire.nominal <= to && !scheduled.contains(&fire.nominal))
     {
-        let within = |(span, _): &&(Span, &RunRecord)| span.contains(nominal);
-        let told = match spans.iter().find(within) {
-            Some((_, record)) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
+        let told = match spans.first_with(nominal) {
+            Some(record) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
             _ => teller.unrecorded(nominal, due),
         };
         times.insert((nominal, groups.len()), told);
@@ -135,7 +134,39 @@ pub(super) fn account(
         cut(&mut to, *at);
         times.retain(|(nominal, _), _| *nominal <= to);
     }
-    Ok((times.into_values().collect(), next))
+    (times.into_values().collect(), next)
+}
+
+/// Records that stand for stretches of run times, asked for one run time after the other.
+struct Spans<'a> {
+    /// By where they begin, the last first, with their places in the order of the runs.
+    ahead: Vec<(usize, Span, &'a RunRecord)>,
+    /// Those that have begun.
+    begun: BTreeMap<usize, (Span, &'a RunRecord)>,
+}
+
+impl<'a> Spans<'a> {
+    fn new(spans: Vec<(Span, &'a RunRecord)>) -> Self {
+        let mut ahead: Vec<_> =
+            spans.into_iter().enumerate().map(|(place, (span, record))| (place, span, record)).collect();
+        ahead.sort_by_key(|(_, span, _)| std::cmp::Reverse(span.from));
+        Self { ahead, begun: BTreeMap::new() }
+    }
+
+    /// The first that stands for `nominal`, which is later each time.
+    fn first_with(&mut self, nominal: DateTime<Utc>) -> Option<&'a RunRecord> {
+        while let Some((place, span, record)) = self.ahead.pop_if(|(_, span, _)| span.from <= nominal) {
+            self.begun.insert(place, (span, record));
+        }
+        while let Some(first) = self.begun.first_entry() {
+            let (span, record) = *first.get();
+            if span.contains(nominal) {
+                return Some(record);
+            }
+            first.remove();
+        }
+        None
+    }
 }
 
 /// The records of one run time, attempt by attempt; runs that were asked for stand alone.
@@ -178,6 +209,7 @@ struct Teller<'a> {
     task: Option<&'a StoredTask>,
     question: &'a Question<'a>,
     zone: Tz,
+    /// Since when there is a record of each run time; `None` when there is none at all.
     oldest: Option<DateTime<Utc>>,
     /// The latest of the schedule's run times that are on record.
     newest: Option<DateTime<Utc>>,

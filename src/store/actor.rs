@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
@@ -9,7 +10,11 @@ use futures::FutureExt;
 use tokio::sync::mpsc as tokio_mpsc;
 
 use super::message::*;
-use super::{Backend, Keep, Reply, StoreAddr, StoreError};
+use super::{Backend, Keep, ListPart, Reply, StoreAddr, StoreError};
+use crate::task::StoredTask;
+
+/// So many tasks of a list are moved between two turns of others.
+const SLICE: usize = 512;
 
 type Panic = Box<dyn Any + Send>;
 
@@ -116,6 +121,17 @@ impl<B: Backend> StoreActor<B> {
         ctx: &mut Context<Self>,
         call: impl FnOnce(&mut B) -> Reply<T>,
     ) -> Response<Result<T, StoreError>> {
+        match self.begin(ctx, call) {
+            Reply::Now(result) => Response::reply(result),
+            Reply::Later(future) => Response::fut(future),
+        }
+    }
+
+    fn begin<T: 'static>(
+        &mut self,
+        ctx: &mut Context<Self>,
+        call: impl FnOnce(&mut B) -> Reply<T>,
+    ) -> Reply<T> {
         let backend = match (&mut self.backend, self.stage) {
             (Some(backend), Stage::Open) => backend,
             (_, Stage::Closing) => return refuse("it is being closed"),
@@ -123,12 +139,12 @@ impl<B: Backend> StoreActor<B> {
             (None, Stage::Open) => return refuse("its backend is still with an earlier actor"),
         };
         match catch_unwind(AssertUnwindSafe(|| call(backend))) {
-            Ok(Reply::Now(result)) => Response::reply(result),
+            Ok(Reply::Now(result)) => Reply::Now(result),
             Ok(Reply::Later(future)) => {
                 let (underway, me) = (self.underway.clone(), ctx.address());
                 // Spawned on the arbiter and not in the context: it outlives both its requester and
                 // this actor.
-                Response::fut(async move {
+                Reply::later(async move {
                     let _underway = underway;
                     match AssertUnwindSafe(future).catch_unwind().await {
                         Ok(result) => result,
@@ -143,7 +159,7 @@ impl<B: Backend> StoreActor<B> {
             Err(panic) => {
                 let error = panicked(&panic);
                 self.give_up(panic, ctx);
-                Response::reply(Err(error))
+                Reply::Now(Err(error))
             }
         }
     }
@@ -199,7 +215,6 @@ handlers! {
     Put: put -> (),
     Delete: delete -> crate::task::StoredTask,
     Get: get -> Option<crate::task::StoredTask>,
-    List: list -> Vec<crate::task::StoredTask>,
     TakeDue: take_due -> Due,
     Commit: commit -> Committed,
     Finish: finish -> (),
@@ -210,6 +225,57 @@ handlers! {
     Check: check -> Checked,
     Rekey: rekey -> Rekeyed,
     Export: export -> Exported,
+}
+
+/// Asks for a part of a list: each is a message of its own, and others come in between.
+#[derive(Message)]
+#[rtype(result = "Result<ListPart, StoreError>")]
+struct NextPart(usize);
+
+impl<B: Backend> Handler<NextPart> for StoreActor<B> {
+    type Result = Response<Result<ListPart, StoreError>>;
+
+    fn handle(&mut self, NextPart(from): NextPart, ctx: &mut Self::Context) -> Self::Result {
+        self.ask(ctx, |backend| backend.list_part(from))
+    }
+}
+
+impl<B: Backend> Handler<List> for StoreActor<B> {
+    type Result = Response<Result<Vec<StoredTask>, StoreError>>;
+
+    fn handle(&mut self, _: List, ctx: &mut Self::Context) -> Self::Result {
+        let (me, underway) = (ctx.address(), self.underway.clone());
+        let first = self.begin(ctx, |backend| backend.list_part(0));
+        Response::fut(async move {
+            let _underway = underway;
+            let mut part = match first {
+                Reply::Now(part) => part?,
+                Reply::Later(part) => part.await?,
+            };
+            let mut listed = BTreeMap::new();
+            loop {
+                for task in part.tasks {
+                    let due = task.state.due();
+                    listed.insert((due.is_none(), due, task.spec.id.clone()), task);
+                }
+                let Some(next) = part.next else { return Ok(in_slices(listed).await) };
+                let died = |_| StoreError::unavailable("its actor has died");
+                part = me.send(NextPart(next)).await.map_err(died)??;
+            }
+        })
+    }
+}
+
+/// What a map holds, in its order, without keeping others from their turn for long.
+async fn in_slices<K: Ord, T>(mut map: BTreeMap<K, T>) -> Vec<T> {
+    let mut all = Vec::with_capacity(map.len());
+    while let Some((_, value)) = map.pop_first() {
+        all.push(value);
+        if all.len().is_multiple_of(SLICE) {
+            tokio::task::yield_now().await;
+        }
+    }
+    all
 }
 
 impl<B: Backend> Handler<Close> for StoreActor<B> {
@@ -265,8 +331,8 @@ impl<B: Backend> Handler<BackendPanicked> for StoreActor<B> {
     }
 }
 
-fn refuse<T: 'static>(reason: &str) -> Response<Result<T, StoreError>> {
-    Response::reply(Err(StoreError::unavailable(reason)))
+fn refuse<T>(reason: &str) -> Reply<T> {
+    Reply::Now(Err(StoreError::unavailable(reason)))
 }
 
 fn panicked(panic: &Panic) -> StoreError {

@@ -8,19 +8,20 @@ use rustc_hash::FxHasher;
 
 use super::message::*;
 use super::recent::Recent;
+use super::retention::Retention;
 use super::{
-    Backend, BackendSource, Capabilities, Keep, Reply, StoreAddr, StoreError, StoreSource, in_order,
+    Backend, BackendSource, Capabilities, Keep, ListPart, Reply, StoreAddr, StoreError, StoreSource, in_order,
 };
 use crate::task::{RunRecord, StoredTask, TaskId};
 
-/// Run records kept of a task unless told otherwise.
-const HISTORY: usize = 100;
+/// So many places are looked at for a part of a list.
+const PART: usize = 512;
 
 /// Keeps tasks in memory: fast, closures allowed, nothing left after the process has ended.
 ///
-/// It survives the death of its actor: the tasks go to the successor. Of each task it keeps the
-/// latest run records; see [`history`](Self::history). A change costs O(log n); a task costs some
-/// 150 bytes beyond the task itself and its records.
+/// It survives the death of its actor: the tasks go to the successor. It keeps the latest run records,
+/// [32 MiB](Self::history_size) of them. A change costs O(log n); a task costs some 150 bytes beyond the
+/// task itself and its records.
 ///
 /// ```
 /// use callboard::store::{MemoryStore, StoreSource};
@@ -30,19 +31,46 @@ const HISTORY: usize = 100;
 /// let store = MemoryStore::new().start(Box::new(()));
 /// # drop(store) });
 /// ```
-pub struct MemoryStore(BackendSource<MemoryBackend>);
+pub struct MemoryStore {
+    retention: Retention,
+    source: BackendSource<MemoryBackend>,
+}
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self(BackendSource::keeping(MemoryBackend::default().history(HISTORY)))
+        Self::keeping(Retention::MEMORY)
     }
 
-    /// How many run records of a task are kept; 0 for none, which spares some time at each run.
-    /// Of all tasks together, removed ones included, about 100,000 are kept: with more than a
-    /// thousand tasks each has fewer. Default: 100.
+    fn keeping(retention: Retention) -> Self {
+        Self { retention, source: BackendSource::keeping(MemoryBackend::default().keeping(retention)) }
+    }
+
+    /// The most run records of a task that are kept; 0 for none, which spares some time at each run.
+    /// Default: no such limit, as many as [`history_size`](Self::history_size) has room for.
     pub fn history(self, runs: usize) -> Self {
-        Self(BackendSource::keeping(MemoryBackend::default().history(runs)))
+        Self::keeping(Retention { most: Some(runs), ..self.retention })
+    }
+
+    /// How many records of a task stay while others have more to give, and how many of its failures:
+    /// its latest. Default: 20.
+    pub fn history_least(self, runs: usize) -> Self {
+        Self::keeping(Retention { least: runs, ..self.retention })
+    }
+
+    /// How long run records are kept, counted from the submission of a run; older ones go when another
+    /// run is recorded, but for the latest of each task ([`history_least`](Self::history_least)).
+    /// Default: for ever.
+    pub fn history_age(self, age: std::time::Duration) -> Self {
+        Self::keeping(Retention { age: chrono::TimeDelta::from_std(age).ok(), ..self.retention })
+    }
+
+    /// How much memory the run records of all tasks may take together, removed tasks included, in bytes;
+    /// 0 for none. When that is too little, the oldest records go of runs that went well, then the oldest
+    /// of the others, and at last the tasks give up in turn what they were to keep. Runs that have not
+    /// ended are always kept. Default: 32 MiB, some 80,000 records that say little.
+    pub fn history_size(self, bytes: u64) -> Self {
+        Self::keeping(Retention { size: bytes, ..self.retention })
     }
 }
 
@@ -54,11 +82,11 @@ impl Default for MemoryStore {
 
 impl StoreSource for MemoryStore {
     fn start(&mut self, keep: Keep) -> StoreAddr {
-        self.0.start(keep)
+        self.source.start(keep)
     }
 
     fn keeps_closures(&self) -> Option<bool> {
-        self.0.keeps_closures()
+        self.source.keeps_closures()
     }
 }
 
@@ -105,9 +133,14 @@ fn hash(id: &TaskId) -> u64 {
 }
 
 impl MemoryBackend {
-    /// Keeps so many run records of each task; see [`MemoryStore::history`]. Default: none.
-    pub fn history(mut self, runs: usize) -> Self {
-        self.recent = (runs > 0).then(|| Recent::new(runs));
+    /// Keeps so many run records of each task at most; see [`MemoryStore::history`]. Default: none.
+    pub fn history(self, runs: usize) -> Self {
+        self.keeping(Retention { most: Some(runs), ..Retention::MEMORY })
+    }
+
+    fn keeping(mut self, retention: Retention) -> Self {
+        let any = retention.most != Some(0) && retention.size > 0;
+        self.recent = any.then(|| Recent::new(retention));
         self
     }
 
@@ -190,20 +223,17 @@ impl MemoryBackend {
         self.task(self.find(id)?)
     }
 
-    /// How many places there are for tasks; some are empty.
-    #[cfg(feature = "_durable")]
-    pub(in crate::store) fn places(&self) -> usize {
-        self.tasks.len()
-    }
-
-    #[cfg(feature = "_durable")]
-    pub(in crate::store) fn id_at(&self, place: usize) -> Option<&TaskId> {
-        Some(&self.tasks.get(place)?.as_ref()?.spec.id)
-    }
-
     #[cfg(feature = "_durable")]
     pub(in crate::store) fn ids(&self) -> Vec<TaskId> {
         self.tasks.iter().flatten().map(|task| task.spec.id.clone()).collect()
+    }
+
+    /// The tasks at some places.
+    pub(in crate::store) fn part_now(&self, from: usize) -> ListPart {
+        let end = from.saturating_add(PART).min(self.tasks.len());
+        let some = self.tasks.get(from.min(end)..end).unwrap_or_default();
+        let next = (end < self.tasks.len()).then_some(end);
+        ListPart { tasks: some.iter().flatten().cloned().collect(), next }
     }
 
     /// The tasks with an attempt that is going on.
@@ -279,7 +309,12 @@ impl Backend for MemoryBackend {
 
     fn open(&mut self, Open { owner, now }: Open) -> Reply<Opened> {
         self.reindex();
-        let interrupted = self.recent.as_mut().map(|recent| recent.interrupt(owner, now));
+        let mut recent = self.recent.take();
+        let interrupted = recent.as_mut().map(|recent| {
+            recent.reindex(|task| self.find(task).is_some());
+            recent.interrupt(owner, now)
+        });
+        self.recent = recent;
         let opened = Opened {
             capabilities: self.capabilities(),
             interrupted: interrupted.unwrap_or_default(),
@@ -310,6 +345,10 @@ impl Backend for MemoryBackend {
         let mut tasks: Vec<_> = self.tasks.iter().flatten().cloned().collect();
         tasks.sort_unstable_by(in_order);
         Reply::Now(Ok(tasks))
+    }
+
+    fn list_part(&mut self, from: usize) -> Reply<ListPart> {
+        Reply::Now(Ok(self.part_now(from)))
     }
 
     fn take_due(&mut self, TakeDue { now, limit }: TakeDue) -> Reply<Due> {
@@ -345,7 +384,7 @@ impl Backend for MemoryBackend {
 
     fn finish(&mut self, Finish { ends }: Finish) -> Reply<()> {
         if let Some(recent) = &mut self.recent {
-            ends.into_iter().for_each(|(run, task, end)| recent.end(run, &task, end));
+            ends.into_iter().for_each(|(run, _, end)| recent.end(run, end));
         }
         Reply::Now(Ok(()))
     }
@@ -366,7 +405,9 @@ impl Backend for MemoryBackend {
         let removed = self.by_id.len();
         // Not `clear`: a million tasks leave nothing behind.
         let mut recent = self.recent.take();
-        recent.iter_mut().for_each(Recent::leave_all);
+        if let Some(recent) = &mut recent {
+            self.tasks.iter().flatten().for_each(|task| recent.leave(&task.spec.id));
+        }
         *self = Self { recent, ..Self::default() };
         Reply::Now(Ok(removed))
     }

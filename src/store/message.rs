@@ -292,7 +292,10 @@ pub struct Found {
     pub rest: Option<DateTime<Utc>>,
     /// When the oldest record that is kept of the task was submitted.
     pub oldest: Option<DateTime<Utc>>,
-    /// How long records are kept, for people: `the latest 100 runs of a task`.
+    /// Since when nothing is missing between the records that are kept: of runs that were submitted
+    /// before, some are on record and others are not. `None` when none was ever let go.
+    pub complete_since: Option<DateTime<Utc>>,
+    /// What records are kept, for people: `runs of the last 7 days, at most 256 MiB of records`.
     pub kept: Option<String>,
 }
 
@@ -310,23 +313,27 @@ impl Found {
 }
 
 /// The records that a [`FindRuns`] asks for, among those that are offered.
-pub(super) struct Pick<'a> {
-    request: &'a FindRuns,
+#[derive(Debug)]
+pub(super) struct Pick {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    limit: usize,
     picked: BTreeMap<(DateTime<Utc>, RunId), RunRecord>,
     rest: Option<DateTime<Utc>>,
 }
 
-impl<'a> Pick<'a> {
-    pub(super) fn new(request: &'a FindRuns) -> Self {
-        Self { request, picked: BTreeMap::new(), rest: None }
+impl Pick {
+    pub(super) fn new(request: &FindRuns) -> Self {
+        let FindRuns { from, to, limit, .. } = *request;
+        Self { from, to, limit, picked: BTreeMap::new(), rest: None }
     }
 
     pub(super) fn offer(&mut self, record: RunRecord) {
-        if !record.concerns(self.request.from, self.request.to) {
+        if !record.concerns(self.from, self.to) {
             return;
         }
         self.picked.insert((record.begins(), record.id), record);
-        if self.picked.len() > self.request.limit
+        if self.picked.len() > self.limit
             && let Some(((begins, _), _)) = self.picked.pop_last()
         {
             // What is left out begins earlier and earlier.

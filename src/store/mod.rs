@@ -25,6 +25,7 @@ mod migrate;
 mod recent;
 #[cfg(feature = "redb")]
 mod redb;
+mod retention;
 #[cfg(feature = "sled")]
 mod sled;
 mod source;
@@ -101,6 +102,15 @@ impl<T: 'static> Reply<T> {
     }
 }
 
+/// Some of all tasks; see [`Backend::list_part`].
+#[derive(Debug, Clone, Default)]
+pub struct ListPart {
+    /// The tasks.
+    pub tasks: Vec<StoredTask>,
+    /// Where the next part begins; `None` after the last one.
+    pub next: Option<usize>,
+}
+
 /// Where tasks are kept: the part of a store that differs from one to the next.
 ///
 /// The contract, which `contract::suite` checks:
@@ -118,6 +128,8 @@ impl<T: 'static> Reply<T> {
 ///   In a shared store a task that somebody else has claimed counts from the end of the claim.
 /// - No method deletes what it cannot read, and none trips over it either: it is reported once, when
 ///   the store is opened, and left out from then on.
+/// - A store that keeps run records keeps the latest 20 of each task, and the latest 20 of its runs that
+///   failed, unless it was told otherwise; runs that have not ended are always kept.
 /// - Nothing is O(all tasks) except [`open`](Backend::open), [`list`](Backend::list) and
 ///   [`remove_all`](Backend::remove_all).
 ///
@@ -137,6 +149,16 @@ pub trait Backend: Unpin + 'static {
     fn get(&mut self, request: Get) -> Reply<Option<StoredTask>>;
     /// All tasks, by due time, those without one last, and by id among equals.
     fn list(&mut self, request: List) -> Reply<Vec<StoredTask>>;
+    /// A part of all tasks, in any order: some that begin at place `from`, and where the next part
+    /// begins. The store's actor asks part by part and has its other messages dealt with in between. A
+    /// task that is there all the while is in exactly one part. Unless it is implemented, all are one part.
+    fn list_part(&mut self, _from: usize) -> Reply<ListPart> {
+        let all = |tasks| ListPart { tasks, next: None };
+        match self.list(List) {
+            Reply::Now(tasks) => Reply::Now(tasks.map(all)),
+            Reply::Later(tasks) => Reply::later(async move { tasks.await.map(all) }),
+        }
+    }
     /// The tasks due at `now`, oldest first, at most `limit`.
     fn take_due(&mut self, request: TakeDue) -> Reply<Due>;
     /// Writes the new states and run records of tasks taken before, in one batch.

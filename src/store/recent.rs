@@ -1,115 +1,101 @@
 //! The latest run records of a store that has nothing but memory.
 
-use std::collections::VecDeque;
-
 use chrono::{DateTime, Utc};
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 
 use super::message::{FindRuns, Found};
-use crate::task::{Outcome, OwnerId, RunEnd, RunId, RunRecord, TaskId};
+use super::retention::{Entry, Ledger, Retention};
+use crate::task::{Outcome, OwnerId, Refusal, RunEnd, RunId, RunRecord, TaskId};
 
-/// So many records are kept at most, of all tasks together: some 30 MB.
-const MOST: usize = 100_000;
+/// What a record takes beside itself and what it says: its places in the book and in the table.
+const OVERHEAD: usize = 96;
 
-/// The latest run records of each task, oldest first, and of tasks that were removed as long as
-/// there is room. With many tasks each has fewer.
+/// So many records go for each that comes, at most, and some more.
+const AT_ONCE: usize = 16;
+
+/// The run records of a store in memory, those of removed tasks included, for as long as there is room.
 pub(super) struct Recent {
-    /// How many of one task.
-    limit: usize,
-    logs: FxHashMap<TaskId, Log>,
-    /// Those that were removed, longest ago first, by number; some have come back since.
-    removed: VecDeque<(u64, TaskId)>,
-    removals: u64,
-}
-
-#[derive(Default)]
-struct Log {
-    records: VecDeque<RunRecord>,
-    /// The number of its removal.
-    removed: Option<u64>,
+    bounds: Retention,
+    ledger: Ledger,
+    records: FxHashMap<RunId, Box<RunRecord>>,
 }
 
 impl Recent {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, logs: FxHashMap::default(), removed: VecDeque::new(), removals: 0 }
+    pub(super) fn new(bounds: Retention) -> Self {
+        Self { bounds, ledger: Ledger::new(bounds), records: FxHashMap::default() }
+    }
+
+    /// Makes the book anew from the records alone: a panic may have left it half changed.
+    pub(super) fn reindex(&mut self, exists: impl Fn(&TaskId) -> bool) {
+        let gone_until = self.ledger.gone_until();
+        self.ledger = Ledger::new(self.bounds);
+        self.ledger.note_gone_until(gone_until);
+        let mut records: Vec<&RunRecord> = self.records.values().map(|record| &**record).collect();
+        records.sort_unstable_by_key(|record| record.id);
+        for record in &records {
+            self.ledger.note(&record.task, Entry::new(record, weight(record)));
+        }
+        for record in records {
+            if !exists(&record.task) {
+                self.ledger.leave(&record.task);
+            }
+        }
     }
 
     /// Notes runs that begin, or that ended without a beginning.
     pub(super) fn begin(&mut self, task: &TaskId, runs: Vec<RunRecord>) {
-        if runs.is_empty() {
-            return;
-        }
-        if !self.logs.contains_key(task) {
-            while self.logs.len() >= MOST {
-                let Some((number, oldest)) = self.removed.pop_front() else { return };
-                if self.logs.get(&oldest).is_some_and(|log| log.removed == Some(number)) {
-                    self.logs.remove(&oldest);
-                }
-            }
-        }
-        let room = self.limit.min(MOST / (self.logs.len() + 1)).max(1);
-        let log = self.logs.entry(task.clone()).or_default();
+        let Some(latest) = runs.last() else { return };
+        let (now, count) = (latest.submitted_at, runs.len());
         for record in runs {
-            if record.end.is_some()
-                && let Some(there) = log.records.iter_mut().rev().find(|there| there.id == record.id)
-            {
-                *there = record;
-                continue;
-            }
-            while log.records.len() >= room {
-                let ended = log.records.iter().position(|record| record.end.is_some());
-                let Some(ended) = ended else { break };
-                log.records.remove(ended);
-            }
-            log.records.push_back(record);
+            self.ledger.note(task, Entry::new(&record, weight(&record)));
+            self.records.insert(record.id, Box::new(record));
         }
-        log.removed = None;
+        self.sweep(now, count);
     }
 
     /// Notes how a run ended.
-    pub(super) fn end(&mut self, run: RunId, task: &TaskId, end: RunEnd) {
-        let Some(log) = self.logs.get_mut(task) else { return };
-        if let Some(record) = log.records.iter_mut().rev().find(|record| record.id == run) {
-            record.end.get_or_insert(end);
+    pub(super) fn end(&mut self, run: RunId, end: RunEnd) {
+        let Some(record) = self.records.get_mut(&run) else { return };
+        if record.end.is_some() {
+            return;
+        }
+        let now = end.ended_at;
+        record.end = Some(end);
+        let (task, entry) = (record.task.clone(), Entry::new(record, weight(record)));
+        self.ledger.note(&task, entry);
+        self.sweep(now, 1);
+    }
+
+    fn sweep(&mut self, now: DateTime<Utc>, count: usize) {
+        let before = self.bounds.age.and_then(|age| now.checked_sub_signed(age));
+        let mut gone = Vec::new();
+        self.ledger.excess(before, 2 * count + AT_ONCE, &mut gone);
+        for (_, run) in gone {
+            self.records.remove(&run);
         }
     }
 
     /// Ends the runs of other owners.
     pub(super) fn interrupt(&mut self, owner: OwnerId, now: DateTime<Utc>) -> Vec<RunRecord> {
         let reason = "the scheduler that started it ended before the run did";
-        let mut interrupted = Vec::new();
-        let records = self.logs.values_mut().flat_map(|log| &mut log.records);
-        for record in records.filter(|record| record.end.is_none() && record.id.owner != owner) {
+        let others = self.records.values().filter(|record| record.end.is_none() && record.id.owner != owner);
+        let mut runs: Vec<_> = others.map(|record| record.id).collect();
+        runs.sort_unstable();
+        for run in &runs {
             let outcome = Outcome::Interrupted { reason: reason.to_owned() };
-            record.end = Some(RunEnd::unstarted(outcome, now));
-            interrupted.push(record.clone());
+            self.end(*run, RunEnd::unstarted(outcome, now));
         }
-        interrupted
+        runs.iter().filter_map(|run| Some((**self.records.get(run)?).clone())).collect()
     }
 
     /// Notes that a task was removed.
     pub(super) fn leave(&mut self, task: &TaskId) {
-        let Some(log) = self.logs.get_mut(task) else { return };
-        self.removals += 1;
-        log.removed = Some(self.removals);
-        self.removed.push_back((self.removals, task.clone()));
-        if self.removed.len() > 2 * MOST {
-            let logs = &self.logs;
-            self.removed.retain(|(number, id)| logs.get(id).is_some_and(|log| log.removed == Some(*number)));
-        }
-    }
-
-    /// Notes that all tasks were removed.
-    pub(super) fn leave_all(&mut self) {
-        let leaving = self.logs.iter().filter(|(_, log)| log.removed.is_none());
-        let mut leaving: Vec<_> =
-            leaving.map(|(task, log)| (log.records.back().map(|record| record.id), task.clone())).collect();
-        leaving.sort_unstable_by_key(|(latest, _)| *latest);
-        leaving.iter().for_each(|(_, task)| self.leave(task));
+        self.ledger.leave(task);
     }
 
     fn newest_first(&self, task: &TaskId) -> impl Iterator<Item = RunRecord> + '_ {
-        self.logs.get(task).into_iter().flat_map(|log| log.records.iter().rev().cloned())
+        self.ledger.newest_first(task).filter_map(|run| Some((**self.records.get(&run)?).clone()))
     }
 
     pub(super) fn latest(&self, task: &TaskId, limit: usize) -> Vec<RunRecord> {
@@ -117,9 +103,43 @@ impl Recent {
     }
 
     pub(super) fn find(&self, request: &FindRuns) -> Found {
-        let kept = Some(format!("the latest {} runs of a task", self.limit));
-        Found { kept, ..Found::among(request, self.newest_first(&request.id)) }
+        Found {
+            kept: Some(self.bounds.kept()),
+            complete_since: self.ledger.gone_until(),
+            ..Found::among(request, self.newest_first(&request.id))
+        }
     }
+}
+
+/// About how many bytes a record takes.
+fn weight(record: &RunRecord) -> usize {
+    let end = record.end.as_ref().map_or(0, |end| {
+        let backtrace = end.backtrace.as_ref().map_or(0, |text| text.len());
+        backtrace
+            + match &end.outcome {
+                Outcome::Executed { value } => weight_of(value),
+                Outcome::Failed { error: text }
+                | Outcome::Panicked { message: text }
+                | Outcome::Interrupted { reason: text }
+                | Outcome::Refused { reason: Refusal::ExecutorUnavailable { reason: text, .. } } => {
+                    text.len()
+                }
+                _ => 0,
+            }
+    });
+    OVERHEAD + size_of::<RunRecord>() + end
+}
+
+fn weight_of(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(weight_of).sum(),
+            Value::Object(values) => {
+                values.iter().map(|(key, value)| 48 + key.len() + weight_of(value)).sum()
+            }
+            _ => 0,
+        }
 }
 
 #[cfg(test)]
@@ -154,40 +174,40 @@ mod tests {
 
     #[test]
     fn the_oldest_ended_runs_go_first() {
-        let mut recent = Recent::new(3);
+        let mut recent = Recent::new(Retention { most: Some(3), ..Retention::MEMORY });
         recent.begin(&id("a"), vec![record("a", 1, false), record("a", 2, true)]);
         for serial in 3..7 {
             recent.begin(&id("a"), vec![record("a", serial, true)]);
         }
-        assert_eq!(serials(&recent, "a"), [6, 5, 1], "the first has not ended");
+        assert_eq!(serials(&recent, "a"), [6, 5, 4, 1], "the first has not ended");
         recent.end(
             RunId { owner: OwnerId(1), serial: 1 },
-            &id("a"),
-            RunEnd::unstarted(Outcome::Cancelled, DateTime::UNIX_EPOCH),
+            RunEnd::unstarted(Outcome::Executed { value: Value::Null }, DateTime::UNIX_EPOCH),
         );
         recent.begin(&id("a"), vec![record("a", 7, true)]);
         assert_eq!(serials(&recent, "a"), [7, 6, 5]);
     }
 
+    /// Also where each task has less than it would keep, where records are large, and where tasks are removed.
     #[test]
     fn however_many_tasks_there_are_the_records_are_bounded() {
-        let mut recent = Recent::new(10);
-        for task in 0..MOST {
-            recent.begin(&id(&task.to_string()), vec![record("x", 1, true); 12]);
+        let size = 1 << 20;
+        let mut recent = Recent::new(Retention { size, ..Retention::MEMORY });
+        for task in 0..20_000 {
+            let name = id(&task.to_string());
+            let mut large = record("x", 2 * task, true);
+            let value = Value::from("x".repeat(task as usize % 4000));
+            large.end = Some(RunEnd::unstarted(Outcome::Executed { value }, DateTime::UNIX_EPOCH));
+            recent.begin(&name, vec![large, record("x", 2 * task + 1, true)]);
             if task % 2 == 0 {
-                recent.leave(&id(&task.to_string()));
+                recent.leave(&name);
             }
         }
-        let count: usize = recent.logs.values().map(|log| log.records.len()).sum();
-        assert!(count < 4 * MOST, "{count}");
-        assert_eq!(serials(&recent, "99998").len(), 1, "with many tasks each has fewer");
-        recent.begin(&id("another"), vec![record("x", 1, true)]);
-        assert_eq!(
-            (recent.logs.len(), serials(&recent, "0").len()),
-            (MOST, 0),
-            "those removed first make room"
-        );
-        recent.leave_all();
-        assert_eq!(recent.removed.len(), MOST);
+        let total: usize = recent.records.values().map(|record| weight(record)).sum();
+        assert_eq!(recent.ledger.total(), total as u64, "every byte is accounted for");
+        assert!(total as u64 <= size + 10_000, "{total}");
+        assert!(total as u64 > size / 2, "{total}");
+        assert_eq!(serials(&recent, "19999"), [39_999, 39_998]);
+        assert_eq!(serials(&recent, "0"), [0; 0], "those removed first make room");
     }
 }

@@ -103,7 +103,7 @@ impl Kind {
     }
 }
 
-pub(crate) struct AnyStore(Box<dyn StoreSource>);
+pub(crate) struct AnyStore(pub(crate) Box<dyn StoreSource>);
 
 impl StoreSource for AnyStore {
     fn start(&mut self, keep: Keep) -> StoreAddr {

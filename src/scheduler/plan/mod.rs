@@ -288,25 +288,35 @@ pub(crate) fn run_now(
     Ok(Then::State(after))
 }
 
-/// The next `count` nominal run times, without touching anything.
-pub(crate) fn preview(
-    task: &StoredTask,
+/// The run times of a task that are ahead, one after the other.
+#[derive(Debug)]
+pub(crate) struct Ahead {
     now: DateTime<Utc>,
-    count: usize,
-) -> Result<Vec<DateTime<Utc>>, SearchError> {
-    let StoredTask { spec, state } = task;
-    let count = usize::try_from(left(spec, state)).unwrap_or(usize::MAX).min(count);
-    let times = Times::of(spec, state.anchor);
-    let mut next = match state.next {
-        Some(next) => Some(next),
-        None => times.from(now)?,
-    };
-    let mut ahead = Vec::with_capacity(count.min(1000));
-    while let Some(Fire { nominal, .. }) = next.filter(|_| ahead.len() < count) {
-        ahead.push(nominal);
-        next = if ahead.len() < count { times.after(nominal)? } else { None };
+    last: Option<DateTime<Utc>>,
+    left: u64,
+}
+
+impl Ahead {
+    /// From the next one on, which may be due already.
+    pub(crate) fn of(task: &StoredTask, now: DateTime<Utc>) -> Self {
+        Self { now, last: None, left: left(&task.spec, &task.state) }
     }
-    Ok(ahead)
+
+    /// The next one of `task`, which is the same each time.
+    pub(crate) fn step(&mut self, task: &StoredTask) -> Result<Option<DateTime<Utc>>, SearchError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let times = Times::of(&task.spec, task.state.anchor);
+        let next = match (self.last, task.state.next) {
+            (Some(last), _) => times.after(last)?,
+            (None, Some(next)) => Some(next),
+            (None, None) => times.from(self.now)?,
+        };
+        self.last = next.map(|next| next.nominal);
+        self.left = if next.is_some() { self.left - 1 } else { 0 };
+        Ok(self.last)
+    }
 }
 
 /// The run times of a task from `from` to `to`, both inclusive, at most `limit`.

@@ -70,6 +70,7 @@ pub async fn suite<S: StoreSource>(mut fresh: impl FnMut() -> S) {
         due::a_commit_can_write_the_whole_task,
         records::runs_are_recorded_and_ended,
         records::records_are_found_by_their_run_times,
+        records::the_latest_records_and_failures_of_a_task_stay,
     ];
 }
 

@@ -100,3 +100,34 @@ pub(super) async fn records_are_found_by_their_run_times(subject: &Subject) {
     let found = ok(subject.store.find_runs(other).await, "another task is asked for");
     assert_eq!(found.runs, [], "each task has its own");
 }
+
+pub(super) async fn the_latest_records_and_failures_of_a_task_stay(subject: &Subject) {
+    if !subject.can.keeps_records() {
+        return;
+    }
+    let mut task = sample("a", at(0));
+    subject.put(&task).await;
+    let mut all = Vec::new();
+    for serial in 1..=60 {
+        let outcome = match serial {
+            ..=20 => Outcome::Failed { error: "on purpose".to_owned() },
+            _ => Outcome::Executed { value: serde_json::Value::Null },
+        };
+        let end = Some(RunEnd::unstarted(outcome, at(serial as i64)));
+        let record = RunRecord { end, ..record(&task, OWNER, serial) };
+        all.insert(0, record.clone());
+        let mut change = advance(&task, Some(at(serial as i64)));
+        change.runs = vec![record];
+        let then = change.then.clone();
+        subject.commit(vec![change]).await;
+        if let Then::State(state) = then {
+            task.state = state;
+        }
+    }
+    let kept = subject.runs("a", 100).await;
+    assert_eq!(kept.get(..20), all.get(..20), "the latest 20 records stay");
+    let failed = |records: &[RunRecord]| -> Vec<RunRecord> {
+        records.iter().filter(|record| record.id.serial <= 20).cloned().collect()
+    };
+    assert_eq!(failed(&kept), failed(&all), "and so do the latest 20 of runs that failed");
+}

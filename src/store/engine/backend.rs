@@ -14,7 +14,7 @@ use super::writer::{Writer, answer};
 use super::{Batch, Place, ROW_LIMIT, Rules, keys};
 use crate::store::envelope::{Codec, Kind};
 use crate::store::message::*;
-use crate::store::{Backend, Capabilities, MemoryBackend, Reply, StoreError};
+use crate::store::{Backend, Capabilities, ListPart, MemoryBackend, Reply, StoreError};
 use crate::task::{Handler, RunRecord, StoredTask, TaskId, TaskSpec};
 
 /// A store that answers from memory and writes through to the disk at `P`.
@@ -219,7 +219,7 @@ impl<P: Place> Engine<P> {
             if refused.next_if_eq(&index).is_some() {
                 continue;
             }
-            self.history.begin(&mut batch, &id, runs, &self.tasks).inspect_err(|error| self.spoil(error))?;
+            self.history.begin(&mut batch, &id, runs).inspect_err(|error| self.spoil(error))?;
             if let Some(spec) = spec {
                 batch.insert(keys::spec(&id), spec);
             }
@@ -302,6 +302,15 @@ impl<P: Place> Backend for Engine<P> {
         }
     }
 
+    fn list_part(&mut self, from: usize) -> Reply<ListPart> {
+        if let Err(error) = self.writer() {
+            return Reply::Now(Err(error));
+        }
+        let part = self.tasks.part_now(from);
+        // When the last one is told, what all of them say is durable.
+        if part.next.is_some() { Reply::Now(Ok(part)) } else { self.settled(Ok(part)) }
+    }
+
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
         self.recall(|tasks| tasks.take_due(request))
     }
@@ -328,7 +337,7 @@ impl<P: Place> Backend for Engine<P> {
     }
 
     fn find_runs(&mut self, request: FindRuns) -> Reply<Found> {
-        let kept = Some(self.rules.kept());
+        let kept = Some(self.rules.retention.kept());
         match self.writer() {
             Ok(writer) => {
                 let found = writer.find(request);

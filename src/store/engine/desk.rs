@@ -1,5 +1,6 @@
 //! The thread that has the disk.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,16 +10,18 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::exports::Automatic;
-use super::history::{Upkeep, find, latest};
 use super::load::Loaded;
 use super::opening::guarded;
+use super::reading::Reading;
 use super::reserve::{Reserve, is_out_of_descriptors};
 use super::sweep::Sweeps;
+use super::upkeep::Upkeep;
 use super::writer::{Answer, Job, Shared, died};
 use super::{Batch, Descriptors, Disk, Durability, Place, Rules};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::envelope::Codec;
+use crate::store::retention::Retention;
 
 /// So many batches share one sync at most, lest the first of them waits for ever.
 const GROUP: usize = 4096;
@@ -26,13 +29,21 @@ const GROUP: usize = 4096;
 /// So often it is looked whether the files are still those that were opened, also when nothing is written.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// So long the upkeep waits for descriptors.
+const SHORTAGE: Duration = Duration::from_millis(200);
+
 /// The thread's side of a [`Writer`](super::writer::Writer).
 pub(super) struct Desk<D> {
     /// `None` after a failure.
     disk: Option<D>,
     reserve: Reserve,
     upkeep: Upkeep,
+    /// When it goes on with what it has to do; by the clock below.
+    upkeep_at: Duration,
+    retention: Retention,
     sweeps: Sweeps,
+    /// They take turns.
+    readings: VecDeque<Reading>,
     automatic: Option<Automatic>,
     durability: Durability,
     /// Whoever waits for the next sync.
@@ -63,8 +74,11 @@ impl<D: Disk> Desk<D> {
             reserve: Reserve::new(sync.max(tidy).max(read)),
             untidy: disk.untidy().map(|after| clock.monotonic().saturating_add(after)),
             disk: Some(disk),
-            upkeep: Upkeep::new(loaded.codec.clone(), rules.history),
+            upkeep: Upkeep::new(rules.retention, loaded, clock.monotonic()),
+            upkeep_at: Duration::ZERO,
+            retention: rules.retention,
             sweeps: Sweeps::new(identity),
+            readings: VecDeque::new(),
             automatic: Automatic::begin(place, rules, identity, loaded),
             durability: rules.durability,
             waiting: Vec::new(),
@@ -104,17 +118,16 @@ impl<D: Disk> Desk<D> {
             self.tidy();
             match next {
                 Ok(Job::Runs { id, limit, done }) => {
-                    let codec = self.upkeep.codec.clone();
-                    drop(done.send(self.ask(|disk| latest(disk, &codec, &id, limit))))
+                    self.readings.push_back(Reading::latest(id, limit, done));
                 }
-                Ok(Job::Find { request, done }) => {
-                    let codec = self.upkeep.codec.clone();
-                    drop(done.send(self.ask(|disk| find(disk, &codec, &request))));
-                }
+                Ok(Job::Find { request, done }) => self.readings.push_back(Reading::find(request, done)),
                 Ok(Job::Load { codec, done }) => {
-                    self.upkeep.clear();
-                    self.write_with(&codec);
-                    drop(done.send(self.ask(|disk| Loaded::from_disk(disk, codec))));
+                    let loaded = self.ask(|disk| Loaded::from_disk(disk, codec));
+                    if let Ok(loaded) = &loaded {
+                        self.upkeep = Upkeep::new(self.retention, loaded, self.clock.monotonic());
+                        self.write_with(&loaded.codec);
+                    }
+                    drop(done.send(loaded));
                 }
                 Ok(Job::Sweep(sweep)) => {
                     if let Some(codec) = sweep.codec() {
@@ -133,7 +146,9 @@ impl<D: Disk> Desk<D> {
                 }
                 Ok(Job::Write { .. }) | Err(_) => {}
             }
+            self.read_on();
             self.go_on();
+            self.keep_up();
             self.take_exports();
         }
     }
@@ -147,13 +162,20 @@ impl<D: Disk> Desk<D> {
 
     /// When there is something to do although nobody asks; by the clock below.
     fn until(&self) -> Option<Duration> {
-        if !self.sweeps.is_empty() {
+        if !self.sweeps.is_empty() || !self.readings.is_empty() {
             return Some(Duration::ZERO);
         }
         // A store that is down takes no exports, and is not looked after.
         let works = self.disk.is_some();
         let export = self.automatic.as_ref().filter(|_| works).map(Automatic::next);
-        self.unsynced.into_iter().chain(self.untidy).chain(export).chain(works.then_some(self.look)).min()
+        let upkeep = (works && self.upkeep.has_work()).then_some(self.upkeep_at);
+        self.unsynced
+            .into_iter()
+            .chain(self.untidy)
+            .chain(export)
+            .chain(works.then_some(self.look))
+            .chain(upkeep)
+            .min()
     }
 
     /// Tells of the export that failed, and begins the one whose time has come.
@@ -166,6 +188,46 @@ impl<D: Disk> Desk<D> {
         // Its directory may be one beside the store's: it is not made where that has vanished.
         match self.disk.as_ref().map_or(Ok(()), |disk| guarded(|| disk.check_place())) {
             Ok(()) => self.sweeps.add(sweep),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Reads records that somebody waits for, for a moment.
+    fn read_on(&mut self) {
+        let Some(mut reading) = self.readings.pop_front() else { return };
+        let codec = self.upkeep.codec.clone();
+        match self.ask(|disk| reading.go_on(disk, &codec)) {
+            Ok(false) => self.readings.push_back(reading),
+            Ok(true) => reading.answer(Ok(())),
+            Err(error) => reading.answer(Err(error)),
+        }
+    }
+
+    /// Sees to the records that are kept and to those that are not, for a moment.
+    fn keep_up(&mut self) {
+        let now = self.clock.monotonic();
+        let is_due = self.upkeep.has_work() && self.upkeep_at <= now;
+        let Some(disk) = self.disk.as_mut().filter(|_| is_due) else { return };
+        let (upkeep, sweeps) = (&mut self.upkeep, &mut self.sweeps);
+        // It is not urgent: when they are short, it is tried again.
+        let Ok(loan) = self.reserve.lend(disk.descriptors().read) else {
+            self.upkeep_at = now.saturating_add(SHORTAGE);
+            return;
+        };
+        let kept = guarded(|| {
+            let batch = upkeep.go_on(disk)?;
+            if batch.is_empty() {
+                return Ok(false);
+            }
+            sweeps.keep(disk, &batch.changes)?;
+            disk.apply(batch.changes).map(|()| true)
+        });
+        drop(loan);
+        match kept {
+            Ok(false) => {}
+            Ok(true) => {
+                self.unsynced.get_or_insert(Duration::ZERO);
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -229,7 +291,7 @@ impl<D: Disk> Desk<D> {
             return;
         };
         if !batch.is_empty() {
-            let (upkeep, sweeps) = (&mut self.upkeep, &mut self.sweeps);
+            let (upkeep, sweeps, now) = (&mut self.upkeep, &mut self.sweeps, self.clock.monotonic());
             if let Some(automatic) = &mut self.automatic {
                 automatic.note(&batch);
             }
@@ -237,7 +299,7 @@ impl<D: Disk> Desk<D> {
             let read = if batch.chores.is_empty() { 0 } else { disk.descriptors().read };
             let loan = self.reserve.lend(read).ok();
             let applied = guarded(|| {
-                upkeep.complete(disk, &mut batch)?;
+                upkeep.complete(disk, &mut batch, now)?;
                 sweeps.keep(disk, &batch.changes)?;
                 disk.apply(batch.changes)
             });

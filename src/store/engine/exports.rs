@@ -138,7 +138,7 @@ impl Automatic {
         }
         // A task that leaves has records still, until these go too.
         for chore in &batch.chores {
-            if let Chore::Forgotten(task) = chore {
+            if let Chore::Forgotten(_, task) = chore {
                 self.tasks.remove(task);
             }
         }
@@ -266,10 +266,11 @@ mod tests {
         let batch = |chores| Batch {
             changes: ["a", "b"].map(|name| (keys::spec(&id(name)), Some(vec![]))).to_vec(),
             chores,
+            now: None,
         };
         automatic.note(&batch(vec![Chore::Leaves(id("a"))]));
         assert_eq!(automatic.tasks, [id("a"), id("b")].into(), "its records are there still");
-        automatic.note(&batch(vec![Chore::Forgotten(id("a"))]));
+        automatic.note(&batch(vec![Chore::Forgotten(0, id("a"))]));
         assert_eq!(automatic.tasks, [id("b")].into());
     }
 

@@ -108,6 +108,16 @@ impl<D: Disk> Disk for ShakyDisk<D> {
         self.plan.call(Method::Scan, || self.disk.as_ref().unwrap().scan(prefix, order, visit))
     }
 
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.plan.call(Method::Scan, || self.disk.as_ref().unwrap().scan_beyond(prefix, past, order, visit))
+    }
+
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
         self.plan.call(Method::Apply, || self.disk.as_mut().unwrap().apply(changes))
     }

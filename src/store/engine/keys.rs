@@ -6,6 +6,7 @@
 //! r <id> 0 <owner> <serial>   → run record; sorts by time within a task
 //! o <owner> <serial>          → id of the task whose run has no end yet
 //! g <number>                  → id of a task that was removed; its run records are still there
+//! w                           → until when records may be missing, in milliseconds
 //! l                           → the owner that sorts last among those who began runs
 //! m                           → mark: format, number of the latest batch
 //! i                           → identity of the store, made at random when it is first opened
@@ -28,6 +29,7 @@ pub(super) const GONE: &[u8] = b"g";
 pub(in crate::store) const MARK: &[u8] = b"m";
 
 pub(super) const LATEST_OWNER: &[u8] = b"l";
+pub(super) const GONE_UNTIL: &[u8] = b"w";
 pub(in crate::store) const IDENTITY: &[u8] = b"i";
 pub(super) const QUARANTINE: &[u8] = b"q";
 pub(super) const IMPORTING: &[u8] = b"x";

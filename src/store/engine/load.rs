@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub(super) struct Loaded {
     pub open_runs: Vec<RunRecord>,
     /// Tasks that were removed, in that order.
     pub gone: Vec<(u64, TaskId)>,
+    /// Until when records may be missing.
+    pub gone_until: Option<DateTime<Utc>>,
     /// The owner that sorts last among those who began runs.
     pub latest_owner: Option<OwnerId>,
     /// The rows that were in quarantine before, and since when.
@@ -53,6 +56,14 @@ pub(super) struct Note {
 }
 
 impl Loaded {
+    /// Every task that may have records, with whether it is there.
+    pub(super) fn with_records(&self) -> BTreeMap<TaskId, bool> {
+        let mut tasks: BTreeMap<_, _> = self.gone.iter().map(|(_, task)| (task.clone(), false)).collect();
+        let named = self.unreadable.iter().filter_map(|bad| TaskId::new(&bad.what.id).ok());
+        tasks.extend(self.tasks.ids().into_iter().chain(named).map(|task| (task, true)));
+        tasks
+    }
+
     /// Reads everything but the run records that have ended. Everything must be synced.
     pub(super) fn from_disk<D: Disk>(disk: &D, codec: Codec) -> Result<Self, StoreError> {
         let mut loaded = Self { codec, ..Self::default() };
@@ -61,6 +72,7 @@ impl Loaded {
         loaded.load_open_runs(disk)?;
         loaded.load_gone(disk)?;
         loaded.noted = notes(disk)?;
+        loaded.gone_until = gone_until(disk)?;
         let latest = disk.get(keys::LATEST_OWNER)?;
         // Runs that an earlier version has imported may be those of a later owner.
         let open = loaded.open_runs.iter().map(|record| record.id.owner).max();
@@ -133,6 +145,12 @@ pub(super) fn gone<D: Disk + ?Sized>(disk: &D) -> Result<Vec<(u64, TaskId)>, Sto
         Ok(())
     })?;
     Ok(gone)
+}
+
+/// Until when records may be missing.
+pub(super) fn gone_until<D: Disk + ?Sized>(disk: &D) -> Result<Option<DateTime<Utc>>, StoreError> {
+    let time = disk.get(keys::GONE_UNTIL)?.and_then(|bytes| Some(i64::from_be_bytes(*bytes.first_chunk()?)));
+    Ok(time.and_then(DateTime::from_timestamp_millis))
 }
 
 /// Since when which rows are in quarantine.

@@ -98,6 +98,16 @@ impl<D: Disk> Disk for Tapped<D> {
         self.disk.scan(prefix, order, visit)
     }
 
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.disk.scan_beyond(prefix, past, order, visit)
+    }
+
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
         self.disk.apply(changes)
     }

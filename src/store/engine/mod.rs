@@ -28,6 +28,7 @@ mod load;
 #[cfg(test)]
 pub(super) mod lost_writes;
 mod opening;
+mod reading;
 mod reserve;
 #[cfg(any(feature = "sled", feature = "redb"))]
 mod seal;
@@ -35,6 +36,7 @@ mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod vault;
 mod whereabouts;
 mod writer;
@@ -43,7 +45,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub(super) use backend::Engine;
@@ -82,6 +84,7 @@ pub(super) use whereabouts::{Whereabouts, check_known, check_there, overwritten,
 
 use super::StoreError;
 use super::envelope::Codec;
+use super::retention::Retention;
 
 /// The most bytes a task may take when it is written down: 64 KiB. sled keeps larger rows outside
 /// its log; and what is written at each change should be small in any store.
@@ -120,10 +123,8 @@ pub enum Durability {
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub durability: Durability,
-    /// Run records kept a task.
-    pub history: usize,
-    /// How long run records are kept.
-    pub age: Option<TimeDelta>,
+    /// Which run records are kept.
+    pub retention: Retention,
     /// Removed tasks that keep their run records.
     pub removed: usize,
     /// How long the opening may take.
@@ -171,8 +172,7 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             durability: Durability::default(),
-            history: 100,
-            age: None,
+            retention: Retention::DURABLE,
             removed: 10_000,
             open_limit: Duration::from_secs(60),
             set_aside: false,
@@ -181,17 +181,6 @@ impl Default for Rules {
             keys: None,
             #[cfg(feature = "encryption")]
             refuse_plain: false,
-        }
-    }
-}
-
-impl Rules {
-    /// How long run records are kept, for people.
-    fn kept(&self) -> String {
-        let count = format!("the latest {} runs of a task", self.history);
-        match self.age {
-            None => count,
-            Some(age) => format!("{count}, none longer than {} s", age.num_seconds()),
         }
     }
 }
@@ -238,16 +227,15 @@ pub(super) trait Disk: 'static {
         })
     }
 
-    /// How many keys lie under a prefix. Where counting takes long, a bound will do that is not above
-    /// `enough`.
-    fn count(&self, prefix: &[u8], _enough: usize) -> Result<Count, StoreError> {
-        let mut count = 0;
-        self.scan(prefix, Order::Ascending, &mut |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
-        })?;
-        Ok(Count { most: count, exact: true })
-    }
+    /// As [`scan`](Self::scan), but shows only what comes beyond a key, which lies under the prefix: where
+    /// one look left off, the next goes on.
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError>;
 
     /// Makes the changes of a batch: after a crash either all of them are there or none, and none
     /// without those applied before.
@@ -309,14 +297,6 @@ pub(super) struct Descriptors {
     pub read: usize,
 }
 
-/// How many there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Count {
-    pub most: usize,
-    /// There are no fewer either.
-    pub exact: bool,
-}
-
 /// Keys with their new values, or none to remove them; a later change of a key wins.
 pub(super) type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -335,6 +315,8 @@ pub(super) enum Order {
 pub(super) struct Batch {
     pub changes: Changes,
     pub chores: Vec<Chore>,
+    /// When that was asked for, where it is about runs.
+    pub now: Option<DateTime<Utc>>,
 }
 
 impl Batch {

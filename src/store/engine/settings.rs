@@ -12,18 +12,38 @@ macro_rules! embedded_store {
                 self
             }
 
-            /// How many run records of a task are kept; up to a quarter more before the oldest go.
-            /// Runs that have not ended are always kept. Default: 100.
+            /// The most run records of a task that are kept; the oldest go first, those of runs that
+            /// went wrong last. Default: no such limit, as many as
+            /// [`history_age`](Self::history_age) and [`history_size`](Self::history_size) leave.
             pub fn history(mut self, runs: usize) -> Self {
-                self.rules.history = runs;
+                self.rules.retention.most = Some(runs);
                 self
             }
 
-            /// How long run records are kept, however few they are; counted from the submission of a
-            /// run. Each run that is recorded has some of the old ones removed, so that they may stay
-            /// for a while longer; runs that have not ended are always kept. Default: for ever.
+            /// How many records of a task stay however old they are and however little room there is,
+            /// and how many of its runs that went wrong: its latest. With 0, age and size count alone.
+            /// Default: 20.
+            pub fn history_least(mut self, runs: usize) -> Self {
+                self.rules.retention.least = runs;
+                self
+            }
+
+            /// How long run records are kept, but for the latest of each task
+            /// ([`history_least`](Self::history_least)); counted from the submission of a run. Old ones
+            /// go when runs are recorded, a few with each, so that they may stay for a while longer; runs
+            /// that have not ended are always kept. Default: 7 days.
             pub fn history_age(mut self, age: std::time::Duration) -> Self {
-                self.rules.age = chrono::TimeDelta::from_std(age).ok();
+                self.rules.retention.age = chrono::TimeDelta::from_std(age).ok();
+                self
+            }
+
+            /// How large the run records of all tasks together may be, removed tasks included, in bytes of
+            /// what is written down (what the files take beside is more). When there are more, the oldest
+            /// go of runs that went well, then the oldest of the others, but for the latest of each task
+            /// ([`history_least`](Self::history_least)): those are kept even when they are larger
+            /// together. Each record that is kept takes 32 bytes of memory. Default: 256 MiB.
+            pub fn history_size(mut self, bytes: u64) -> Self {
+                self.rules.retention.size = bytes;
                 self
             }
 

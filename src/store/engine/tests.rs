@@ -13,8 +13,10 @@ use futures::future::join_all;
 use super::*;
 use crate::store::envelope::Codec;
 use crate::store::message::*;
-use crate::store::{BackendSource, MemoryBackend, StoreAddr, StoreSource};
-use crate::task::{OwnerId, RunId, RunRecord, Source, StoredTask, Task, TaskDefaults, TaskId, TaskState};
+use crate::store::{BackendSource, StoreAddr, StoreSource};
+use crate::task::{
+    Outcome, OwnerId, RunEnd, RunId, RunRecord, Source, StoredTask, Task, TaskDefaults, TaskId, TaskState,
+};
 use crate::trigger::Interval;
 
 /// What becomes of a sync.
@@ -35,6 +37,8 @@ struct Inner {
     panics: bool,
     /// How long it takes to show anything.
     slow: Duration,
+    /// Rows that were shown, and rows that were changed.
+    work: (usize, usize),
 }
 
 impl std::fmt::Debug for Device {
@@ -90,7 +94,10 @@ impl Place for Device {
 
 impl Disk for Device {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.with(|inner| inner.applied.get(key).cloned()))
+        Ok(self.with(|inner| {
+            inner.work.0 += 1;
+            inner.applied.get(key).cloned()
+        }))
     }
 
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
@@ -104,6 +111,7 @@ impl Disk for Device {
             found.reverse();
         }
         for (key, value) in found {
+            self.with(|inner| inner.work.0 += 1);
             if visit(key, value).is_break() {
                 break;
             }
@@ -111,9 +119,23 @@ impl Disk for Device {
         Ok(())
     }
 
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.scan(prefix, order, &mut |key, value| {
+            let is_beyond = if order == Order::Ascending { key > past } else { key < past };
+            if is_beyond { visit(key, value) } else { ControlFlow::Continue(()) }
+        })
+    }
+
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
         self.with(|inner| {
             assert!(!inner.panics, "the database panics");
+            inner.work.1 += changes.len();
             for (key, value) in changes {
                 match value {
                     Some(value) => inner.applied.insert(key, value),
@@ -306,32 +328,6 @@ fn the_shortest_interval_syncs_always() {
     });
 }
 
-/// A task whose turn it is has its old records looked at once, and counted once.
-#[test]
-fn old_records_are_looked_for_once_a_change() {
-    let mut tasks = MemoryBackend::default();
-    tasks.insert(sample("a")).unwrap();
-    let rules = Rules { age: Some(TimeDelta::seconds(1)), ..Rules::default() };
-    let mut history = history::History::new(Codec::plain(), &rules, Vec::new(), None);
-    for serial in 0..4 {
-        let record = RunRecord {
-            id: RunId { owner: OwnerId(1), serial },
-            task: id("a"),
-            nominal: begin(),
-            coalesced: 0,
-            span: None,
-            source: Source::Scheduled,
-            attempt: 1,
-            submitted_at: begin(),
-            end: None,
-        };
-        let mut batch = Batch::default();
-        history.begin(&mut batch, &id("a"), vec![record], &tasks).unwrap();
-        let ages = batch.chores.iter().filter(|chore| matches!(chore, Chore::Ages(..))).count();
-        assert_eq!(ages, 1, "{:?}", batch.chores);
-    }
-}
-
 /// Numbers can come from an import, where anything may have been written.
 #[test]
 fn the_last_number_of_a_removed_task_is_no_panic() {
@@ -341,8 +337,8 @@ fn the_last_number_of_a_removed_task_is_no_panic() {
     let mut batch = Batch::default();
     history.leave(&mut batch, id("c"), |_| false);
     let forgotten: Vec<_> =
-        batch.chores.iter().filter(|chore| matches!(chore, Chore::Forgotten(_))).collect();
-    assert!(matches!(forgotten[..], [Chore::Forgotten(task)] if *task == id("a")), "{:?}", batch.chores);
+        batch.chores.iter().filter(|chore| matches!(chore, Chore::Forgotten(..))).collect();
+    assert!(matches!(forgotten[..], [Chore::Forgotten(_, task)] if *task == id("a")), "{:?}", batch.chores);
     history.leave(&mut batch, id("d"), |_| false);
     assert_eq!(history.gone().cloned().collect::<Vec<_>>(), [id("c"), id("d")]);
     // What is left on the disk is the same, in the same order.
@@ -354,4 +350,87 @@ fn the_last_number_of_a_removed_task_is_no_panic() {
         };
     }
     assert_eq!(rows.into_values().collect::<Vec<_>>(), [b"c", b"d"]);
+}
+
+/// A run of a task: how many rows are looked at, and how many are changed.
+async fn work_of(device: &Device, store: &StoreAddr, task: &mut StoredTask, serial: u64) -> (usize, usize) {
+    let before = device.with(|inner| inner.work);
+    let run = RunId { owner: OwnerId(1), serial };
+    let submitted_at = begin() + TimeDelta::seconds(serial as i64);
+    let record = RunRecord {
+        id: run,
+        task: task.spec.id.clone(),
+        nominal: submitted_at,
+        coalesced: 0,
+        span: None,
+        source: Source::Scheduled,
+        attempt: 1,
+        submitted_at,
+        end: None,
+    };
+    let state = TaskState { revision: task.state.revision + 1, ..task.state.clone() };
+    let change = Change {
+        id: task.spec.id.clone(),
+        revision: task.state.revision,
+        then: Then::State(state.clone()),
+        runs: vec![record],
+    };
+    task.state = state;
+    assert_eq!(store.commit(Commit { changes: vec![change] }).await.unwrap().refused, [0; 0]);
+    let end = RunEnd::unstarted(Outcome::Executed { value: serde_json::Value::Null }, submitted_at);
+    store.finish(Finish { ends: vec![(run, task.spec.id.clone(), end)] }).await.unwrap();
+    let after = device.with(|inner| inner.work);
+    (after.0 - before.0, after.1 - before.1)
+}
+
+/// With records that go at each run, and with many tasks that have many: as many rows are touched.
+#[test]
+fn what_a_run_costs_does_not_grow_with_records_or_tasks() {
+    actix_rt::System::new().block_on(async {
+        let mut worst = Vec::new();
+        for (tasks, runs) in [(1, 100), (1, 600), (60, 100), (60, 600)] {
+            let device = Device::default();
+            let retention = Retention { size: 60_000, least: 3, ..Retention::DURABLE };
+            let rules = Rules { retention, ..Rules::default() };
+            let made = device.clone();
+            let mut source = BackendSource::new(move || Engine::new(made.clone(), rules.clone()));
+            let store = source.start(Box::new(()));
+            open(&store).await;
+            let mut all: Vec<_> = (0..tasks).map(|index| sample(&format!("task {index}"))).collect();
+            for task in &all {
+                store.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
+            }
+            let mut most = (0, 0);
+            for serial in 0..runs {
+                let task = &mut all[serial as usize % tasks];
+                let (looks, changes) = work_of(&device, &store, task, serial).await;
+                most = (most.0.max(looks), most.1.max(changes));
+            }
+            worst.push(most);
+            let kept =
+                device.with(|inner| inner.applied.keys().filter(|key| key.starts_with(keys::RUN)).count());
+            assert!(kept < 600 && (runs < 600 || kept > 100), "{kept} records of {runs} are kept");
+            store.close(Close).await.unwrap();
+        }
+        // State, record and mark of the run at its begin and at its end, and what goes meanwhile.
+        assert!(worst.iter().all(|(looks, changes)| *looks == 0 && *changes <= 12), "{worst:?}");
+    });
+}
+
+/// A clock that is years ahead for some minutes takes no records along.
+#[test]
+fn a_clock_that_is_ahead_for_a_while_takes_no_records() {
+    actix_rt::System::new().block_on(async {
+        let device = Device::default();
+        let store = device.start(Durability::Fsync).await;
+        let mut task = sample("a");
+        store.put(Put { task: task.clone(), expect: Expect::Absent }).await.unwrap();
+        let ten_years = 10 * 365 * 86_400;
+        for serial in (0..50).chain(ten_years..ten_years + 50).chain(100..150) {
+            work_of(&device, &store, &mut task, serial).await;
+        }
+        let runs = store.runs(Runs { id: id("a"), limit: 999 }).await.unwrap();
+        assert_eq!(runs.len(), 150);
+        store.close(Close).await.unwrap();
+    });
 }

@@ -24,8 +24,8 @@ use super::text::{Cell, key_of, key_text, unsealed};
 use crate::lock::FileLock;
 use crate::store::StoreError;
 use crate::store::engine::{
-    Changes, Count, Descriptors, Disk, LOCK, Order, Part, Place, RUN, SPEC, STATE, Visit, Whereabouts,
-    part_of, unreadable,
+    Changes, Descriptors, Disk, LOCK, Order, Part, Place, RUN, SPEC, STATE, Visit, Whereabouts, part_of,
+    unreadable,
 };
 use crate::store::envelope::broken;
 
@@ -254,24 +254,20 @@ impl Disk for FileDisk {
         })
     }
 
-    fn count(&self, prefix: &[u8], enough: usize) -> Result<Count, StoreError> {
-        // The size of the file says how many lines there can be at most.
-        if let Some((task, Part::Run(_))) = part_of(prefix)
-            && let Ok(name) = self.names.find(task)
-        {
-            let waiting: usize = self.pending(task).map(|pending| pending.runs.len()).sum();
-            let lines = runs::length(&self.layout.runs(&name))? / runs::SHORTEST;
-            let most = usize::try_from(lines).unwrap_or(usize::MAX).saturating_add(waiting);
-            if most <= enough {
-                return Ok(Count { most, exact: false });
-            }
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        if let (Some((task, Part::Run(_))), Some((_, Part::Run(past)))) = (part_of(prefix), part_of(past)) {
+            return self.show_runs_of(task, &[], Some(past), order, visit).map(drop);
         }
-        let mut count = 0;
-        self.scan(prefix, Order::Ascending, &mut |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
-        })?;
-        Ok(Count { most: count, exact: true })
+        let is_beyond = |key: &[u8]| if order == Order::Ascending { key > past } else { key < past };
+        self.scan(prefix, order, &mut |key, value| {
+            if is_beyond(key) { visit(key, value) } else { ControlFlow::Continue(()) }
+        })
     }
 
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {

@@ -21,8 +21,6 @@ const SPARE: u64 = if cfg!(test) { 1 << 10 } else { 8 << 10 };
 const WINDOW: u64 = 16 << 10;
 /// How much of the end of a file is looked at first.
 const TAIL: u64 = 32 << 10;
-/// No line of a record is shorter.
-pub(super) const SHORTEST: u64 = 64;
 
 /// The first line: whose runs these are.
 #[derive(Serialize, Deserialize)]

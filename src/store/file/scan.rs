@@ -75,7 +75,7 @@ impl FileDisk {
             let start = Part::Run(&[]).key(&task);
             if (start.starts_with(prefix) || prefix.starts_with(&start))
                 && self
-                    .show_runs_of(&task, prefix.get(start.len()..).unwrap_or_default(), order, visit)?
+                    .show_runs_of(&task, prefix.get(start.len()..).unwrap_or_default(), None, order, visit)?
                     .is_break()
             {
                 return Ok(ControlFlow::Break(()));
@@ -84,11 +84,12 @@ impl FileDisk {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Shows the runs of a task whose names begin with `prefix`.
-    fn show_runs_of(
+    /// Shows the runs of a task whose names begin with `prefix`, beyond the one named `past`.
+    pub(super) fn show_runs_of(
         &self,
         task: &str,
         prefix: &[u8],
+        past: Option<&[u8]>,
         order: Order,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, StoreError> {
@@ -104,11 +105,13 @@ impl FileDisk {
         let mut sources: Vec<Peekable<Records<'_>>> = Vec::with_capacity(3);
         // The latest first: of two with the same name, it counts.
         for pending in self.pending(task) {
-            let changes = under(&pending.runs, prefix).map(|(run, record)| (run, Source::Journal(record)));
+            let changes = beyond(&pending.runs, prefix, past, order)
+                .map(|(run, record)| (run, Source::Journal(record)));
             sources.push(in_order(changes, backwards).peekable());
         }
         if let Some(index) = indices.get(task) {
-            let lines = under(&index.runs, prefix).map(|(run, span)| (run, Source::File(*span)));
+            let lines =
+                beyond(&index.runs, prefix, past, order).map(|(run, span)| (run, Source::File(*span)));
             sources.push(in_order(lines, backwards).peekable());
         }
         let mut lines = None;
@@ -188,6 +191,23 @@ fn under<'a, T>(
     let end = after(prefix);
     let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     map.range::<[u8], _>((Bound::Included(prefix), end))
+}
+
+/// What lies under a prefix, beyond a key.
+fn beyond<'a, T>(
+    map: &'a BTreeMap<Vec<u8>, T>,
+    prefix: &[u8],
+    past: Option<&[u8]>,
+    order: Order,
+) -> impl DoubleEndedIterator<Item = (&'a Vec<u8>, &'a T)> + use<'a, T> {
+    let end = after(prefix);
+    let mut range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+    match (past, order) {
+        (Some(past), Order::Ascending) => range.0 = Bound::Excluded(past),
+        (Some(past), Order::Descending) => range.1 = Bound::Excluded(past),
+        (None, _) => {}
+    }
+    map.range::<[u8], _>(range)
 }
 
 /// The first key that sorts after all that begin with `prefix`.

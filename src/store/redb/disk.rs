@@ -1,5 +1,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -253,18 +254,25 @@ impl Disk for RedbDisk {
     }
 
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let scanned = match &self.transaction {
-            Some(writing) => writing
-                .open_table(TABLE)
-                .map_err(Error::from)
-                .and_then(|table| scan(&table, prefix, order, visit)),
-            None => self
-                .db
-                .begin_read()
-                .map_err(Error::from)
-                .and_then(|reading| scan(&reading.open_table(TABLE)?, prefix, order, visit)),
+        let end = after(prefix);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.show((Bound::Included(prefix), end), order, visit)
+    }
+
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let end = after(prefix);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let range = match order {
+            Order::Ascending => (Bound::Excluded(past), end),
+            Order::Descending => (Bound::Included(prefix), Bound::Excluded(past)),
         };
-        scanned.map_err(failure(&self.path))
+        self.show(range, order, visit)
     }
 
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
@@ -320,6 +328,21 @@ impl Disk for RedbDisk {
 }
 
 impl RedbDisk {
+    fn show(&self, range: Range<'_>, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let shown = match &self.transaction {
+            Some(writing) => writing
+                .open_table(TABLE)
+                .map_err(Error::from)
+                .and_then(|table| show(&table, range, order, visit)),
+            None => self
+                .db
+                .begin_read()
+                .map_err(Error::from)
+                .and_then(|reading| show(&reading.open_table(TABLE)?, range, order, visit)),
+        };
+        shown.map_err(failure(&self.path))
+    }
+
     /// One commit for all batches; redb syncs the file before it answers.
     fn commit(&mut self) -> Result<(), StoreError> {
         let Some(writing) = self.transaction.take() else { return Ok(()) };
@@ -342,17 +365,15 @@ impl RedbDisk {
     }
 }
 
-fn scan<T: ReadableTable<&'static [u8], &'static [u8]>>(
+type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+fn show<T: ReadableTable<&'static [u8], &'static [u8]>>(
     table: &T,
-    prefix: &[u8],
+    range: Range<'_>,
     order: Order,
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
-    let end = after(prefix);
-    let mut entries = match &end {
-        Some(end) => table.range::<&[u8]>(prefix..end.as_slice())?,
-        None => table.range::<&[u8]>(prefix..)?,
-    };
+    let mut entries = table.range::<&[u8]>(range)?;
     while let Some(entry) = match order {
         Order::Ascending => entries.next(),
         Order::Descending => entries.next_back(),

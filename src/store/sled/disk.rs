@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -211,17 +212,24 @@ impl Disk for SledDisk {
 
     fn scan(&self, prefix: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         self.hand_over()?;
-        let mut entries = self.db.scan_prefix(prefix);
-        while let Some(entry) = match order {
-            Order::Ascending => entries.next(),
-            Order::Descending => entries.next_back(),
-        } {
-            let (key, value) = entry.map_err(|error| failure(&self.path, error))?;
-            if visit(&key, &value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.show(self.db.scan_prefix(prefix), order, visit)
+    }
+
+    fn scan_beyond(
+        &self,
+        prefix: &[u8],
+        past: &[u8],
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.hand_over()?;
+        let entries = match order {
+            Order::Ascending => self.db.range::<&[u8], _>((Bound::Excluded(past), Bound::Unbounded)),
+            Order::Descending => self.db.range(prefix..past),
+        };
+        self.show(entries, order, &mut |key, value| {
+            if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Break(()) }
+        })
     }
 
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
@@ -263,6 +271,19 @@ impl Disk for SledDisk {
 }
 
 impl SledDisk {
+    fn show(&self, mut entries: ::sled::Iter, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        while let Some(entry) = match order {
+            Order::Ascending => entries.next(),
+            Order::Descending => entries.next_back(),
+        } {
+            let (key, value) = entry.map_err(|error| failure(&self.path, error))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives sled what is pending, as one batch with the number of the latest in it.
     fn hand_over(&self) -> Result<(), StoreError> {
         let pending = self.pending.take();

@@ -216,6 +216,16 @@ fn whatever_is_written_to_the_socket_it_goes_on() {
     }
     assert_eq!(ask(b"{\"v\":1,\"do\":\"pause\",\"id\":\"x\"}\n")["error"]["kind"], "not_found");
     assert_eq!(ask(b"{\"v\":1,\"do\":\"pause\",\"id\":\"\"}\n")["error"]["kind"], "invalid");
+    // Numbers that nobody should have to work off.
+    for limit in ["4000000000", "10001", "0"] {
+        let request = format!(
+            "{{\"v\":1,\"do\":\"why\",\"id\":\"x\",\"from\":\"0001-01-01T00:00:00Z\",\
+             \"to\":\"9999-12-31T00:00:00Z\",\"limit\":{limit}}}\n"
+        );
+        let error = &ask(request.as_bytes())["error"];
+        let told = error["message"].as_str().unwrap();
+        assert!(error["kind"] == "invalid" && told.contains("from 1 to 10000"), "{told}");
+    }
     let long = vec![b'x'; 300 * 1024];
     let reply = ask(&long);
     assert!(

@@ -657,7 +657,7 @@ fn land_the_layout() {
 
 /// What a directory is found with by the program that comes after.
 async fn told(path: &Path) -> Vec<(String, Vec<u64>)> {
-    let (store, opened) = Running::open_with(FileStore::open(path).unwrap().history(4)).await.unwrap();
+    let (store, opened) = Running::open_with(FileStore::open(path).unwrap()).await.unwrap();
     assert_eq!(opened.unreadable, []);
     let mut told = Vec::new();
     for name in store.ids().await {

@@ -2,6 +2,7 @@
 
 mod absurd;
 mod backfill;
+mod bounds;
 mod cancel;
 mod combined;
 mod control;

@@ -174,7 +174,7 @@ async fn a_store_says_how_much_it_keeps() {
     );
     assert_eq!(
         reason(&scheduler, "a", 0).await,
-        "no record of it is kept any more (kept are the latest 2 runs of a task)"
+        "no record of it is kept any more (kept are the latest 2 runs of a task, at most 32 MiB of records)"
     );
     assert_eq!(reason(&scheduler, "b", 0).await, "its store keeps no records of runs");
     assert_eq!(scheduler.history("a", 9).await.unwrap().len(), 2);
