@@ -241,6 +241,9 @@ fn a_task_says_when_and_what_exactly_once() {
             "valid here are type, path, durability, set_aside, history, history_least, history_age, history_size, exports",
         ),
         ("[executor.x]\nworkers = 2", "type: is missing"),
+        ("[executor.x]\ntype = 'debug'\nlimits = { shell = 2 }", "only an \"async\" executor has limits"),
+        ("[executor.x]\ntype = 'async'\nlimits = { shell = 0 }", "limits: must be a table of handlers"),
+        ("[executor.x]\ntype = 'async'\nlimits = 5", "limits: must be a table of handlers"),
         (
             "[executor.x]\ntype = 'async'\nworkers = 2",
             "only a \"threadpool\" or a \"processpool\" has workers",
@@ -343,4 +346,20 @@ fn a_process_pool_has_its_keys() {
     );
     let error = problems("[executor.x]\ntype = 'processpool'\nrecycle_after = 0");
     assert!(error.contains("executor.x.recycle_after"), "{error}");
+}
+
+#[test]
+fn limits_of_handlers_are_those_of_the_file_or_the_program() {
+    let text = "[executor.x]\ntype = 'async'\nlimits = { shell = 5, other = '7' }\n";
+    let mut settings = Settings::from_toml(text, "test").unwrap();
+    settings.limit_handler("shell", 32);
+    settings.limit_handler("http", 64);
+    let limits = |name: &str| match &settings.executors[&Alias::new(name).unwrap()] {
+        ExecutorSettings::Async { limits } => {
+            limits.iter().map(|(handler, runs)| (handler.as_str(), *runs)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limits("x"), [("http", 64), ("other", 7), ("shell", 5)]);
+    assert_eq!(limits("default"), [("http", 64), ("shell", 32)]);
 }
