@@ -11,7 +11,7 @@ use callboard::executor::message::{Drain, Drained};
 use callboard::executor::{
     AsyncExecutor, CustomExecutor, DebugExecutor, ExecutorSource, Job, Runner, ThreadPool,
 };
-use callboard::task::{Code, Handler, Outcome, Refusal, TaskContext, TaskSpec};
+use callboard::task::{Code, Outcome, Refusal, TaskContext};
 use callboard::testing::VirtualClock;
 use tokio::sync::Semaphore;
 
@@ -37,42 +37,6 @@ fn the_current_arbiter_keeps_the_contract() {
 #[test]
 fn a_limit_keeps_the_contract() {
     on_stage(suite(|| AsyncExecutor::new().limit(2), Limits::default()));
-}
-
-#[test]
-fn limits_by_handler_keep_the_contract() {
-    let limited = || AsyncExecutor::new().limit_handler("sleep", 2).limit_handler("gated", 2);
-    on_stage(suite(limited, Limits::default()));
-}
-
-/// Runs of one handler wait for each other, in order; those of another one go past them.
-#[test]
-fn a_handler_has_a_limit_of_its_own() {
-    on_stage(async {
-        let executor = AsyncExecutor::new().arbiters(3).limit_handler("other", 9).limit_handler("test", 1);
-        let mut stage = stage(executor).await;
-        let gate = Arc::new(Semaphore::new(0));
-        let limited = task("limited", |task| task.max_instances(99));
-        let other = TaskSpec { handler: Handler::Named("other".into()), ..TaskSpec::clone(&limited) };
-        let runs: Vec<_> = (0..6).map(|_| stage.run(&limited, &waiting(&gate))).collect();
-        let ids: Vec<_> = runs.iter().map(|run| run.id).collect();
-        stage.submit(runs).await;
-        let free = stage.run(&Arc::new(other), &ok());
-        let id = free.id;
-        stage.submit([free]).await;
-        assert_eq!(stage.end().await.0.id, id);
-        let status = stage.status().await;
-        assert_eq!((status.running, status.queued), (1, 5), "what waits does not run");
-        assert!(stage.cancel(ids[3]).await);
-        let (run, end) = stage.end().await;
-        assert_eq!((run.id, end.outcome, end.started_at), (ids[3], Outcome::Cancelled, None));
-        for index in [0, 1, 2, 4, 5] {
-            gate.add_permits(1);
-            let (run, end) = stage.end().await;
-            assert_eq!((run.id, end.outcome.is_success()), (ids[index], true));
-        }
-        stage.is_empty().await;
-    });
 }
 
 #[test]
