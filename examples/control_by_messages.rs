@@ -45,7 +45,7 @@ impl Handler<Event> for Foreman {
                 ctx.spawn(paused.map(move |answer, foreman, _| {
                     if let Ok(Ok(task)) = answer {
                         println!("paused: {}; now one by hand", task.state.paused);
-                        foreman.scheduler.do_send(RunTask::new(work, false, false));
+                        foreman.scheduler.do_send(RunTask::new(work));
                     }
                 }));
             }

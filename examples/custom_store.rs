@@ -91,6 +91,7 @@ impl Backend for JsonFile {
         get(Get) -> Option<StoredTask>;
         list(List) -> Vec<StoredTask>;
         take_due(TakeDue) -> Due;
+        defer(Defer) -> Option<chrono::DateTime<chrono::Utc>>;
         finish(Finish) -> ();
         next_due(NextDue) -> Option<chrono::DateTime<chrono::Utc>>;
         runs(Runs) -> Vec<RunRecord>;

@@ -85,6 +85,14 @@ pub enum Error {
     /// Only possible while the scheduler runs.
     #[error("the scheduler is not running; start it first")]
     NotRunning,
+    /// A run was asked for only if one is due, and none is.
+    #[error("nothing of task `{id}` is due{}; leave `only_if_due` out to run it all the same", until(*next))]
+    NotDue {
+        /// The task.
+        id: TaskId,
+        /// Its next run time, if it has one.
+        next: Option<DateTime<Utc>>,
+    },
     /// Only possible while the scheduler is stopped.
     #[error("the scheduler is running; shut it down first")]
     Running,
@@ -103,6 +111,10 @@ pub enum Error {
         /// What is wrong with it and what would be valid.
         reason: String,
     },
+}
+
+fn until(next: Option<DateTime<Utc>>) -> String {
+    next.map(|next| format!(" before {}", next.to_rfc3339())).unwrap_or_default()
 }
 
 fn listed(known: &[String]) -> String {
@@ -136,10 +148,14 @@ impl Error {
                 use Refusal::*;
                 matches!(
                     reason,
-                    MaxInstances { .. } | TaskQueueFull { .. } | QueueFull { .. } | MailboxFull { .. }
+                    MaxInstances { .. }
+                        | TaskQueueFull { .. }
+                        | QueueFull { .. }
+                        | ExecutorUnavailable { .. }
+                        | MailboxFull { .. }
                 )
             }
-            Self::Died | Self::TaskRuns(_) => true,
+            Self::Died | Self::TaskRuns(_) | Self::NotDue { .. } => true,
             _ => false,
         }
     }

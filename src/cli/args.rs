@@ -56,8 +56,8 @@ pub(super) enum Control {
     Reschedule(Reschedule),
     /// Remove a task.
     Remove(One),
-    /// Run a task now.
-    Run(One),
+    /// Run a task now, also when it is paused and nothing of it is due.
+    Run(Run),
     /// Stop one run.
     Cancel(Cancel),
     /// Run a task for the run times of a past window, one after the other.
@@ -233,6 +233,19 @@ pub(super) struct One {
     pub(super) id: String,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) one: One,
+    /// Only when a run time of its schedule is due; the schedule goes on from there. The exit code is 8
+    /// when none is.
+    #[arg(long)]
+    pub(super) only_if_due: bool,
+    /// Also when as many runs of it go on as max_instances allows.
+    #[arg(long)]
+    pub(super) beyond_max_instances: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -19,7 +19,7 @@ use super::protocol::{Envelope, MAX_REQUEST, Reply, Request};
 use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::scheduler::Handle;
-use crate::scheduler::message::Why;
+use crate::scheduler::message::{RunTask, Why};
 use crate::task::{Account, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
 use crate::timer;
 
@@ -214,9 +214,10 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             handle.delete_task(&id).await?;
             Ok(json!({ "id": id, "in_configuration": from_file }))
         }
-        Request::Run { id } => {
+        Request::Run { id, only_if_due, beyond_max_instances } => {
             let id = checked(&id)?;
-            let run = handle.run_task(&id).await?;
+            let request = RunTask { only_if_due, beyond_max_instances, ..RunTask::new(id.clone()) };
+            let run = handle.send(request).await??;
             Ok(json!({ "id": id, "run": run }))
         }
         Request::Reschedule { id, next_run, timezone } => {

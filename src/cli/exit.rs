@@ -129,6 +129,13 @@ impl From<Error> for Failure {
         let exit = match &error {
             Error::Store { source, .. } => Exit::of_store(source),
             Error::Refused { .. } => Exit::Conflict,
+            Error::NotDue { id, next } => {
+                let until = next.map(|next| format!(" before {}", next.to_rfc3339())).unwrap_or_default();
+                let message = format!(
+                    "nothing of task `{id}` is due{until}; leave --only-if-due out to run it all the same"
+                );
+                return Self::new(Exit::Conflict, message);
+            }
             Error::UnknownExecutor { .. } | Error::UnknownStore { .. } => Exit::Invalid,
             Error::TaskExists(id) => {
                 let message = format!("a task `{id}` exists already; choose another --id, or add --replace");

@@ -62,6 +62,10 @@ pub(super) enum Request {
     },
     Run {
         id: String,
+        #[serde(default)]
+        only_if_due: bool,
+        #[serde(default)]
+        beyond_max_instances: bool,
     },
     Reschedule {
         id: String,

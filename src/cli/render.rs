@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::time::{distance, length, shown};
-use crate::task::RunEnd;
+use crate::task::{RunEnd, standing_for};
 
 /// Columns wide enough for what is in them; the last is as wide as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
@@ -67,10 +67,16 @@ fn moment(value: &Value, task: &Value, now: DateTime<Utc>) -> String {
 }
 
 fn state(task: &Value) -> String {
-    match (task["running"].as_u64(), &task["schedule_state"]) {
-        (Some(running @ 1..), state) => format!("{}, {running} running", text(state)),
-        (_, state) => text(state),
+    let mut words = vec![text(&task["schedule_state"])];
+    if !task["waiting"].is_null() {
+        words.push("waiting".to_owned());
     }
+    for key in ["running", "queued"] {
+        if let Some(runs @ 1..) = task[key].as_u64() {
+            words.push(format!("{runs} {key}"));
+        }
+    }
+    words.join(", ")
 }
 
 /// The tasks, one a line.
@@ -126,6 +132,9 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
         row("name", text(&task["name"]));
     }
     row("state", state(task));
+    if let Some(reason) = task["waiting"]["reason"].as_str() {
+        row("waiting", format!("since {}: {reason}", moment(&task["waiting"]["since"], task, now)));
+    }
     row("when", text(&task["description"]));
     row("trigger", text(&task["trigger"]));
     row("timezone", text(&task["timezone"]));
@@ -213,12 +222,21 @@ pub(super) fn why(answer: &Value) -> Vec<String> {
 fn record(run: &Value, task: &Value) -> Vec<String> {
     let end = &run["end"];
     let nominal = instant(&run["nominal"]);
-    let outcome = end["outcome"].as_str().unwrap_or("running").to_owned();
+    // Of several that have not ended it is not known here which of them wait.
+    let queued = task["running"].as_u64() == Some(0) && task["queued"].as_u64() > Some(0);
+    let going_on = if queued { "queued" } else { "running" };
+    let outcome = end["outcome"].as_str().unwrap_or(going_on).to_owned();
     let duration = end["duration"].as_i64().map(TimeDelta::nanoseconds);
-    let problem = RunEnd::deserialize(end).ok().and_then(|end| end.problem());
+    let backlog =
+        task["coalesce"] == "all" && !run["span"].is_null() && run["span"]["from"] == run["nominal"];
+    let problem = RunEnd::deserialize(end).ok().and_then(|end| end.problem_in(backlog));
     let limit = if problem.is_some() { 600 } else { 100 };
     let again = instant(&end["retry_at"]).map(|at| format!("again at {}", shown(at, zone(task))));
     let note = problem.or_else(|| result(&end["value"]));
+    let note = match (standing_for(run["coalesced"].as_u64().unwrap_or(0)), note) {
+        (Some(others), Some(note)) => Some(format!("{others}: {note}")),
+        (others, note) => others.or(note),
+    };
     let note = match (note, again) {
         (None, None) if end.is_null() => Some(format!("run {}", text(&run["id"]))),
         (Some(note), Some(again)) => Some(format!("{again}: {note}")),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::out::{Printer, to_json};
 use super::{render, time};
 use crate::event::{Event, RunReport};
-use crate::task::Outcome;
+use crate::task::{Outcome, standing_for};
 
 /// One of the two languages, and the printer.
 #[derive(Debug)]
@@ -57,12 +57,16 @@ impl Show {
 fn run_line(report: &RunReport, zone: Tz) -> String {
     let end = &report.end;
     let at = end.ended_at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
-    let note = end.problem().or_else(|| match &end.outcome {
+    let note = end.problem_in(report.run.is_backlog()).or_else(|| match &end.outcome {
         Outcome::Executed { value } => render::result(value),
         _ => None,
     });
     let again = end.retry_at.map(|at| at.with_timezone(&zone).format("again at %H:%M:%S").to_string());
-    let note = [again, note].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    let note = [again, standing_for(report.run.coalesced), note]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(": ");
     // A run that was refused or missed took no time, and was not late but not at all.
     let shown = |span| if end.started_at.is_some() { time::length(span) } else { "-".to_owned() };
     let line = format!(

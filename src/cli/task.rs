@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::{Add, Backfill, Control, List, One, Reschedule, Sort, State, Why};
+use super::args::{Add, Backfill, Control, List, One, Reschedule, Run, Sort, State, Why};
 use super::client::ask;
 use super::exit::{Exit, Failure};
 use super::protocol::Request;
@@ -27,9 +27,10 @@ pub(super) fn run(command: Control) -> Result<(), Failure> {
             change(One { id, common }, |id| Request::Reschedule { id, next_run, timezone }, "rescheduled")
         }
         Control::Remove(one) => change(one, |id| Request::Remove { id }, "removed"),
-        Control::Run(one) => {
+        Control::Run(Run { one, only_if_due, beyond_max_instances }) => {
             let id = checked(&one)?;
-            let answer = ask(&one.common.data, Request::Run { id: id.clone() })?;
+            let request = Request::Run { id: id.clone(), only_if_due, beyond_max_instances };
+            let answer = ask(&one.common.data, request)?;
             print(one.common.json, &answer, || {
                 vec![format!("{id} runs now, as run {}", answer["run"].as_str().unwrap_or("?"))]
             });

@@ -8,6 +8,8 @@
 //! store_retry = "5s"              # how soon a failed store is tried again
 //! lock_path = "{store}.lock"      # of several processes only the holder of a store's lock begins its
 //!                                 #   runs; relative to the data directory. Default: no locks
+//! unroutable_after = "10m"        # how long a run waits for its executor or handler, before it is
+//!                                 #   refused. Default: without an end; 10m in a shared store
 //! startup_delay = "1s"            # before the first run. Default: 0s, with a lock_path 1s
 //!
 //! [defaults]                      # for tasks that leave an option out
@@ -137,6 +139,9 @@ pub struct Settings {
     pub lock_path: Option<String>,
     /// How long after its start the scheduler begins the first run, if not as it thinks best.
     pub startup_delay: Option<Duration>,
+    /// How long a run waits that cannot begin, if not as
+    /// [the scheduler](crate::scheduler::Builder::unroutable_after) thinks best.
+    pub unroutable_after: Option<Duration>,
     /// Options of tasks that leave them out.
     pub defaults: TaskDefaults,
     /// The stores by alias.
@@ -201,6 +206,7 @@ impl Default for Settings {
             store_retry: None,
             lock_path: None,
             startup_delay: None,
+            unroutable_after: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
             executors: BTreeMap::from([(
@@ -305,6 +311,7 @@ impl Settings {
         self.store_retry = section.duration("store_retry");
         self.lock_path = section.text("lock_path");
         self.startup_delay = section.duration("startup_delay");
+        self.unroutable_after = section.duration("unroutable_after");
         section.finish();
     }
 
@@ -368,6 +375,9 @@ impl Settings {
         }
         if let Some(delay) = self.startup_delay {
             builder = builder.startup_delay(delay);
+        }
+        if let Some(time) = self.unroutable_after {
+            builder = builder.unroutable_after(time);
         }
         for (alias, store) in &self.stores {
             builder = store.add_to(builder, alias.as_str(), data)?;

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use super::deadline::Keeper;
 use super::job::{Desk, Job, Report};
 use super::message::*;
 use super::overlap::{Verdict, Waiting};
+use super::seats::{GiveBack, Places};
 use super::slot::Instances;
-use super::{Keep, Runner};
-use crate::clock::Busy;
+use super::{ExecutorAddr, Keep, Room, Runner, Seats};
+use crate::clock::{Busy, Clock};
 use crate::task::{Outcome, Refusal, Run, RunEnd, RunId, panics};
 use crate::timer;
 
@@ -24,6 +26,9 @@ const BATCH: usize = 1024;
 
 /// How long, beyond the grace of a drain, runs that can be dropped have for their end to come in.
 const LAST_CALL: Duration = Duration::from_millis(250);
+
+/// A runner that is closed is looked at no sooner than this.
+const LEAST_NAP: Duration = Duration::from_millis(10);
 
 const SHUT_DOWN: &str = "the executor was shut down before the run ended";
 
@@ -34,6 +39,11 @@ pub struct ExecutorActor<R: Runner> {
     runner: R,
     instances: Instances,
     waiting: Waiting,
+    places: Places,
+    /// Runs that were let in while the runner had no room.
+    overflow: VecDeque<Job>,
+    /// Whether the runner is looked at again, because it was closed.
+    looking: bool,
     reports: mpsc::UnboundedReceiver<Report>,
     ends: mpsc::UnboundedSender<Report>,
     buffer: Vec<Report>,
@@ -79,6 +89,9 @@ impl<R: Runner> ExecutorActor<R> {
             runner,
             instances: Instances::default(),
             waiting: Waiting::default(),
+            places: Places::default(),
+            overflow: VecDeque::new(),
+            looking: false,
             reports,
             ends,
             buffer: Vec::new(),
@@ -97,11 +110,15 @@ impl<R: Runner> ExecutorActor<R> {
         self
     }
 
-    fn submit(&mut self, Submit { runs, busy }: Submit) {
+    fn submit(&mut self, Submit { runs, seats, busy }: Submit) {
         let Some((desk, _)) = &self.attached else {
-            self.early.push(Submit { runs, busy });
+            self.early.push(Submit { runs, seats, busy });
             return;
         };
+        let patient = R::BOUNDED && seats.is_some();
+        if let Some(seats) = seats {
+            self.places.give_back(seats.settle());
+        }
         let desk = desk.clone();
         let mut unstarted = Unstarted::default();
         let mut stop = Vec::new();
@@ -122,19 +139,104 @@ impl<R: Runner> ExecutorActor<R> {
                 match self.waiting.overlap(&run, &self.instances) {
                     Verdict::Refuse(reason) => unstarted.refuse(run, reason),
                     Verdict::Wait { replaced, stop: running } => {
-                        replaced.into_iter().for_each(|run| unstarted.cancel(run));
+                        replaced.into_iter().for_each(|run| unstarted.replace(run));
                         stop.extend(running);
                     }
                 }
             }
-            if !jobs.is_empty() {
+            if patient {
+                self.start_patiently(jobs);
+            } else if !jobs.is_empty() {
                 self.runner.start_all(jobs);
             }
         }
         self.tell_unstarted(unstarted, busy);
-        stop.iter().for_each(|run| self.stop(run));
+        for run in &stop {
+            ask(|| run.replace());
+            self.stop(run);
+        }
         // What an inline runner has ended already goes out in the same step.
         self.read_reports();
+    }
+
+    /// Gives the runner as many as it has room for, those who came first at the beginning; the others
+    /// wait.
+    fn start_patiently(&mut self, jobs: Vec<Job>) {
+        for mut job in jobs {
+            job.be_patient();
+            self.overflow.push_back(job);
+        }
+        if self.overflow.is_empty() {
+            return;
+        }
+        let free = self.places.free(&self.runner.room(), 0).min(self.overflow.len());
+        let mut jobs: Vec<Job> = self.overflow.drain(..free).collect();
+        jobs.iter_mut().for_each(Job::wake);
+        self.overflow.iter_mut().for_each(Job::rest);
+        if !jobs.is_empty() {
+            self.runner.start_all(jobs);
+        }
+    }
+
+    /// Tells whoever waits for a place that there are some.
+    fn tell_vacant(&mut self) {
+        if self.drain.is_some() || !self.places.is_watched() {
+            return;
+        }
+        let places = self.places.free(&self.runner.room(), self.overflow.len());
+        let Some((desk, _)) = self.attached.as_ref().filter(|_| places > 0) else { return };
+        let (executor, busy) = (desk.alias.clone(), desk.clock.busy());
+        if let Some(watcher) = self.places.take_watcher() {
+            watcher.do_send(Vacant { executor, places, busy });
+        }
+    }
+
+    /// Looks at a runner that is closed again, when that is worth while, as long as somebody waits.
+    fn keep_looking(&mut self, ctx: &mut Context<Self>) {
+        if !R::BOUNDED || self.looking {
+            return;
+        }
+        if !self.places.is_watched() && self.overflow.is_empty() && self.runner.queued() == 0 {
+            return;
+        }
+        let Room::Closed { look_again, .. } = self.runner.room() else { return };
+        self.looking = true;
+        let nap = timer::sleep(&Clock::system(), look_again.max(LEAST_NAP)).into_actor(self);
+        ctx.spawn(nap.map(|_, executor, ctx| {
+            executor.looking = false;
+            executor.start_patiently(Vec::new());
+            executor.tell_vacant();
+            executor.keep_looking(ctx);
+        }));
+    }
+
+    fn reserve(&mut self, Reserve { tasks, others, notices }: Reserve, ctx: &mut Context<Self>) -> Reserved {
+        self.read_reports();
+        let alias = self.attached.as_ref().map(|(desk, _)| desk.alias.to_string()).unwrap_or_default();
+        let unavailable = |reason| Refusal::ExecutorUnavailable { executor: alias.clone(), reason };
+        if self.drain.is_some() {
+            let problem = Some(unavailable("it is shutting down".to_owned()));
+            return Reserved { granted: vec![false; tasks.len()], seats: Seats::none(), problem };
+        }
+        let room = self.runner.room();
+        let free = self.places.free(&room, self.overflow.len());
+        let needs = tasks.iter().map(|(store, task)| {
+            self.instances.has_one_for(store, task) && !self.waiting.has_line(store, task)
+        });
+        let (granted, taken) = self.places.grant(free, needs);
+        let short = granted.contains(&false);
+        let problem = short.then(|| match room {
+            Room::Closed { reason, .. } => unavailable(reason),
+            _ => Refusal::QueueFull { executor: alias.clone(), limit: self.instances.len() },
+        });
+        if short || others {
+            self.places.watch(notices);
+        }
+        if !short {
+            self.tell_vacant();
+        }
+        self.keep_looking(ctx);
+        Reserved { granted, seats: Seats::new(taken, ctx.address().recipient()), problem }
     }
 
     /// Asks a run in flight to stop.
@@ -159,7 +261,10 @@ impl<R: Runner> ExecutorActor<R> {
     fn tell_unstarted(&self, Unstarted(ends): Unstarted, busy: Busy) {
         if let Some((desk, _)) = self.attached.as_ref().filter(|_| !ends.is_empty()) {
             let now = desk.clock.now();
-            let end = |(run, outcome)| (run, RunEnd::unstarted(outcome, now));
+            let end = |(run, outcome): (Arc<Run>, Outcome)| {
+                let replaced = outcome == Outcome::Cancelled && run.was_replaced();
+                (run, RunEnd { replaced, ..RunEnd::unstarted(outcome, now) })
+            };
             self.tell(ends.into_iter().map(end).collect(), busy);
         }
     }
@@ -211,7 +316,10 @@ impl<R: Runner> ExecutorActor<R> {
         if !ends.is_empty() {
             self.tell(ends, token);
         }
-        if !next.is_empty() {
+        if R::BOUNDED {
+            self.start_patiently(next);
+            self.tell_vacant();
+        } else if !next.is_empty() {
             self.runner.start_all(next);
         }
         self.give_up_the_unstoppable();
@@ -266,6 +374,7 @@ impl<R: Runner> ExecutorActor<R> {
         let Some(drain) = self.drain.as_mut().filter(|drain| !drain.stopped) else { return };
         drain.stopped = true;
         self.runner.stop();
+        self.overflow.clear();
         self.read_reports();
         if self.instances.len() == 0 {
             return;
@@ -325,6 +434,11 @@ impl Unstarted {
         self.0.push((run, Outcome::Cancelled));
     }
 
+    fn replace(&mut self, run: Arc<Run>) {
+        ask(|| run.replace());
+        self.0.push((run, Outcome::Cancelled));
+    }
+
     fn interrupt(&mut self, run: Arc<Run>) {
         ask_to_stop(&run);
         self.0.push((run, Outcome::Interrupted { reason: SHUT_DOWN.to_owned() }));
@@ -333,7 +447,11 @@ impl Unstarted {
 
 /// Raises the run's flag. Whoever waits for it is not ours, and may panic.
 fn ask_to_stop(run: &Run) {
-    let _ = catch_unwind(AssertUnwindSafe(|| run.cancel()));
+    ask(|| run.cancel());
+}
+
+fn ask(stop: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(stop));
 }
 
 impl<R: Runner> Actor for ExecutorActor<R> {
@@ -380,21 +498,49 @@ impl<R: Runner> ActorFuture<ExecutorActor<R>> for Reading {
 impl<R: Runner> Handler<Attach> for ExecutorActor<R> {
     type Result = ();
 
-    fn handle(&mut self, attach: Attach, _: &mut Self::Context) {
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
         let (ends, keeper) = (self.ends.clone(), Keeper::default());
-        let desk = Desk { alias: attach.alias, clock: attach.clock, ends, keeper };
+        let desk =
+            Desk { alias: attach.alias, scheduler: attach.scheduler, clock: attach.clock, ends, keeper };
         self.attached = Some((Arc::new(desk), attach.notices));
         for submit in std::mem::take(&mut self.early) {
             self.submit(submit);
         }
+        self.keep_looking(ctx);
+    }
+}
+
+impl<R: Runner> Handler<Reserve> for ExecutorActor<R> {
+    type Result = MessageResult<Reserve>;
+
+    fn handle(&mut self, reserve: Reserve, ctx: &mut Self::Context) -> Self::Result {
+        MessageResult(self.reserve(reserve, ctx))
+    }
+}
+
+impl<R: Runner> Handler<GiveBack> for ExecutorActor<R> {
+    type Result = ();
+
+    fn handle(&mut self, GiveBack(places): GiveBack, _: &mut Self::Context) {
+        self.places.give_back(places);
+        self.start_patiently(Vec::new());
+        self.tell_vacant();
+    }
+}
+
+/// The address of a bounded runner's actor is asked for places, that of another one is not.
+impl<R: Runner> From<Addr<ExecutorActor<R>>> for ExecutorAddr {
+    fn from(addr: Addr<ExecutorActor<R>>) -> Self {
+        if R::BOUNDED { Self::bounded(addr) } else { Self::new(addr) }
     }
 }
 
 impl<R: Runner> Handler<Submit> for ExecutorActor<R> {
     type Result = ();
 
-    fn handle(&mut self, submit: Submit, _: &mut Self::Context) {
+    fn handle(&mut self, submit: Submit, ctx: &mut Self::Context) {
         self.submit(submit);
+        self.keep_looking(ctx);
     }
 }
 
@@ -411,6 +557,11 @@ impl<R: Runner> Handler<Cancel> for ExecutorActor<R> {
             return true;
         }
         let Some(found) = self.instances.find(run).cloned() else { return false };
+        if let Some(index) = self.overflow.iter().position(|job| job.run().id == run)
+            && let Some(job) = self.overflow.remove(index)
+        {
+            job.cancel();
+        }
         self.stop(&found);
         self.read_reports();
         true
@@ -447,7 +598,7 @@ impl<R: Runner> Handler<Status> for ExecutorActor<R> {
 
     fn handle(&mut self, _: Status, _: &mut Self::Context) -> Self::Result {
         self.read_reports();
-        let queued = self.runner.queued().min(self.instances.len());
+        let queued = (self.runner.queued() + self.overflow.len()).min(self.instances.len());
         MessageResult(ExecutorStatus {
             kind: self.runner.kind().to_owned(),
             running: self.instances.len() - queued,

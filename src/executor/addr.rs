@@ -1,6 +1,7 @@
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
+use super::Seats;
 use super::message::*;
 
 macro_rules! executor_addr {
@@ -10,16 +11,44 @@ macro_rules! executor_addr {
         #[derive(Clone)]
         pub struct ExecutorAddr {
             $($field: Recipient<$message>,)+
+            reserve: Option<Recipient<Reserve>>,
         }
 
         impl ExecutorAddr {
-            /// The executor behind `addr`.
+            /// The executor behind `addr`. It takes any number of runs.
             pub fn new<A>(addr: Addr<A>) -> Self
             where
                 A: Actor $(+ Handler<$message>)+,
                 A::Context: Sized $(+ ToEnvelope<A, $message>)+,
             {
-                Self { $($field: addr.clone().recipient(),)+ }
+                Self { $($field: addr.clone().recipient(),)+ reserve: None }
+            }
+
+            /// The executor behind `addr`, which is asked for places before runs begin.
+            pub fn bounded<A>(addr: Addr<A>) -> Self
+            where
+                A: Actor + Handler<Reserve> $(+ Handler<$message>)+,
+                A::Context: Sized + ToEnvelope<A, Reserve> $(+ ToEnvelope<A, $message>)+,
+            {
+                Self { $($field: addr.clone().recipient(),)+ reserve: Some(addr.recipient()) }
+            }
+
+            /// Whether it has to be asked for places.
+            pub fn is_bounded(&self) -> bool {
+                self.reserve.is_some()
+            }
+
+            /// Asks for places; an error means that the actor has stopped. One that is not bounded
+            /// takes any number.
+            pub fn reserve(&self, message: Reserve) -> impl Future<Output = Result<Reserved, MailboxError>> + use<> {
+                let tasks = message.tasks.len();
+                let asked = self.reserve.as_ref().map(|reserve| reserve.send(message));
+                async move {
+                    match asked {
+                        Some(asked) => asked.await,
+                        None => Ok(Reserved { granted: vec![true; tasks], seats: Seats::none(), problem: None }),
+                    }
+                }
             }
 
             $(

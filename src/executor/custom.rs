@@ -48,14 +48,15 @@ impl<R: Runner, F: FnMut() -> R + Send + Clone + 'static> CustomExecutor<F> {
 impl<R: Runner, F: FnMut() -> R + Send + Clone + 'static> ExecutorSource for CustomExecutor<F> {
     fn start(&mut self, keep: Keep) -> ExecutorAddr {
         if !self.own_arbiter {
-            return ExecutorAddr::new(ExecutorActor::new((self.runner)(), keep).start());
+            return ExecutorActor::new((self.runner)(), keep).start().into();
         }
         let home = Arbiter::new();
         let own = OwnArbiter::of(&home);
         let mut runner = self.runner.clone();
-        ExecutorAddr::new(ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
+        ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
             ExecutorActor::new(runner(), keep).at_home(own)
-        }))
+        })
+        .into()
     }
 }
 

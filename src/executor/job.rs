@@ -13,6 +13,7 @@ use crate::task::{Alias, Outcome, Refusal, Run, RunEnd, TaskContext};
 /// Where the jobs of one executor report.
 pub(super) struct Desk {
     pub(super) alias: Alias,
+    pub(super) scheduler: String,
     pub(super) clock: Clock,
     pub(super) ends: UnboundedSender<Report>,
     pub(super) keeper: Keeper,
@@ -37,6 +38,8 @@ pub struct Job {
     started: Option<(DateTime<Utc>, Duration)>,
     /// What the runner holds for it.
     seat: Option<Box<dyn Send>>,
+    /// Whether it waits rather than being refused when there is no place for it.
+    patient: bool,
     open: bool,
 }
 
@@ -46,7 +49,8 @@ pub struct Started(pub(super) Job);
 
 impl Job {
     pub(super) fn new(run: Arc<Run>, desk: Arc<Desk>, key: Key, busy: Busy) -> Self {
-        Self { run, desk, key, busy, started: None, seat: None, open: true }
+        run.note_queued();
+        Self { run, desk, key, busy, started: None, seat: None, patient: false, open: true }
     }
 
     /// The run.
@@ -68,6 +72,15 @@ impl Job {
     /// next run, which may come with that news, finds the place free.
     pub(super) fn take_seat(&mut self, seat: impl Send + 'static) {
         self.seat = Some(Box::new(seat));
+    }
+
+    /// Nobody is told that there was no place for it: it waits for one.
+    pub(super) fn be_patient(&mut self) {
+        self.patient = true;
+    }
+
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient
     }
 
     /// It waits for a place that others have: whether a virtual clock may go on is for these to say.
@@ -95,6 +108,7 @@ impl Job {
             return None;
         }
         self.started = Some((now, self.desk.clock.monotonic()));
+        self.run.note_begun();
         Some(Started(self))
     }
 
@@ -135,7 +149,9 @@ impl Job {
         drop(self.seat.take());
         let clock = &self.desk.clock;
         let output = self.run.take_output().filter(|_| !matches!(outcome, Outcome::Executed { .. }));
+        let replaced = outcome == Outcome::Cancelled && self.run.was_replaced();
         let end = RunEnd {
+            replaced,
             started_at: self.started.map(|(at, _)| at),
             duration: self.took().unwrap_or_default(),
             output,
@@ -173,6 +189,11 @@ impl Started {
     /// The alias of the executor.
     pub fn executor(&self) -> &Alias {
         &self.0.desk.alias
+    }
+
+    /// The name of the scheduler.
+    pub(super) fn scheduler(&self) -> &str {
+        &self.0.desk.scheduler
     }
 
     /// What the code is to be given. The job's hold on a virtual clock goes over to the context.

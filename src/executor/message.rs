@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
+pub use super::Seats;
 use crate::clock::{Busy, Clock};
-use crate::task::{Alias, Run, RunEnd, RunId};
+use crate::task::{Alias, Refusal, Run, RunEnd, RunId, TaskSpec};
 
 /// Tells an executor whose it is. Sent once, before anything else, and again after a restart.
 #[derive(Clone, Message)]
@@ -14,6 +15,8 @@ use crate::task::{Alias, Run, RunEnd, RunId};
 pub struct Attach {
     /// The executor's alias.
     pub alias: Alias,
+    /// The scheduler's name, for logs.
+    pub scheduler: String,
     /// The time.
     pub clock: Clock,
     /// Who is told how runs ended.
@@ -27,7 +30,47 @@ pub struct Attach {
 pub struct Submit {
     /// The runs, in the order in which they are to start.
     pub runs: Vec<Arc<Run>>,
+    /// The places that were [reserved](Reserve) for them. With some, or with
+    /// [none](Seats::none), a run that finds no place waits for one; without, it may be refused.
+    pub seats: Option<Seats>,
     /// Keeps a virtual clock still until the runs have ended or wait for it.
+    pub busy: Busy,
+}
+
+/// Asks an executor whose room is bounded for places, before it is written down that runs begin:
+/// a run for which there is none is not begun. An executor that takes any number of runs is not asked.
+#[derive(Debug, Message)]
+#[rtype(result = "Reserved")]
+pub struct Reserve {
+    /// The store and the task of each run, those that are to run first at the beginning.
+    pub tasks: Vec<(Alias, Arc<TaskSpec>)>,
+    /// Whether others wait for a place already.
+    pub others: bool,
+    /// Who is told when there is room, as long as somebody waits for it.
+    pub notices: Recipient<Vacant>,
+}
+
+/// The answer to [`Reserve`].
+#[derive(Debug)]
+pub struct Reserved {
+    /// For each task, whether a run of it is taken: it has a place, or needs none, because the count of
+    /// its instances decides about it.
+    pub granted: Vec<bool>,
+    /// The places. What is not submitted is given back when this is dropped.
+    pub seats: Seats,
+    /// Why others were not taken.
+    pub problem: Option<Refusal>,
+}
+
+/// There is room in an executor that had none when somebody [asked](Reserve).
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Vacant {
+    /// Its alias.
+    pub executor: Alias,
+    /// For how many runs.
+    pub places: usize,
+    /// Keeps a virtual clock still until that has been dealt with.
     pub busy: Busy,
 }
 

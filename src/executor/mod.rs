@@ -17,6 +17,7 @@ mod overlap;
 mod pipeline;
 #[cfg(all(unix, feature = "process"))]
 mod process;
+mod seats;
 mod slot;
 #[cfg(feature = "testing")]
 mod stage;
@@ -31,6 +32,7 @@ pub use job::{Job, Started};
 pub use pipeline::Drive;
 #[cfg(all(unix, feature = "process"))]
 pub use process::{ProcessPool, worker};
+pub use seats::{Room, Seats};
 pub use threads::ThreadPool;
 
 use crate::task::RunId;
@@ -75,8 +77,14 @@ impl ExecutorSource for ExecutorAddr {
 /// - A job is begun ([`Job::begin`]) when its code is about to run, not before, and dropped when
 ///   it will not. Its end is reported by itself.
 /// - No method waits: the actor answers nothing meanwhile.
+/// - A runner whose room is [bounded](Self::BOUNDED) says how much it has ([`room`](Self::room)) and is
+///   given no more by a scheduler.
 /// - Dropping the runner lets go of all jobs, as [`stop`](Self::stop) does.
 pub trait Runner: Unpin + 'static {
+    /// Whether there is an end to what it takes: a scheduler then asks for [`room`](Self::room) before
+    /// it decides that runs begin, which is one more message for each batch. Default: no.
+    const BOUNDED: bool = false;
+
     /// One word for people: `async`, `threadpool`, …
     fn kind(&self) -> &'static str;
 
@@ -98,6 +106,12 @@ pub trait Runner: Unpin + 'static {
     /// stopped is given up. No jobs come after this. Default: nothing; what is still in flight
     /// afterwards has its flag raised, and that ends what [`Started::drive`] drives.
     fn stop(&mut self) {}
+
+    /// How many more jobs it takes. Asked only of one that is [bounded](Self::BOUNDED). Default: any
+    /// number.
+    fn room(&mut self) -> Room {
+        Room::Any
+    }
 
     /// How many jobs wait for a place. Default: 0.
     fn queued(&self) -> usize {

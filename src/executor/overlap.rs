@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::slot::Instances;
-use crate::task::{Alias, Overlap, Refusal, Run, RunId, TaskId};
+use crate::task::{Alias, Overlap, Refusal, Run, RunId, TaskId, TaskSpec};
 
 /// The runs that wait for an earlier run of their task to end.
 #[derive(Default)]
@@ -32,9 +32,14 @@ impl Waiting {
     /// Whether `run`, for which there may be an instance, has to stand in line behind others.
     pub(super) fn is_behind(&self, run: &Run) -> bool {
         self.len > 0
-            && !run.force
+            && !run.beyond_max_instances
             && matches!(run.task.overlap, Overlap::Queue(_) | Overlap::CancelRunning)
             && self.lines.contains_key(&line(run))
+    }
+
+    /// Whether runs of this task wait in a line.
+    pub(super) fn has_line(&self, store: &Alias, task: &TaskSpec) -> bool {
+        self.len > 0 && self.lines.contains_key(&(store.clone(), task.id.clone()))
     }
 
     /// Does as the task's overlap policy says with a run for which there is no instance.
@@ -51,6 +56,7 @@ impl Waiting {
                 if line.len() >= limit.max(1) as usize {
                     return Verdict::Refuse(Refusal::TaskQueueFull { limit });
                 }
+                run.note_queued();
                 line.push_back(run.clone());
                 self.len += 1;
                 Verdict::Wait { replaced: VecDeque::new(), stop: None }
@@ -62,6 +68,7 @@ impl Waiting {
                 let stop = oldest.filter(|_| !going_on.any(|run| run.is_cancelled()));
                 let line = self.lines.entry(line(run)).or_default();
                 let replaced = std::mem::take(line);
+                run.note_queued();
                 line.push_back(run.clone());
                 self.len = self.len + 1 - replaced.len();
                 Verdict::Wait { replaced, stop }

@@ -31,6 +31,8 @@ impl Started {
     pub fn drive(self) -> Drive {
         let span = tracing::info_span!(
             "run",
+            scheduler = %self.scheduler(),
+            store = %self.run().store,
             task = %self.run().task.id,
             run = %self.run().id,
             attempt = self.run().attempt,

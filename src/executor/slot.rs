@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::task::{Alias, Overlap, Run, RunId, TaskId};
+use crate::task::{Alias, Overlap, Run, RunId, TaskId, TaskSpec};
 
 /// The runs in flight and, with them, how many there are of each task. An instance is taken with
 /// the entry of its run and given back with it, and an entry can be removed once.
@@ -61,7 +61,7 @@ impl Instances {
         };
         let none = || Tally { count: 0, oldest: NONE, newest: NONE };
         let tally = self.counts[store].1.entry(run.task.id.clone()).or_insert_with(none);
-        let limited = run.task.overlap != Overlap::Allow && !run.force;
+        let limited = run.task.overlap != Overlap::Allow && !run.beyond_max_instances;
         if tally.count >= run.task.max_instances && limited {
             if tally.count == 0 {
                 self.counts[store].1.remove(&run.task.id);
@@ -89,6 +89,13 @@ impl Instances {
             before => self.link(before, |flight| flight.newer = key.index),
         }
         Some(key)
+    }
+
+    /// Whether a run of this task would be let in.
+    pub(super) fn has_one_for(&self, store: &Alias, task: &TaskSpec) -> bool {
+        let tallies = self.counts.iter().find(|(alias, _)| alias == store);
+        let count = tallies.and_then(|(_, tallies)| tallies.get(&task.id)).map_or(0, |tally| tally.count);
+        task.overlap == Overlap::Allow || count < task.max_instances
     }
 
     fn store(&self, run: &Run) -> Option<usize> {

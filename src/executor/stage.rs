@@ -42,7 +42,12 @@ impl Stage {
     pub async fn attach(&mut self) {
         let (sender, ends) = mpsc::unbounded();
         let notices = Ear(sender).start().recipient();
-        let attach = Attach { alias: Alias::default_alias(), clock: self.clock.clone(), notices };
+        let attach = Attach {
+            alias: Alias::default_alias(),
+            scheduler: "stage".to_owned(),
+            clock: self.clock.clone(),
+            notices,
+        };
         self.executor.attach(attach).await.expect("the executor is alive");
         self.ends = ends;
     }
@@ -61,7 +66,7 @@ impl Stage {
 
     /// Submits runs that the caller keeps a hand on.
     pub async fn submit_shared(&self, runs: Vec<Arc<Run>>) {
-        let submit = Submit { runs, busy: self.clock.busy() };
+        let submit = Submit { runs, seats: None, busy: self.clock.busy() };
         self.executor.submit(submit).await.expect("the executor is alive");
     }
 

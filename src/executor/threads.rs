@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::{ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner, Started};
+use super::{ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Room, Runner, Started};
 use crate::clock::Busy;
 use crate::task::{Outcome, Refusal, RunId};
+
+/// How soon a pool without threads tries to start one again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs tasks on threads of its own, started as they are needed and kept.
 ///
@@ -42,8 +46,9 @@ impl ThreadPool {
         Self { max_workers: max_workers.max(1), queue: Self::DEFAULT_QUEUE }
     }
 
-    /// How many runs may wait for a thread. One more is refused with
-    /// [`Refusal::QueueFull`]. 0 is allowed: a run is refused when no thread is free.
+    /// How many runs may wait for a thread. What a scheduler has beyond that waits in its store, and
+    /// begins when there is room; of runs that others submit, one more is refused with
+    /// [`Refusal::QueueFull`]. 0 is allowed: no run begins when no thread is free.
     /// Default: [`DEFAULT_QUEUE`](Self::DEFAULT_QUEUE).
     pub fn queue(mut self, runs: usize) -> Self {
         self.queue = runs;
@@ -59,7 +64,7 @@ impl ExecutorSource for ThreadPool {
             queue: self.queue,
             last_error: String::new(),
         };
-        ExecutorAddr::new(ExecutorActor::new(runner, keep).start())
+        ExecutorActor::new(runner, keep).start().into()
     }
 }
 
@@ -121,6 +126,10 @@ impl PoolRunner {
             let state = self.shared.state();
             (state.busy + state.waiting.len()).min(self.max_workers).saturating_sub(state.threads)
         };
+        self.start_threads(wanted);
+    }
+
+    fn start_threads(&mut self, wanted: usize) {
         for _ in 0..wanted {
             let place = Place::take(self.shared.clone());
             // A thread that does not come to be drops its place here.
@@ -154,6 +163,8 @@ impl PoolRunner {
 }
 
 impl Runner for PoolRunner {
+    const BOUNDED: bool = true;
+
     fn kind(&self) -> &'static str {
         "threadpool"
     }
@@ -171,7 +182,10 @@ impl Runner for PoolRunner {
         }
         let mut state = self.shared.state();
         if state.threads == 0 {
-            let stranded = std::mem::take(&mut state.waiting);
+            let (mut patient, stranded): (VecDeque<Job>, VecDeque<Job>) =
+                std::mem::take(&mut state.waiting).into_iter().partition(Job::is_patient);
+            patient.iter_mut().for_each(Job::rest);
+            state.waiting = patient;
             drop(state);
             for job in stranded {
                 let executor = job.executor().to_string();
@@ -198,6 +212,20 @@ impl Runner for PoolRunner {
         drop(state);
         self.shared.bell.notify_all();
         drop(waiting);
+    }
+
+    fn room(&mut self) -> Room {
+        if self.shared.state().threads == 0 {
+            // Whether there is a thread at all is known before runs begin.
+            self.start_threads(1);
+        }
+        let state = self.shared.state();
+        if state.threads == 0 {
+            let reason = format!("no thread could be started: {}", self.last_error);
+            return Room::Closed { reason, look_again: LOOK_AGAIN };
+        }
+        let room = self.queue.saturating_add(self.max_workers);
+        Room::Places(room.saturating_sub(state.busy).saturating_sub(state.waiting.len()))
     }
 
     fn queued(&self) -> usize {

@@ -14,6 +14,7 @@ use super::pending::PendingTasks;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
+use super::waitlist::Waitlist;
 use super::wake::{Seen, Wake};
 use super::{SchedulerState, Started};
 use crate::clock::{Busy, Clock};
@@ -72,6 +73,8 @@ pub(super) struct Settings {
     pub lock_path: Option<LockPath>,
     pub startup_delay: Duration,
     pub strict: bool,
+    /// After how long a run that cannot begin is refused, where the builder says so.
+    pub unroutable_after: Option<Duration>,
 }
 
 /// What a successor inherits when the actor dies of a panic.
@@ -82,6 +85,7 @@ pub(super) struct Estate {
     pub executors: BTreeMap<Alias, ExecutorSlot>,
     pub pending: PendingTasks,
     pub flight: Flight,
+    pub waitlist: Waitlist,
     pub lives: BTreeMap<TaskId, LifeSlot>,
     /// Lives that end, of lifecycles that are gone.
     pub leaving: Vec<Leaving>,

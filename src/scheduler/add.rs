@@ -157,6 +157,10 @@ impl Scheduler {
             for Kept { option, reason } in &kept {
                 tracing::warn!(scheduler = %scheduler.settings.name, store = %changed.store, task = %id, option, %reason, "an option of a task that is there already was not taken");
             }
+            if what != AddedAs::Unchanged {
+                let deed = if new { "added" } else { "replaced" };
+                scheduler.log_change(deed, &changed.store, &changed.id, changed.task.as_ref());
+            }
             let added = Added { id, store: changed.store.clone(), what, kept };
             if new {
                 let slot = scheduler.estate.stores.get(&changed.store);

@@ -40,7 +40,7 @@ impl Handler<BackfillTask> for Scheduler {
                 };
                 session.change(&id, decide).await
             };
-            let changed = scheduler.carry_out(change);
+            let changed = scheduler.carry_out("back-filled", change);
             Box::pin(changed.map(|changed, scheduler, _| scheduler.still_there(changed?)))
         })
     }
@@ -64,7 +64,11 @@ impl Handler<CancelBackfill> for Scheduler {
                 };
                 session.change(&id, decide).await
             };
-            Box::pin(scheduler.carry_out(change).map(|changed, _, _| changed.map(|changed| changed.written)))
+            Box::pin(
+                scheduler
+                    .carry_out("back-fill called off", change)
+                    .map(|changed, _, _| changed.map(|changed| changed.written)),
+            )
         })
     }
 }

@@ -23,8 +23,9 @@ use crate::task::{Alias, Registry, TaskDefaults};
 
 /// Sets up a scheduler; from [`Scheduler::builder`].
 ///
-/// Nothing needs to be set: without a store there is a memory store called `default`, without an
-/// executor an async executor called `default`.
+/// Nothing needs to be set: unless a store of that name is added there is a memory store called
+/// `default`, and unless an executor of that name is added an async executor called `default`, whatever
+/// else there is.
 ///
 /// ```
 /// use callboard::prelude::*;
@@ -53,6 +54,7 @@ pub struct Builder {
     lock_path: Option<String>,
     startup_delay: Option<Duration>,
     strict: bool,
+    unroutable_after: Option<Duration>,
     stores: Vec<(String, Box<dyn StoreSource>, Option<RestartPolicy>)>,
     executors: Vec<(String, Box<dyn ExecutorSource>, Option<RestartPolicy>)>,
     latest: Option<Latest>,
@@ -79,6 +81,7 @@ impl Builder {
             lock_path: None,
             startup_delay: None,
             strict: false,
+            unroutable_after: None,
             stores: Vec::new(),
             executors: Vec::new(),
             latest: None,
@@ -215,6 +218,16 @@ impl Builder {
         self
     }
 
+    /// How long a run waits that cannot begin, because its executor is not there, has failed, is being
+    /// started again or is full, or because its handler is not registered. Then it is refused, once, with
+    /// an outcome; one with a [`misfire_grace`](crate::task::Task::misfire_grace) that is over before is
+    /// missed. Until then the task stays due in its store. Default: without an end; 10 minutes in a store
+    /// that [several schedulers share](crate::store::Capabilities::shared).
+    pub fn unroutable_after(mut self, time: Duration) -> Self {
+        self.unroutable_after = Some(time);
+        self
+    }
+
     /// Builds the scheduler, stopped: tasks that are added now wait for the start. It lives on an
     /// arbiter of its own.
     ///
@@ -326,10 +339,12 @@ impl Builder {
                 reason: "is 0; it must be at least 1".to_owned(),
             });
         }
-        if self.stores.is_empty() {
+        let none =
+            |mut aliases: Box<dyn Iterator<Item = &String> + '_>| aliases.all(|alias| alias != "default");
+        if none(Box::new(self.stores.iter().map(|(alias, ..)| alias))) {
             self.stores.push(("default".to_owned(), Box::new(MemoryStore::new()), None));
         }
-        if self.executors.is_empty() {
+        if none(Box::new(self.executors.iter().map(|(alias, ..)| alias))) {
             self.executors.push(("default".to_owned(), Box::new(AsyncExecutor::new()), None));
         }
         let lock_path = self.lock_path.as_deref().map(LockPath::parse).transpose()?;
@@ -367,6 +382,7 @@ impl Builder {
                 Some(_) => Duration::from_secs(1),
                 None => Duration::ZERO,
             }),
+            unroutable_after: self.unroutable_after,
             lock_path,
             strict: self.strict,
         };

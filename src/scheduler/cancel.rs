@@ -16,6 +16,10 @@ impl Handler<CancelRun> for Scheduler {
             return Box::pin(ready(Err(Error::NotRunning)));
         }
         let Some((found, departed)) = self.estate.flight.find(run) else { return Box::pin(ready(Ok(false))) };
+        tracing::info!(
+            scheduler = %self.settings.name, store = %found.store, task = %found.task.id,
+            executor = %found.task.executor, run = %run, change = "cancelled", "somebody cancels a run"
+        );
         if !departed {
             // Its executor hears of it together with the run.
             found.cancel();

@@ -32,7 +32,11 @@ impl Scheduler {
         match store {
             Some(alias) => stores.push((alias.clone(), self.store_addr(alias)?)),
             None => {
-                for (alias, slot) in &self.estate.stores {
+                // The first one that has the task is meant.
+                let default = self.estate.stores.get_key_value(&self.settings.defaults.store);
+                let others =
+                    self.estate.stores.iter().filter(|(alias, _)| **alias != self.settings.defaults.store);
+                for (alias, slot) in default.into_iter().chain(others) {
                     match &slot.addr {
                         Some(addr) => stores.push((alias.clone(), addr.clone())),
                         None => down = Some(slot.down(alias)),
@@ -48,11 +52,15 @@ impl Scheduler {
     /// has seen the task as it was before: what the tick has decided is submitted first.
     pub(super) fn carry_out(
         &self,
+        deed: &'static str,
         change: impl Future<Output = Result<Changed, Unchanged>> + 'static,
     ) -> impl ActorFuture<Self, Output = Result<Changed, Error>> + 'static {
         wrap_future::<_, Self>(change)
             .map(|changed, scheduler, ctx| match changed {
                 Ok(changed) => {
+                    if changed.written {
+                        scheduler.log_change(deed, &changed.store, &changed.id, changed.task.as_ref());
+                    }
                     scheduler.note_change(&changed, ctx);
                     Ok(changed)
                 }
@@ -79,6 +87,15 @@ impl Scheduler {
             })
     }
 
+    /// A line for each change that somebody has made.
+    pub(super) fn log_change(&self, deed: &str, store: &Alias, id: &TaskId, task: Option<&StoredTask>) {
+        let executor = task.map(|task| task.spec.executor.as_str());
+        tracing::info!(
+            scheduler = %self.settings.name, store = %store, task = %id, executor, change = deed,
+            "somebody changed a task"
+        );
+    }
+
     /// A store that does not answer is opened again, also when only somebody's request showed it.
     pub(super) fn note_error(&mut self, error: &Error, ctx: &mut Context<Self>) {
         if let Error::Store { store, source } = error
@@ -95,6 +112,7 @@ impl Scheduler {
         if let Some(slot) = self.estate.stores.get_mut(&store) {
             slot.perhaps_removed.remove(&id);
         }
+        self.estate.waitlist.forget(&store, &id);
         self.retire_life(&id, &store);
         self.tell(Event::TaskRemoved { id, store });
     }
@@ -111,6 +129,9 @@ impl Scheduler {
             return;
         }
         let (id, store) = (changed.id.clone(), changed.store.clone());
+        if self.estate.waitlist.forget(&store, &id) {
+            self.arm(ctx);
+        }
         match &changed.task {
             Some(_) => self.tell(Event::TaskModified { id, store }),
             None => self.removed(id, store),
@@ -141,8 +162,9 @@ impl Scheduler {
 
     /// The snapshot of a task.
     pub(super) fn info(&self, store: Alias, task: StoredTask) -> TaskInfo {
-        let running = self.estate.flight.running(&task.spec.id);
-        TaskInfo::new(store, task, false, running)
+        let running = self.estate.flight.running(&store, &task.spec.id);
+        let queued = self.estate.flight.queued(&store, &task.spec.id);
+        self.with_wait(TaskInfo::new(store, task, false, running).queued(queued))
     }
 }
 
@@ -199,7 +221,9 @@ impl Scheduler {
             };
             session.change(&id, decide).await
         };
-        Box::pin(self.carry_out(change).map(|changed, scheduler, _| scheduler.still_there(changed?)))
+        Box::pin(
+            self.carry_out("updated", change).map(|changed, scheduler, _| scheduler.still_there(changed?)),
+        )
     }
 
     pub(super) fn still_there(&self, changed: Changed) -> Result<TaskInfo, Error> {
@@ -246,7 +270,9 @@ impl Scheduler {
             };
             session.change(&id, decide).await
         };
-        Box::pin(self.carry_out(change).map(|changed, scheduler, _| scheduler.still_there(changed?)))
+        Box::pin(
+            self.carry_out("paused", change).map(|changed, scheduler, _| scheduler.still_there(changed?)),
+        )
     }
 }
 
@@ -279,7 +305,7 @@ impl Scheduler {
             };
             session.change(&id, decide).await
         };
-        Box::pin(self.carry_out(change).map(|changed, scheduler, _| {
+        Box::pin(self.carry_out("resumed", change).map(|changed, scheduler, _| {
             let Changed { store, task, .. } = changed?;
             Ok(task.map(|task| scheduler.info(store, task)))
         }))
@@ -308,7 +334,7 @@ impl Scheduler {
         // One that could not be put into its store waits still.
         let waited = self.delete_waiting(&id, store.as_ref()).is_ok();
         let change = async move { session.change(&id, |_: &StoredTask| Ok(Decision::Remove)).await };
-        Box::pin(self.carry_out(change).map(move |changed, _, _| match changed {
+        Box::pin(self.carry_out("removed", change).map(move |changed, _, _| match changed {
             Err(Error::UnknownTask(_)) if waited => Ok(()),
             changed => changed.map(drop),
         }))

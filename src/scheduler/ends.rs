@@ -68,7 +68,7 @@ impl Scheduler {
     }
 
     pub(super) fn log_end(&self, run: &Run, end: &RunEnd) {
-        match end.problem() {
+        match end.problem_in(run.is_backlog()) {
             None => tracing::debug!(
                 scheduler = %self.settings.name, store = %run.store, executor = %run.task.executor,
                 task = %run.task.id, run = %run.id, outcome = end.outcome.word(), "run ended"

@@ -33,6 +33,7 @@ impl Scheduler {
     pub(super) fn executor_started(&mut self, alias: &Alias, addr: ExecutorAddr, ctx: &mut Context<Self>) {
         let attach = Attach {
             alias: alias.clone(),
+            scheduler: self.settings.name.clone(),
             clock: self.clock().clone(),
             notices: self.usher.clone().recipient(),
         };
@@ -40,6 +41,7 @@ impl Scheduler {
         if let Some(slot) = self.estate.executors.get_mut(alias) {
             slot.addr = Some(addr);
             slot.problem = None;
+            self.executor_works(alias, ctx);
         }
     }
 
@@ -83,6 +85,7 @@ impl Scheduler {
             let lost = scheduler.estate.flight.on_executor(&alias);
             scheduler.interrupt(lost, "its executor was removed", ctx);
             scheduler.estate.executors.remove(&alias);
+            tracing::info!(scheduler = %scheduler.settings.name, executor = %alias, change = "removed", "somebody removed an executor");
             scheduler.tell(Event::ExecutorRemoved { executor: alias });
         }))
     }
@@ -112,7 +115,11 @@ impl Handler<ChildNotice<ExecutorAddr>> for Scheduler {
                 self.tell(Event::ExecutorFailed { executor: alias.clone(), cause: reason.clone() });
                 format!("its actor has died for good ({reason}); `RestoreExecutor` brings it back")
             }
-            ChildChange::Ended => "its actor has stopped".to_owned(),
+            ChildChange::Ended => {
+                let cause = "its actor has stopped, and its restart policy does not bring it back".to_owned();
+                self.tell(Event::ExecutorFailed { executor: alias.clone(), cause });
+                "its actor has stopped; `RestoreExecutor` brings it back".to_owned()
+            }
         };
         tracing::error!(scheduler = %self.settings.name, executor = %alias, %problem, "the executor is down");
         if let Some(slot) = self.estate.executors.get_mut(&alias) {
@@ -135,6 +142,7 @@ impl Handler<AddExecutor> for Scheduler {
         }
         let serial = self.next_generation();
         self.estate.executors.insert(alias.clone(), ExecutorSlot::new(serial, source, policy));
+        tracing::info!(scheduler = %self.settings.name, executor = %alias, change = "added", "somebody added an executor");
         self.tell(Event::ExecutorAdded { executor: alias.clone() });
         if !self.is_raised() {
             return Box::pin(ready(Ok(())));

@@ -100,9 +100,15 @@ impl Flight {
         runs
     }
 
-    /// How many runs of a task are on board.
-    pub(super) fn running(&self, id: &TaskId) -> u32 {
-        self.iter().filter(|run| run.task.id == *id).count() as u32
+    /// How many runs of a task are on board. The same id in another store is another task.
+    pub(super) fn running(&self, store: &Alias, id: &TaskId) -> u32 {
+        self.iter().filter(|run| run.task.id == *id && run.store == *store).count() as u32
+    }
+
+    /// How many of them wait in their executor.
+    pub(super) fn queued(&self, store: &Alias, id: &TaskId) -> u32 {
+        let of_task = |run: &&Arc<Run>| run.task.id == *id && run.store == *store && run.is_queued();
+        self.iter().filter(of_task).count() as u32
     }
 
     /// The run of this id, and whether it was handed over.
@@ -112,7 +118,7 @@ impl Flight {
     }
 
     /// All runs on board.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Run>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Run>> + Clone {
         self.slots.iter().flatten().map(|passenger| &passenger.run)
     }
 }
@@ -150,6 +156,7 @@ mod tests {
         let second = flight.board(make(2));
         assert_eq!(first.slot, second.slot);
         assert!(flight.leave(&first).is_none(), "a late report must not take another run off");
-        assert_eq!((flight.len(), flight.running(&spec.id)), (1, 1));
+        assert_eq!((flight.len(), flight.running(&Alias::default_alias(), &spec.id)), (1, 1));
+        assert_eq!(flight.running(&Alias::new("another").unwrap(), &spec.id), 0);
     }
 }

@@ -267,13 +267,27 @@ impl Handle {
         self.send(DeleteTask::new(id.into_task_id()?)).await?
     }
 
-    /// Runs a task now, on its own executor, also when it is paused. Its schedule stays as it is.
+    /// Runs a task now, on its own executor, also when it is paused and nothing of it is due. Its
+    /// schedule stays as it is. There is more to ask for with [`RunTask`].
     ///
     /// # Errors
     /// [`Error::NotRunning`], [`Error::UnknownTask`], or [`Error::Refused`]: as many runs as allowed
-    /// are going on, or its executor or handler does not exist.
+    /// are going on, or its executor or handler does not exist or has no room.
     pub async fn run_task(&self, id: impl IntoTaskId) -> Result<RunId, Error> {
-        self.send(RunTask::new(id.into_task_id()?, false, false)).await?
+        self.send(RunTask::new(id.into_task_id()?)).await?
+    }
+
+    /// Runs a task now if a run time of its schedule is due, and lets the schedule go on from there;
+    /// `None` when nothing is due. See [`RunTask::only_if_due`].
+    ///
+    /// # Errors
+    /// As [`run_task`](Self::run_task).
+    pub async fn run_task_if_due(&self, id: impl IntoTaskId) -> Result<Option<RunId>, Error> {
+        match self.send(RunTask::new(id.into_task_id()?).only_if_due()).await? {
+            Ok(run) => Ok(Some(run)),
+            Err(Error::NotDue { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks a run to stop, wherever it is: going on, or waiting in its executor. `false` when there is

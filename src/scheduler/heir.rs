@@ -34,6 +34,8 @@ impl Scheduler {
             self.estate.state = Lifecycle::default();
             return;
         }
+        // They are in flight, and not handed over: that is settled below.
+        self.estate.waitlist.take_all_stranded();
         self.carry_on_removals(ctx);
         let executors: Vec<Alias> = self.estate.executors.keys().cloned().collect();
         for alias in executors {

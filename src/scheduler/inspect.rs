@@ -1,6 +1,7 @@
 //! Looking without touching: lists, previews, the timeline, history.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
@@ -16,11 +17,20 @@ use super::why::{self, Question};
 use crate::error::Error;
 use crate::event::{EventStream, ListenerId, OpenStream, Subscribe, Unsubscribe};
 use crate::store::message::{FindRuns, Found, List, Runs};
-use crate::task::{Account, RunId, RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
+use crate::task::{Account, Alias, Run, RunId, RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
 use crate::trigger::SearchError;
 
 /// So many records are looked at for one account.
 const RECORDS: usize = 4 * MOST_ACCOUNTED;
+
+/// What of a task is in flight, and what it waits for.
+#[derive(Default)]
+struct Flying {
+    flight: HashSet<RunId>,
+    /// Those that wait in their executor.
+    queued: HashSet<RunId>,
+    waiting: Option<String>,
+}
 
 type Answer<T> = ResponseActFuture<Scheduler, Result<T, Error>>;
 
@@ -29,9 +39,17 @@ fn fail<T: 'static>(error: Error) -> Answer<T> {
 }
 
 impl Scheduler {
-    /// The runs of a task that are in flight.
-    fn flight_of(&self, id: &TaskId) -> HashSet<RunId> {
-        self.estate.flight.iter().filter(|run| run.task.id == *id).map(|run| run.id).collect()
+    /// What of a task is in flight, in the store that has it.
+    fn flying(&self, id: &TaskId, task: Option<&(Alias, StoredTask)>) -> Flying {
+        let here = |run: &&Arc<Run>| run.task.id == *id && task.is_none_or(|(store, _)| run.store == *store);
+        let of_task = self.estate.flight.iter().filter(here);
+        let waiting =
+            task.and_then(|(store, task)| self.estate.waitlist.told(store, id, task.state.revision));
+        Flying {
+            flight: of_task.clone().map(|run| run.id).collect(),
+            queued: of_task.filter(|run| run.is_queued()).map(|run| run.id).collect(),
+            waiting: waiting.map(|wait| wait.reason),
+        }
     }
 
     /// Snapshots of the tasks a query selects, in its order.
@@ -67,8 +85,8 @@ impl Scheduler {
             Ok(tasks)
         };
         Box::pin(wrap_future::<_, Self>(read).then(move |tasks: Result<Vec<_>, Error>, scheduler, _| {
-            let running = scheduler.running_counts();
-            wrap_future(async move { Ok(slices::snapshots(listed, tasks?, &running, query).await) })
+            let standing = scheduler.standing();
+            wrap_future(async move { Ok(slices::snapshots(listed, tasks?, &standing, query).await) })
         }))
     }
 }
@@ -188,14 +206,19 @@ impl Handler<Why> for Scheduler {
             if task.is_none() && records.oldest.is_none() {
                 return Err(Error::UnknownTask(id));
             }
-            Ok((id, task.map(|(_, task)| task), records))
+            Ok((id, task, records))
         };
         Box::pin(wrap_future::<_, Self>(read).then(move |read: Result<_, Error>, scheduler, _| {
             let (now, state) = (scheduler.clock().now(), scheduler.state());
-            let flight = read.as_ref().map_or_else(|_| HashSet::new(), |(id, ..)| scheduler.flight_of(id));
+            let asked = read
+                .as_ref()
+                .map_or_else(|_| Flying::default(), |(id, task, _)| scheduler.flying(id, task.as_ref()));
             wrap_future(async move {
-                let (id, task, found): (TaskId, Option<StoredTask>, Found) = read?;
-                let question = Question { now, from, to, limit, scheduler: state, flight: &flight };
+                let (id, task, found): (TaskId, Option<(Alias, StoredTask)>, Found) = read?;
+                let task = task.map(|(_, task)| task);
+                let Flying { flight, queued, waiting } = &asked;
+                let waiting = waiting.as_deref();
+                let question = Question { now, from, to, limit, scheduler: state, flight, queued, waiting };
                 let account = async {
                     // What comes after the records that were read is for the next answer.
                     let end = found.rest.map_or(to, |rest| rest.max(from).min(to));

@@ -202,7 +202,8 @@ impl Scheduler {
                     }
                 })
                 .then(move |(), scheduler: &mut Self, ctx| {
-                    let lost = scheduler.estate.flight.departed();
+                    let mut lost = scheduler.estate.flight.departed();
+                    lost.extend(scheduler.estate.waitlist.take_all_stranded());
                     scheduler.interrupt(lost, "the scheduler was shut down", ctx);
                     scheduler.leave_doubts();
                     let stores: Vec<Alias> = scheduler.estate.stores.keys().cloned().collect();
@@ -278,7 +279,7 @@ impl Scheduler {
         };
         Box::pin(wrap_future::<_, Self>(found).then(move |found, scheduler, ctx| {
             for (store, id) in found {
-                let request = RunTask::new(id, false, false).store(store);
+                let request = RunTask::new(id).store(store);
                 let ran = scheduler.run_on_demand(request, Source::Shutdown, 0).map(|ran, scheduler, _| {
                     if let Err(error) = ran {
                         tracing::error!(scheduler = %scheduler.settings.name, %error, "a shutdown task did not run");
@@ -399,6 +400,7 @@ impl Handler<Pause> for Scheduler {
             SchedulerState::Running => self.estate.state.state = SchedulerState::Paused,
             _ => return Box::pin(ready(Err(Error::NotRunning))),
         }
+        tracing::info!(scheduler = %self.settings.name, change = "paused", "somebody paused the scheduler");
         self.tell(Event::SchedulerPaused);
         // A tick that has been decided is still submitted, and then no other.
         let ticks: Vec<_> = self.estate.stores.values_mut().filter_map(|slot| slot.after_tick()).collect();
@@ -418,6 +420,7 @@ impl Handler<Resume> for Scheduler {
             SchedulerState::Paused => self.estate.state.state = SchedulerState::Running,
             _ => return Err(Error::NotRunning),
         }
+        tracing::info!(scheduler = %self.settings.name, change = "resumed", "somebody resumed the scheduler");
         self.tell(Event::SchedulerResumed);
         self.arm(ctx);
         Ok(())
@@ -466,6 +469,7 @@ impl Handler<GetStatus> for Scheduler {
             last_seen: self.last_seen,
             running: self.estate.flight.len(),
             pending: self.estate.pending.len(),
+            waiting: self.estate.waitlist.len(),
             stores: self
                 .estate
                 .stores
@@ -485,7 +489,11 @@ impl Handler<GetStatus> for Scheduler {
                 .estate
                 .executors
                 .iter()
-                .map(|(alias, slot)| ExecutorState { alias: alias.clone(), problem: slot.problem.clone() })
+                .map(|(alias, slot)| ExecutorState {
+                    alias: alias.clone(),
+                    problem: slot.problem.clone(),
+                    waiting: self.estate.waitlist.for_executor(alias),
+                })
                 .collect(),
         })
     }
@@ -503,6 +511,8 @@ impl Scheduler {
     /// All tasks of a store have been removed.
     pub(super) fn all_removed(&mut self, store: &Alias) {
         self.retire_lives(store);
+        self.estate.waitlist.forget_store(store);
+        tracing::info!(scheduler = %self.settings.name, store = %store, change = "all tasks removed", "somebody emptied a store");
         self.tell(Event::AllTasksRemoved { store: store.clone() });
     }
 

@@ -4,6 +4,8 @@
 //! belongs to this process, not to a store: it is set up at each start, wherever the ticks may go,
 //! and cleaned up here.
 
+use std::sync::Arc;
+
 use actix::fut::ready;
 use actix::prelude::*;
 use futures::FutureExt;
@@ -100,7 +102,7 @@ impl Scheduler {
                 Arbiter::current().stop();
             });
         });
-        let code = Code::Async(std::sync::Arc::new(TickCode(orders)));
+        let code = Code::Async(Arc::new(TickCode(orders)));
         slot.life = Some(Life { code, _end: end, ended: ended.shared() });
     }
 
@@ -154,8 +156,8 @@ impl Scheduler {
     }
 
     fn settle_life(&mut self, id: &TaskId) {
-        let retired = self.estate.lives.get(id).is_some_and(|slot| slot.retired);
-        if retired && self.estate.flight.running(id) == 0 {
+        let store = self.estate.lives.get(id).filter(|slot| slot.retired).map(|slot| slot.store.clone());
+        if store.is_some_and(|store| self.estate.flight.running(&store, id) == 0) {
             self.forget_life(id);
         }
     }
@@ -177,7 +179,8 @@ impl Scheduler {
             let mut lives = self.estate.leaving.iter().filter_map(|leaving| leaving.still.as_ref());
             lives.any(|(_, runs)| runs.contains(&run.id))
         };
-        let runs = self.estate.flight.iter().filter(|run| run.task.id == *id && !of_another(run));
+        let own = |run: &&Arc<Run>| run.task.id == *id && run.store == slot.store && !of_another(run);
+        let runs = self.estate.flight.iter().filter(own);
         let runs: Vec<RunId> = runs.map(|run| run.id).collect();
         let still = (!runs.is_empty()).then_some((life, runs));
         self.leave(Some(Leaving { ended: ended.clone(), still }));
@@ -226,10 +229,11 @@ impl Scheduler {
         if self.is_open() {
             self.begin_life(&id);
         }
-        Box::pin(self.add(task).map(move |added, scheduler, _| {
+        Box::pin(self.add(task).map(move |added, scheduler, ctx| {
             if added.is_err() {
                 scheduler.forget_life(&id);
             }
+            scheduler.handler_registered(id.as_str(), ctx);
             added.map(|added| added.id)
         }))
     }

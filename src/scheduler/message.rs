@@ -22,7 +22,7 @@
 //! addr.do_send(PauseTask::new(id.clone()));
 //!
 //! // Or through the handle, which waits for a scheduler that is being started again:
-//! let run = scheduler.send(RunTask::new(id, false, false)).await??;
+//! let run = scheduler.send(RunTask::new(id)).await??;
 //! println!("{run} was let in although the task is paused");
 //! # scheduler.shutdown(Shutdown::default()).await
 //! # }
@@ -111,7 +111,8 @@ macro_rules! about_task {
         pub struct $name {
             /// The task.
             pub id: TaskId,
-            /// Its store, when it is known.
+            /// Its store. Without one, of several that have a task of this id the default store is
+            /// meant, then the first by alias.
             pub store: Option<Alias>,
             $($($(#[$field_doc])* pub $field: $type,)*)?
         }
@@ -169,15 +170,55 @@ about_task! {
     DeleteTask -> "Result<(), Error>"
 }
 
-about_task! {
-    /// Runs a task now, on its own executor, also when it is paused; its schedule stays as it is.
-    /// Answered when the run has been let in.
-    RunTask {
-        /// Runs it also when `max_instances` of it are running.
-        force: bool,
-        /// Removes the task when its trigger has nothing left.
-        remove_finished: bool,
-    } -> "Result<RunId, Error>"
+/// Runs a task now, on its own executor, also when it is paused and nothing of it is due; its schedule
+/// stays as it is. Answered when the run has been let in, or with why it cannot be.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<RunId, Error>")]
+pub struct RunTask {
+    /// The task.
+    pub id: TaskId,
+    /// Its store. Without one, of several that have a task of this id the default store is meant, then
+    /// the first by alias.
+    pub store: Option<Alias>,
+    /// Only when a run time of its schedule is due: see [`only_if_due`](Self::only_if_due).
+    pub only_if_due: bool,
+    /// Also when `max_instances` of it are running.
+    pub beyond_max_instances: bool,
+    /// Removes the task when its trigger has nothing left.
+    pub remove_finished: bool,
+}
+
+impl RunTask {
+    /// One run, now, whether anything is due or not. The task may live in any store.
+    pub fn new(id: TaskId) -> Self {
+        Self { id, store: None, only_if_due: false, beyond_max_instances: false, remove_finished: false }
+    }
+
+    /// The task lives in this store.
+    pub fn store(mut self, store: Alias) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Only when a run time of the schedule is due, because the task or the scheduler is paused or it
+    /// waits for something: then that one runs, for all others that are due as well, and the schedule
+    /// goes on from now. Otherwise the answer is [`Error::NotDue`].
+    pub fn only_if_due(mut self) -> Self {
+        self.only_if_due = true;
+        self
+    }
+
+    /// Also when as many runs of the task go on as `max_instances` allows.
+    pub fn beyond_max_instances(mut self) -> Self {
+        self.beyond_max_instances = true;
+        self
+    }
+
+    /// Removes the task when its trigger has nothing left.
+    pub fn remove_finished(mut self) -> Self {
+        self.remove_finished = true;
+        self
+    }
 }
 
 /// Asks a run to stop: one that goes on, or waits in its executor. Answered with whether there was

@@ -25,6 +25,7 @@ mod ends;
 mod executors;
 mod flight;
 mod handle;
+mod handover;
 mod heir;
 mod hold;
 mod inspect;
@@ -47,6 +48,8 @@ mod tick;
 mod turn;
 mod upkeep;
 mod usher;
+mod waiting;
+mod waitlist;
 mod wake;
 mod why;
 
@@ -109,6 +112,8 @@ pub struct SchedulerStatus {
     pub running: usize,
     /// Tasks waiting for the start.
     pub pending: usize,
+    /// Tasks that are due and wait, because what is to run them is not there or has no room.
+    pub waiting: usize,
     /// Its stores.
     pub stores: Vec<StoreStatus>,
     /// Its executors.
@@ -200,6 +205,8 @@ pub struct ExecutorState {
     pub alias: Alias,
     /// What is the matter with it; `None` when it works.
     pub problem: Option<String>,
+    /// How many tasks are due and wait for it.
+    pub waiting: usize,
 }
 
 /// How to shut down.

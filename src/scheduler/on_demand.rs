@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::fut::wrap_future;
+use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -16,9 +16,11 @@ use super::session::within;
 use super::why;
 use crate::error::Error;
 use crate::event::Event;
+use crate::executor::ExecutorAddr;
+use crate::executor::message::{Reserved, Seats};
 use crate::store::message::{Change, Commit, Then};
 use crate::store::{StoreAddr, StoreError};
-use crate::task::{Alias, RunId, Source, StoredTask};
+use crate::task::{Alias, Outcome, Refusal, Run, RunEnd, RunId, RunRecord, Source, StoredTask};
 
 impl Handler<RunTask> for Scheduler {
     type Result = Answer<RunId>;
@@ -44,12 +46,15 @@ impl Scheduler {
         let id = request.id.clone();
         let found = async move { session.find(&id).await };
         Box::pin(wrap_future::<_, Self>(found).then(move |found, scheduler, _| match found {
-            Ok((store, addr, task)) => scheduler.commit_on_demand(request, source, tries, store, addr, task),
+            Ok((store, addr, task)) => scheduler.book_on_demand(request, source, tries, store, addr, task),
             Err(error) => fail(error),
         }))
     }
 
-    fn commit_on_demand(
+    /// A run that somebody asks for does not wait: without anybody to run it, or room for it, that is
+    /// the answer, and nothing is written down. One of the shutdown has no later time; it is refused with
+    /// an outcome, or waits in its executor.
+    fn book_on_demand(
         &mut self,
         request: RunTask,
         source: Source,
@@ -58,23 +63,84 @@ impl Scheduler {
         addr: StoreAddr,
         task: StoredTask,
     ) -> Answer<RunId> {
+        let want = self.want(&task.spec).map(|want| want.reason);
+        if source == Source::Shutdown {
+            return self.commit_on_demand(request, (source, want), tries, store, addr, task, None);
+        }
+        if let Some(reason) = want {
+            return fail(Error::Refused { id: request.id, reason });
+        }
+        let executor = task.spec.executor.clone();
+        let bounded = self.estate.executors.get(&executor).and_then(|slot| slot.addr.as_ref());
+        let asked = match bounded.is_some_and(ExecutorAddr::is_bounded) {
+            true => self.reserve(&executor, vec![(store.clone(), task.spec.clone())]),
+            false => None,
+        };
+        let Some(asked) = asked else {
+            return self.commit_on_demand(request, (source, None), tries, store, addr, task, None);
+        };
+        Box::pin(wrap_future::<_, Self>(asked).then(move |asked, scheduler, _| match asked {
+            Ok(Reserved { granted, seats, problem }) => match problem.filter(|_| granted != [true]) {
+                None => {
+                    let of = (source, None);
+                    scheduler.commit_on_demand(request, of, tries, store, addr, task, Some(seats))
+                }
+                Some(reason) => fail(Error::Refused { id: request.id, reason }),
+            },
+            Err(_) => {
+                let (executor, reason) = (executor.to_string(), "its actor has ended".to_owned());
+                let reason = Refusal::ExecutorUnavailable { executor, reason };
+                fail(Error::Refused { id: request.id, reason })
+            }
+        }))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what was found out in the steps before")]
+    fn commit_on_demand(
+        &mut self,
+        request: RunTask,
+        (source, want): (Source, Option<Refusal>),
+        tries: u32,
+        store: Alias,
+        addr: StoreAddr,
+        task: StoredTask,
+        seats: Option<Seats>,
+    ) -> Answer<RunId> {
         let now = self.clock().now();
-        let then = match plan::run_now(&task, source, request.remove_finished, now) {
-            Ok(then) => then,
+        let planned = match request.only_if_due {
+            true => plan::run_due(&task, now).map(|due| due.map(|(then, due)| (then, Some(due)))),
+            false => {
+                plan::run_now(&task, source, request.remove_finished, now).map(|then| Some((then, None)))
+            }
+        };
+        let (then, due) = match planned {
+            Ok(Some(planned)) => planned,
+            Ok(None) => {
+                let next = task.state.next.map(|next| next.nominal);
+                return fail(Error::NotDue { id: request.id, next });
+            }
             Err(error) => return fail(error.about(&task.spec.id)),
         };
         // What is due at this moment goes with the task.
         let skipped = match &then {
-            Then::Remove => {
+            Then::Remove if due.is_none() => {
                 let id = self.next_run_id();
                 why::passed_over(&task, None, now, id)
             }
             _ => None,
         };
-        let run = self.board_on_demand(&task, &store, source, request.force, now);
-        if let Some(reason) = self.refusal(&task.spec) {
-            self.estate.flight.leave(&run);
-            return fail(Error::Refused { id: request.id, reason });
+        let set = |run: &mut Run| {
+            run.source = source;
+            run.beyond_max_instances = request.beyond_max_instances;
+            if let Some(plan::DueRun { nominal, coalesced, span }) = due {
+                (run.nominal, run.coalesced, run.span, run.source) =
+                    (nominal, coalesced, span, Source::Scheduled);
+            }
+        };
+        let run = self.board_on_demand(&task, &store, set, now);
+        let end = want.map(|reason| RunEnd::unstarted(Outcome::Refused { reason }, now));
+        if let Some(end) = &end {
+            self.estate.flight.doom(&run, end.clone());
         }
         let records_kept =
             self.estate.stores.get(&store).is_some_and(|slot| slot.capabilities.keeps_records());
@@ -82,7 +148,11 @@ impl Scheduler {
             id: task.spec.id.clone(),
             revision: task.state.revision,
             then,
-            runs: skipped.into_iter().chain([run.record(now)]).filter(|_| records_kept).collect(),
+            runs: skipped
+                .into_iter()
+                .chain([RunRecord { end: end.clone(), ..run.record(now) }])
+                .filter(|_| records_kept)
+                .collect(),
         };
         let removed = change.then == Then::Remove;
         let asked = self.estate.stores.get(&store).map(|slot| slot.generation);
@@ -114,7 +184,7 @@ impl Scheduler {
                     if current {
                         scheduler.store_failed(&store, &error);
                     }
-                    scheduler.doubt(&store, vec![(run, None)], ctx);
+                    scheduler.doubt(&store, vec![(run, end)], ctx);
                     scheduler.arm(ctx);
                     return fail(Error::store(&store, error));
                 }
@@ -122,28 +192,43 @@ impl Scheduler {
             if removed {
                 scheduler.removed(request.id.clone(), store.clone());
             }
-            scheduler.submit_on_demand(run, busy, ctx)
+            let Some(end) = end else { return scheduler.submit_on_demand(run, seats, busy, ctx) };
+            let answer = match &end.outcome {
+                Outcome::Refused { reason } => Err(Error::Refused { id: request.id, reason: reason.clone() }),
+                _ => Ok(run.id),
+            };
+            scheduler.end_recorded(vec![(run, end)]);
+            Box::pin(ready(answer))
         }))
     }
 
     fn submit_on_demand(
         &mut self,
-        run: Arc<crate::task::Run>,
+        run: Arc<Run>,
+        seats: Option<Seats>,
         busy: crate::clock::Busy,
         ctx: &mut Context<Self>,
     ) -> Answer<RunId> {
         let (refused, mut refusal) = oneshot::channel();
         self.estate.flight.watch(&run, refused);
+        if run.source != Source::Shutdown {
+            tracing::info!(
+                scheduler = %self.settings.name, store = %run.store, task = %run.task.id,
+                executor = %run.task.executor, run = %run.id, change = "run", "somebody runs a task"
+            );
+        }
         let Some(addr) = self.estate.executors.get(&run.task.executor).and_then(|slot| slot.addr.clone())
         else {
+            let reason = "it went away before the run began".to_owned();
             self.interrupt(vec![run.clone()], "its executor went away before it began", ctx);
-            return fail(Error::NotRunning);
+            let reason = Refusal::ExecutorUnavailable { executor: run.task.executor.to_string(), reason };
+            return fail(Error::Refused { id: run.task.id.clone(), reason });
         };
         if self.wants(crate::event::EventMask::TASK_SUBMITTED) {
             self.publish(vec![Event::TaskSubmitted(crate::event::RunFact(run.clone()))]);
         }
         self.estate.flight.depart(&run);
-        let settled = self.hand_over(&addr, vec![run.clone()], busy);
+        let settled = self.hand_over(&addr, vec![run.clone()], seats, busy);
         // A refusal is sent before the executor answers: it is on its way here ahead of this.
         let heard = self.hear_out(ctx);
         let settled = async move {

@@ -138,7 +138,10 @@ impl Scheduler {
         let found = match store {
             Some(store) if !self.estate.stores.contains_key(store) => return Err(self.unknown_store(store)),
             Some(store) => found(store),
-            None => self.estate.stores.keys().find_map(found),
+            None => {
+                let default = &self.settings.defaults.store;
+                found(default).or_else(|| self.estate.stores.keys().find_map(found))
+            }
         };
         found.ok_or_else(|| Error::UnknownTask(id.clone()))
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::handover::Standing;
 use super::plan::{self, Ahead};
 use crate::error::Error;
 use crate::task::{Alias, Fire, StoredTask, TaskId, TaskInfo, TaskQuery};
@@ -144,15 +145,12 @@ impl Eq for Ranked {}
 pub(super) async fn snapshots(
     made: Vec<TaskInfo>,
     tasks: Vec<(Alias, StoredTask)>,
-    running: &HashMap<TaskId, u32>,
+    standing: &Standing,
     query: TaskQuery,
 ) -> Vec<TaskInfo> {
     let (query, mut turns) = (Rc::new(query), Turns::default());
     let mut ranked = BTreeSet::new();
-    let make = |(store, task): (Alias, StoredTask)| {
-        let count = running.get(&task.spec.id).copied().unwrap_or(0);
-        TaskInfo::new(store, task, false, count)
-    };
+    let make = |(store, task)| standing.snapshot(store, task);
     for (number, info) in made.into_iter().chain(tasks.into_iter().map(make)).enumerate() {
         if query.matches(&info) {
             ranked.insert(Ranked { info, query: query.clone(), number });

@@ -165,6 +165,7 @@ impl Scheduler {
         // Something written while it was being opened may be missing in the answer.
         slot.next_due = [opened.next_due, slot.next_due].into_iter().flatten().min();
         slot.opening.drain(..).for_each(|wait| drop(wait.send(Ok(()))));
+        self.estate.waitlist.forget_store(alias);
         self.store_works(alias);
         if let Some(SetAside { place, reason }) = opened.set_aside {
             tracing::error!(
@@ -415,7 +416,10 @@ impl Handler<AddStore> for Scheduler {
         Box::pin(wrap_future::<_, Self>(opened).then(move |opened, scheduler, _| {
             let result = opened.unwrap_or(Err(Error::Gone));
             match &result {
-                Ok(()) => scheduler.tell(Event::StoreAdded { store: alias }),
+                Ok(()) => {
+                    tracing::info!(scheduler = %scheduler.settings.name, store = %alias, change = "added", "somebody added a store");
+                    scheduler.tell(Event::StoreAdded { store: alias });
+                }
                 // Somebody removed it meanwhile; the alias may stand for another one by now.
                 Err(_) if !scheduler.is_slot(&alias, serial) => {}
                 Err(_) => {
@@ -441,12 +445,14 @@ impl Scheduler {
 
     /// Forgets a store that has been closed.
     pub(super) fn forget_store(&mut self, alias: Alias, ctx: &mut Context<Self>) {
+        self.estate.waitlist.drop_store(&alias);
         if let Some(slot) = self.estate.stores.remove(&alias) {
             let doubtful = slot.doubtful.into_iter().chain(slot.unknowable).collect();
             self.doubt(&alias, doubtful, ctx);
             // Nobody will try these again.
             self.end_recorded(slot.unsettled);
         }
+        tracing::info!(scheduler = %self.settings.name, store = %alias, change = "removed", "somebody removed a store");
         self.tell(Event::StoreRemoved { store: alias });
     }
 }

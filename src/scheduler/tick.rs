@@ -1,6 +1,6 @@
 //! The hot path: take what is due, decide, commit, submit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -9,23 +9,25 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::SchedulerState;
 use super::actor::Scheduler;
 use super::locks::StoreLock;
-use super::plan;
+use super::plan::{self, Blocked, TurnedAway};
 use super::session::within;
 use super::settle::schedule_ended;
+use super::waiting::Booking;
+use super::waitlist::{Lack, Recalls};
 use crate::clock::Busy;
-use crate::event::{Event, EventMask, RunFact};
-use crate::store::StoreError;
-use crate::store::message::{Change, Commit, Committed, Due, NextDue, TakeDue, Then};
-use crate::task::{
-    Alias, Code, Failure, Handler, Outcome, Refusal, Run, RunEnd, Source, StoredTask, TaskContext, TaskId,
-    TaskSpec,
-};
+use crate::event::Event;
+use crate::executor::message::Seats;
+use crate::store::message::{Change, Commit, Committed, Defer, Deferral, Due, NextDue, TakeDue, Then};
+use crate::store::{StoreAddr, StoreError};
+use crate::task::{Alias, Outcome, Run, RunEnd, StoredTask, TaskId};
 
 /// One store's tick under way.
 pub(super) struct Tick {
     store: Alias,
     generation: u64,
     busy: Busy,
+    /// Executors that have room for tasks that were brought back.
+    rooms: BTreeSet<Alias>,
 }
 
 /// What a tick has decided, while the store writes it down.
@@ -38,6 +40,18 @@ struct Cargo {
     finished: Vec<(usize, TaskId, bool)>,
     /// Tasks whose trigger failed.
     stalled: Vec<(usize, TaskId, String)>,
+    /// The places that executors keep for the runs.
+    seats: BTreeMap<Alias, Seats>,
+}
+
+/// What was decided about a batch.
+struct Decided {
+    changes: Vec<Change>,
+    cargo: Cargo,
+    /// Tasks that wait.
+    deferrals: Vec<Deferral>,
+    /// Whether something was left as it is, to be looked at again at once.
+    again: bool,
 }
 
 impl Scheduler {
@@ -60,7 +74,10 @@ impl Scheduler {
                 .estate
                 .stores
                 .iter()
-                .filter(|(_, slot)| slot.is_ready() && slot.next_due.is_some_and(|due| due <= now))
+                .filter(|(alias, slot)| {
+                    let due = || slot.next_due.is_some_and(|due| due <= now);
+                    slot.is_ready() && (due() || self.estate.waitlist.has_called(alias))
+                })
                 .map(|(alias, _)| alias.clone())
                 .collect();
             for alias in due {
@@ -73,7 +90,10 @@ impl Scheduler {
     /// Arms the timer for the earliest thing to do.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
         let running = self.ticks();
-        let next = self.estate.stores.values().filter_map(|slot| slot.wants_attention(running)).min();
+        let mut next = self.estate.stores.values().filter_map(|slot| slot.wants_attention(running)).min();
+        if running && self.has_called() {
+            next = Some(next.unwrap_or(DateTime::<Utc>::MAX_UTC).min(self.settings.clock.now()));
+        }
         if self.is_open() {
             self.estate.seen.begin(&self.settings.clock);
             self.wake.arm(next, &self.settings.clock, ctx);
@@ -91,10 +111,18 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         let Some(addr) = slot.addr.clone() else { return };
         slot.ticking = true;
-        let tick = Tick { store: alias.clone(), generation: slot.generation, busy };
+        let Recalls { tasks, rooms } = self.estate.waitlist.take_called(alias, self.settings.batch);
+        let tick = Tick { store: alias.clone(), generation: slot.generation, busy, rooms };
         let now = self.settings.clock.now();
-        let due = addr.take_due(TakeDue { now, limit: self.settings.batch });
-        let due = within(&self.settings, due).into_actor(self);
+        let take = TakeDue { now, limit: self.settings.batch };
+        let settings = self.settings.clone();
+        let due = async move {
+            if !tasks.is_empty() {
+                within(&settings, addr.defer(Defer { tasks })).await?;
+            }
+            within(&settings, addr.take_due(take)).await
+        };
+        let due = due.into_actor(self);
         ctx.spawn(due.map(move |due, scheduler, ctx| scheduler.took(tick, now, due, ctx)));
     }
 
@@ -120,15 +148,87 @@ impl Scheduler {
         // A scheduler that was paused while the store answered, or lost its lock, leaves the tasks where
         // they are.
         if due.tasks.is_empty() || !self.may_tick(&tick.store) {
+            self.call_more(&tick, &BTreeSet::new(), ctx);
             return self.ask_next_due(tick, ctx);
         }
-        let (changes, cargo) = self.decide(&tick.store, due.tasks, now);
+        let Some(booking) = self.book(&tick.store, &due.tasks) else {
+            self.call_more(&tick, &BTreeSet::new(), ctx);
+            return self.booked(tick, now, due, Booking::default(), ctx);
+        };
+        ctx.spawn(booking.into_actor(self).map(move |booking, scheduler, ctx| {
+            if !scheduler.is_current(&tick) {
+                return;
+            }
+            scheduler.call_more(&tick, &booking.seats.keys().cloned().collect(), ctx);
+            if !scheduler.may_tick(&tick.store) {
+                return scheduler.ask_next_due(tick, ctx);
+            }
+            scheduler.booked(tick, now, due, booking, ctx);
+        }));
+    }
+
+    /// Of the tasks that were brought back for room in an executor none asked for it: others may have it.
+    fn call_more(&mut self, tick: &Tick, asked: &BTreeSet<Alias>, ctx: &mut Context<Self>) {
+        for executor in tick.rooms.difference(asked) {
+            self.call_waiting(&Lack::Room(executor.clone()), self.settings.batch, ctx);
+        }
+    }
+
+    /// It is known what can run: that is decided, and the rest put off.
+    fn booked(
+        &mut self,
+        tick: Tick,
+        now: DateTime<Utc>,
+        due: Due,
+        booking: Booking,
+        ctx: &mut Context<Self>,
+    ) {
+        let Decided { changes, cargo, deferrals, again } = self.decide(&tick.store, due.tasks, booking, now);
+        let more = due.more || again;
         let Some(addr) = self.estate.stores.get(&tick.store).and_then(|slot| slot.addr.clone()) else {
             return;
         };
+        if deferrals.is_empty() {
+            return self.commit(tick, now, more, addr, changes, cargo, ctx);
+        }
+        let deferred = within(&self.settings, addr.defer(Defer { tasks: deferrals })).into_actor(self);
+        ctx.spawn(deferred.map(move |deferred, scheduler, ctx| {
+            let deferred = match deferred {
+                Ok(next_due) if scheduler.is_current(&tick) => Ok(next_due),
+                Ok(_) => Err(None),
+                Err(error) => Err(Some(error)),
+            };
+            match deferred {
+                Ok(next_due) if changes.is_empty() => scheduler.end_tick(tick, next_due, more, ctx),
+                Ok(_) => scheduler.commit(tick, now, more, addr, changes, cargo, ctx),
+                Err(error) => {
+                    // Nothing was written down.
+                    let runs = cargo.runs.into_iter().map(|(_, run)| run);
+                    for run in runs.chain(cargo.ended.into_iter().map(|(_, run, _)| run)) {
+                        scheduler.estate.flight.leave(&run);
+                    }
+                    if let Some(error) = error.filter(|_| scheduler.is_current(&tick)) {
+                        scheduler.tick_failed(tick, error, ctx);
+                    }
+                }
+            }
+        }));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "it is the second half of the function above")]
+    fn commit(
+        &mut self,
+        tick: Tick,
+        now: DateTime<Utc>,
+        more: bool,
+        addr: StoreAddr,
+        changes: Vec<Change>,
+        cargo: Cargo,
+        ctx: &mut Context<Self>,
+    ) {
         let commit = within(&self.settings, addr.commit(Commit { changes })).into_actor(self);
         ctx.spawn(commit.map(move |committed, scheduler, ctx| {
-            scheduler.committed(tick, now, due.more, cargo, committed, ctx);
+            scheduler.committed(tick, now, more, cargo, committed, ctx);
         }));
     }
 
@@ -148,7 +248,13 @@ impl Scheduler {
     }
 
     /// Plans every task, and gives each planned run its place in flight.
-    fn decide(&mut self, store: &Alias, tasks: Vec<StoredTask>, now: DateTime<Utc>) -> (Vec<Change>, Cargo) {
+    fn decide(
+        &mut self,
+        store: &Alias,
+        tasks: Vec<StoredTask>,
+        mut booking: Booking,
+        now: DateTime<Utc>,
+    ) -> Decided {
         let records_kept =
             self.estate.stores.get(store).is_some_and(|slot| slot.capabilities.keeps_records());
         let mut cargo = Cargo {
@@ -156,17 +262,37 @@ impl Scheduler {
             ended: Vec::new(),
             finished: Vec::new(),
             stalled: Vec::new(),
+            seats: std::mem::take(&mut booking.seats),
         };
+        let (mut deferrals, mut again) = (Vec::new(), false);
         let lock = self.estate.stores.get(store).and_then(|slot| slot.lock.as_ref());
         let others_until = lock.and_then(StoreLock::others_until);
         let mut changes = Vec::with_capacity(tasks.len());
-        for (index, task) in tasks.into_iter().enumerate() {
+        for (place, task) in tasks.into_iter().enumerate() {
+            let index = changes.len();
             let mut task = self.settings.resolved(task);
             if let Some(until) = others_until {
                 plan::pass_over(&mut task, until);
             }
-            let refusal = self.refusal(&task.spec);
-            let plan = plan::tick(&task, now, refusal.as_ref(), || self.estate.flight.running(&task.spec.id));
+            let want = self.want(&task.spec).or_else(|| booking.short.remove(&place));
+            if want.as_ref().is_some_and(|want| self.is_stale(want)) {
+                again = true;
+                continue;
+            }
+            let refusal = want.as_ref().map(|want| want.reason.clone());
+            let plan = match want {
+                None => plan::tick(&task, now, || self.estate.flight.running(store, &task.spec.id)),
+                Some(want) => match plan::blocked(&task, now, self.patience(store, &task, now)) {
+                    Blocked::Wait(until) => {
+                        deferrals.push(self.let_wait(store, &task, want, until, now));
+                        continue;
+                    }
+                    Blocked::Over(plan) => *plan,
+                },
+            };
+            if !self.estate.waitlist.is_empty() {
+                self.estate.waitlist.leave(store, &task.spec.id);
+            }
             let mut records = Vec::new();
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;
@@ -194,10 +320,15 @@ impl Scheduler {
                     run.attempt = planned.attempt;
                     run.submitted_at = now;
                 });
-                let end = refusal.clone().map(|reason| RunEnd {
-                    retry_at: planned.retry_at,
-                    ..RunEnd::unstarted(Outcome::Refused { reason }, now)
-                });
+                let late_ms = (now - planned.fire.due).num_milliseconds().max(0) as u64;
+                let outcome = match (planned.turned_away, &refusal) {
+                    (Some(TurnedAway::Missed), _) => Some(Outcome::Missed { late_ms }),
+                    (Some(TurnedAway::Refused), Some(reason)) => {
+                        Some(Outcome::Refused { reason: reason.clone() })
+                    }
+                    _ => None,
+                };
+                let end = outcome.map(|outcome| RunEnd::unstarted(outcome, now));
                 if records_kept {
                     records.push(crate::task::RunRecord { end: end.clone(), ..run.record(now) });
                 }
@@ -222,50 +353,7 @@ impl Scheduler {
                 runs: records,
             });
         }
-        (changes, cargo)
-    }
-
-    /// Makes a run and takes it on board.
-    pub(super) fn board(
-        &mut self,
-        StoredTask { spec, state }: &StoredTask,
-        store: &Alias,
-        set: impl FnOnce(&mut Run),
-    ) -> Arc<Run> {
-        let id = self.next_run_id();
-        let code = match &spec.handler {
-            Handler::Named(name) => self.code(name).cloned(),
-            Handler::Closure(code) => Some(code.clone()),
-        };
-        let code = code.unwrap_or_else(|| {
-            // Never run: `refusal` turns the run away first.
-            Code::from_async(|_: TaskContext, _: serde_json::Value| async {
-                Err::<(), _>(Failure::new("no such handler"))
-            })
-        });
-        self.estate.flight.board(|slot| {
-            let mut run = Run::new(id, spec.clone(), store.clone(), DateTime::UNIX_EPOCH, code);
-            (run.slot, run.added_at) = (slot, state.created_at);
-            set(&mut run);
-            run
-        })
-    }
-
-    /// Why the runs of a task cannot even be handed to an executor.
-    pub(super) fn refusal(&self, spec: &TaskSpec) -> Option<Refusal> {
-        if let Handler::Named(name) = &spec.handler
-            && self.code(name).is_none()
-        {
-            return Some(Refusal::UnknownHandler { handler: name.to_string() });
-        }
-        let executor = &spec.executor;
-        match self.estate.executors.get(executor) {
-            None => Some(Refusal::UnknownExecutor { executor: executor.to_string() }),
-            Some(slot) => slot.problem.as_ref().map(|problem| Refusal::ExecutorUnavailable {
-                executor: executor.to_string(),
-                reason: problem.clone(),
-            }),
-        }
+        Decided { changes, cargo, deferrals, again }
     }
 
     fn committed(
@@ -311,7 +399,7 @@ impl Scheduler {
                 ended.push((run, end));
             }
         }
-        self.submit(submit, tick.busy.clone(), ctx);
+        self.submit(submit, cargo.seats, tick.busy.clone());
         self.end_recorded(ended);
 
         let mut events = Vec::new();
@@ -333,35 +421,6 @@ impl Scheduler {
         self.end_tick(tick, committed.next_due, more, ctx);
     }
 
-    /// Hands runs to their executors, one message each.
-    pub(super) fn submit(&mut self, runs: Vec<Arc<Run>>, busy: Busy, ctx: &mut Context<Self>) {
-        if self.wants(EventMask::TASK_SUBMITTED) {
-            self.publish(runs.iter().map(|run| Event::TaskSubmitted(RunFact(run.clone()))).collect());
-        }
-        let mut rest = runs;
-        while let Some(first) = rest.first() {
-            // Nearly always all runs go to one executor, and nothing is copied.
-            let executor = first.task.executor.clone();
-            let batch;
-            if rest.iter().all(|run| run.task.executor.same(&executor)) {
-                batch = std::mem::take(&mut rest);
-            } else {
-                (batch, rest) = rest.into_iter().partition(|run| run.task.executor == executor);
-            }
-            self.submit_batch(&executor, batch, busy.clone(), ctx);
-        }
-    }
-
-    fn submit_batch(&mut self, executor: &Alias, runs: Vec<Arc<Run>>, busy: Busy, ctx: &mut Context<Self>) {
-        let Some(addr) = self.estate.executors.get(executor).and_then(|slot| slot.addr.clone()) else {
-            return self.interrupt(runs, "its executor went away before it began", ctx);
-        };
-        for run in &runs {
-            self.estate.flight.depart(run);
-        }
-        drop(self.hand_over(&addr, runs, busy));
-    }
-
     fn end_tick(&mut self, tick: Tick, next_due: Option<DateTime<Utc>>, more: bool, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(&tick.store) else { return };
         slot.end_tick(next_due);
@@ -370,6 +429,7 @@ impl Scheduler {
         if works {
             slot.failures = 0;
         }
+        let more = more || self.estate.waitlist.has_called(&tick.store);
         if more && works && self.may_tick(&tick.store) {
             self.begin_tick(&tick.store, tick.busy, ctx);
         }
@@ -383,30 +443,5 @@ impl Scheduler {
         }
         self.store_failed(&tick.store, &error);
         self.arm(ctx);
-    }
-
-    /// How many runs of each task are in flight, for listings.
-    pub(super) fn running_counts(&self) -> HashMap<TaskId, u32> {
-        let mut counts = HashMap::new();
-        for run in self.estate.flight.iter() {
-            *counts.entry(run.task.id.clone()).or_insert(0) += 1;
-        }
-        counts
-    }
-
-    /// A run asked for by somebody or by the shutdown trigger.
-    pub(super) fn board_on_demand(
-        &mut self,
-        task: &StoredTask,
-        store: &Alias,
-        source: Source,
-        force: bool,
-        now: DateTime<Utc>,
-    ) -> Arc<Run> {
-        self.board(task, store, |run| {
-            (run.nominal, run.due, run.submitted_at) = (now, now, now);
-            run.source = source;
-            run.force = force;
-        })
     }
 }

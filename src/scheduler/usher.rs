@@ -10,7 +10,7 @@ use super::actor::Scheduler;
 use super::lives::LifeTold;
 use crate::clock::Busy;
 use crate::executor::ExecutorAddr;
-use crate::executor::message::{RunsEnded, Submit};
+use crate::executor::message::{RunsEnded, Seats, Submit, Vacant};
 use crate::store::StoreAddr;
 use crate::supervision::{ChildChange, ChildNotice, Guardian, LinkOwner};
 use crate::task::Run;
@@ -209,7 +209,7 @@ macro_rules! passes_on {
     )+};
 }
 
-passes_on!(RunsEnded, NotTaken, LifeTold, ChildNotice<StoreAddr>, ChildNotice<ExecutorAddr>);
+passes_on!(RunsEnded, Vacant, NotTaken, LifeTold, ChildNotice<StoreAddr>, ChildNotice<ExecutorAddr>);
 
 impl Scheduler {
     /// Hands runs to an executor. That goes on when this actor dies: what was decided is run. The
@@ -218,11 +218,16 @@ impl Scheduler {
         &self,
         executor: &ExecutorAddr,
         runs: Vec<Arc<Run>>,
+        seats: Option<Seats>,
         busy: Busy,
     ) -> oneshot::Receiver<()> {
         let (settled, wait) = oneshot::channel();
         let (kept, usher) = (runs.clone(), self.usher.clone());
-        let taken = executor.submit(Submit { runs, busy: busy.clone() });
+        let taken = {
+            // What finds no place all the same waits for one.
+            let seats = Some(seats.unwrap_or_else(Seats::none));
+            executor.submit(Submit { runs, seats, busy: busy.clone() })
+        };
         // Spawned on the arbiter and not in the context: dropped, the request takes its message back.
         actix::spawn(async move {
             if taken.await.is_err() {

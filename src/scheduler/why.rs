@@ -9,7 +9,7 @@ use super::{SchedulerState, plan};
 use crate::store::message::Found;
 use crate::task::{
     Coalesce, Fate, Fire, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask,
-    TaskState,
+    TaskState, standing_for,
 };
 
 /// Run times that are counted one by one when they are passed over.
@@ -61,6 +61,10 @@ pub(super) struct Question<'a> {
     pub scheduler: SchedulerState,
     /// The runs of the task that are in flight.
     pub flight: &'a HashSet<RunId>,
+    /// Those of them that wait in their executor.
+    pub queued: &'a HashSet<RunId>,
+    /// What the task waits for, if it does.
+    pub waiting: Option<&'a str>,
 }
 
 /// Each run time of `task` in the window with what became of it, each run that was asked for, and
@@ -243,7 +247,9 @@ impl Teller<'_> {
     fn fate(&self, record: &RunRecord) -> (Fate, String) {
         let Some(end) = &record.end else {
             let since = self.at(record.submitted_at);
-            let reason = if self.question.flight.contains(&record.id) {
+            let reason = if self.question.queued.contains(&record.id) {
+                format!("its run was submitted at {since} and waits in its executor for its turn")
+            } else if self.question.flight.contains(&record.id) {
                 format!("its run was submitted at {since} and is going on")
             } else {
                 format!("its run was submitted at {since}; no end is on record yet")
@@ -268,10 +274,7 @@ impl Teller<'_> {
             );
         }
         let reason = match &end.outcome {
-            Outcome::Executed { .. } => match record.coalesced {
-                0 => "executed".to_owned(),
-                others => format!("executed, for {others} other run times as well"),
-            },
+            Outcome::Executed { .. } => "executed".to_owned(),
             Outcome::Failed { .. } => format!("failed: {}", problem()),
             Outcome::Panicked { .. } => format!("panicked: {}", problem()),
             Outcome::Missed { late_ms } if self.is_backlog(record) => self.one_too_many(*late_ms),
@@ -284,11 +287,15 @@ impl Teller<'_> {
             Outcome::Skipped { .. } => format!("skipped: {}", problem()),
             Outcome::Interrupted { .. } => format!("interrupted: {}", problem()),
             Outcome::TimedOut { .. } => format!("timed out: {}", problem()),
+            Outcome::Cancelled if end.replaced => format!("cancelled: {}", problem()),
             Outcome::Cancelled => {
                 let said = ["somebody cancelled its run".to_owned()];
                 said.into_iter().chain(end.shown()).collect::<Vec<_>>().join("; ")
             }
         };
+        let others =
+            standing_for(record.coalesced).filter(|_| !matches!(end.outcome, Outcome::Skipped { .. }));
+        let reason = others.map(|others| format!("{reason}, {others}")).unwrap_or(reason);
         (Fate::of(&end.outcome), reason)
     }
 
@@ -373,7 +380,10 @@ impl Teller<'_> {
         }
         let late = length(now - due);
         let reason = match self.question.scheduler {
-            SchedulerState::Running => format!("due since {late}, and about to be dealt with"),
+            SchedulerState::Running => match self.question.waiting {
+                Some(reason) => format!("due since {late}, and waits: {reason}"),
+                None => format!("due since {late}, and about to be dealt with"),
+            },
             SchedulerState::Paused => format!("due since {late}; the scheduler is paused"),
             _ => format!("due since {late}; the scheduler is not running"),
         };

@@ -216,6 +216,7 @@ handlers! {
     Delete: delete -> crate::task::StoredTask,
     Get: get -> Option<crate::task::StoredTask>,
     TakeDue: take_due -> Due,
+    Defer: defer -> Option<chrono::DateTime<chrono::Utc>>,
     Commit: commit -> Committed,
     Finish: finish -> (),
     NextDue: next_due -> Option<chrono::DateTime<chrono::Utc>>,

@@ -41,6 +41,7 @@ store_addr! {
     get: Get -> Option<crate::task::StoredTask>,
     list: List -> Vec<crate::task::StoredTask>,
     take_due: TakeDue -> Due,
+    defer: Defer -> Option<chrono::DateTime<chrono::Utc>>,
     commit: Commit -> Committed,
     finish: Finish -> (),
     next_due: NextDue -> Option<chrono::DateTime<chrono::Utc>>,

@@ -18,6 +18,7 @@ pub enum Op {
     Get,
     List,
     TakeDue,
+    Defer,
     Commit,
     Finish,
     NextDue,
@@ -167,6 +168,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
         self.call(Op::TakeDue, |backend| backend.take_due(request))
+    }
+
+    fn defer(&mut self, request: Defer) -> Reply<Option<chrono::DateTime<chrono::Utc>>> {
+        self.call(Op::Defer, |backend| backend.defer(request))
     }
 
     fn commit(&mut self, request: Commit) -> Reply<Committed> {

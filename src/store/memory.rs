@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use chrono::{DateTime, Utc};
 use hashbrown::HashTable;
-use rustc_hash::FxHasher;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::message::*;
 use super::recent::Recent;
@@ -106,6 +106,8 @@ pub struct MemoryBackend {
     free: Vec<u32>,
     by_id: HashTable<u32>,
     due: BTreeSet<DueKey>,
+    /// The tasks that are put off, by slot: their place in `due` is another one, or none.
+    deferred: FxHashMap<u32, Until>,
     /// The run records, if any are kept.
     recent: Option<Recent>,
 }
@@ -189,8 +191,11 @@ impl MemoryBackend {
 
     /// Puts `change` in place of the task's present state, and moves it in the due index.
     fn change(&mut self, slot: u32, change: impl FnOnce(&mut StoredTask)) {
+        let before = self.due_at(slot);
+        if !self.deferred.is_empty() {
+            self.deferred.remove(&slot);
+        }
         let Some(task) = self.task_mut(slot) else { return };
-        let before = task.state.due();
         change(task);
         let after = task.state.due();
         if before != after {
@@ -204,9 +209,13 @@ impl MemoryBackend {
     }
 
     fn remove(&mut self, slot: u32) -> Option<StoredTask> {
+        let due = self.due_at(slot);
         let task = self.tasks.get_mut(slot as usize)?.take()?;
-        if let Some(due) = task.state.due() {
+        if let Some(due) = due {
             self.due.remove(&DueKey::new(due, slot));
+        }
+        if !self.deferred.is_empty() {
+            self.deferred.remove(&slot);
         }
         if let Ok(entry) = self.by_id.find_entry(hash(&task.spec.id), |other| *other == slot) {
             entry.remove();
@@ -216,7 +225,36 @@ impl MemoryBackend {
     }
 
     pub(in crate::store) fn first_due(&self) -> Option<DateTime<Utc>> {
-        self.task(self.due.first()?.slot())?.state.due()
+        self.due_at(self.due.first()?.slot())
+    }
+
+    /// When the task in this slot is handed out.
+    fn due_at(&self, slot: u32) -> Option<DateTime<Utc>> {
+        let due = self.task(slot)?.state.due()?;
+        if self.deferred.is_empty() {
+            return Some(due);
+        }
+        self.deferred.get(&slot).map_or(Some(due), |until| until.from(due))
+    }
+
+    pub(in crate::store) fn defer_now(&mut self, Defer { tasks }: Defer) -> Option<DateTime<Utc>> {
+        for Deferral { id, revision, until } in tasks {
+            let Some(slot) = self.find(&id) else { continue };
+            if self.task(slot).is_none_or(|task| task.state.revision != revision) {
+                continue;
+            }
+            if let Some(before) = self.due_at(slot) {
+                self.due.remove(&DueKey::new(before, slot));
+            }
+            match until {
+                Until::Now => self.deferred.remove(&slot),
+                until => self.deferred.insert(slot, until),
+            };
+            if let Some(after) = self.due_at(slot) {
+                self.due.insert(DueKey::new(after, slot));
+            }
+        }
+        self.first_due()
     }
 
     pub(in crate::store) fn get_now(&self, id: &TaskId) -> Option<&StoredTask> {
@@ -247,6 +285,7 @@ impl MemoryBackend {
         self.free.clear();
         self.by_id.clear();
         self.due.clear();
+        self.deferred.clear();
         for slot in 0..self.tasks.len() as u32 {
             if self.task(slot).is_some() {
                 self.enter(slot);
@@ -357,6 +396,10 @@ impl Backend for MemoryBackend {
         let tasks: Vec<_> = due.by_ref().take(limit).filter_map(|slot| self.task(slot).cloned()).collect();
         let more = due.next().is_some();
         Reply::Now(Ok(Due { tasks, more }))
+    }
+
+    fn defer(&mut self, request: Defer) -> Reply<Option<DateTime<Utc>>> {
+        Reply::Now(Ok(self.defer_now(request)))
     }
 
     fn commit(&mut self, mut request: Commit) -> Reply<Committed> {

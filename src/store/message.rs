@@ -195,6 +195,52 @@ pub struct Due {
     pub more: bool,
 }
 
+/// Puts tasks off that are due and cannot run here now, so that [`TakeDue`] does not bring them up
+/// again and again; or brings them back. Nothing is written: on disk they stay due, and [`Open`]
+/// forgets what was put off. So does every change of the task: the changed one is due as it says.
+/// Answered with the earliest due time afterwards.
+///
+/// A shared store gives its claim on them up: other schedulers may take them.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<DateTime<Utc>>, StoreError>")]
+pub struct Defer {
+    /// The tasks.
+    pub tasks: Vec<Deferral>,
+}
+
+/// One task's part of a [`Defer`]. One that was changed or deleted meanwhile is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// The task.
+    pub id: TaskId,
+    /// The revision that was taken.
+    pub revision: u64,
+    /// From when on it is due again.
+    pub until: Until,
+}
+
+/// How long a task is put off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// No longer: it is due when its state says.
+    Now,
+    /// Till this time, or longer if it is not due before.
+    At(DateTime<Utc>),
+    /// Till it is brought back.
+    Recalled,
+}
+
+impl Until {
+    /// When a task is due that is put off so, and would be due at `due`.
+    pub fn from(self, due: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Now => Some(due),
+            Self::At(time) => Some(due.max(time)),
+            Self::Recalled => None,
+        }
+    }
+}
+
 /// What becomes of a task after its due run times were dealt with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Then {

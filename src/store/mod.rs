@@ -124,6 +124,9 @@ pub struct ListPart {
 ///   not due, paused, or (in a shared store) claimed by somebody else.
 /// - What is handed out stays due until a commit moves it on: taken again before that, it is handed
 ///   out again, and in a shared store to the same owner only.
+/// - What is put off ([`defer`](Backend::defer)) is not handed out before its time, and costs nothing
+///   meanwhile. Every change of the task ends that, and so does [`open`](Backend::open): it is never
+///   written down.
 /// - [`next_due`](Backend::next_due) is the earliest time at which `take_due` has something to give.
 ///   In a shared store a task that somebody else has claimed counts from the end of the claim.
 /// - No method deletes what it cannot read, and none trips over it either: it is reported once, when
@@ -161,6 +164,8 @@ pub trait Backend: Unpin + 'static {
     }
     /// The tasks due at `now`, oldest first, at most `limit`.
     fn take_due(&mut self, request: TakeDue) -> Reply<Due>;
+    /// Puts tasks off, in memory alone, or brings them back; says the earliest due time afterwards.
+    fn defer(&mut self, request: Defer) -> Reply<Option<chrono::DateTime<chrono::Utc>>>;
     /// Writes the new states and run records of tasks taken before, in one batch.
     fn commit(&mut self, request: Commit) -> Reply<Committed>;
     /// Records how runs ended.

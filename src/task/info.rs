@@ -21,6 +21,15 @@ pub enum ScheduleState {
     Finished,
 }
 
+/// Why a task that is due does not run: what is to run it is not there, or has no room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wait {
+    /// Since when it waits.
+    pub since: DateTime<Utc>,
+    /// What for, for people.
+    pub reason: String,
+}
+
 /// A snapshot of a task; it does not change when the task does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskInfo {
@@ -36,6 +45,11 @@ pub struct TaskInfo {
     pub schedule_state: ScheduleState,
     /// Runs going on now.
     pub running: u32,
+    /// Runs that wait in their executor: for a place, or for an earlier run of the task to end.
+    pub queued: u32,
+    /// Why it waits although it is due; `None` when it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Wait>,
     /// The trigger in plain English.
     pub description: String,
 }
@@ -50,7 +64,26 @@ impl TaskInfo {
             () => ScheduleState::Scheduled,
         };
         let description = task.spec.trigger.describe(&task.spec.context(task.state.anchor));
-        Self { store, spec: task.spec, state: task.state, schedule_state, running, description }
+        Self {
+            store,
+            spec: task.spec,
+            state: task.state,
+            schedule_state,
+            running,
+            queued: 0,
+            waiting: None,
+            description,
+        }
+    }
+
+    /// The same, with so many of its runs waiting in their executor.
+    pub(crate) fn queued(self, queued: u32) -> Self {
+        Self { running: self.running.saturating_sub(queued), queued, ..self }
+    }
+
+    /// The same of a task that waits.
+    pub(crate) fn waiting(self, waiting: Option<Wait>) -> Self {
+        Self { waiting, ..self }
     }
 
     /// The task.

@@ -35,7 +35,7 @@ pub use error::TaskError;
 pub(crate) use failure::panic_message;
 pub use failure::{Failure, TaskReturn};
 pub use id::{Alias, MAX_NAME_LEN, OwnerId, RunId, TaskId};
-pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery};
+pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery, Wait};
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::{AnyLifecycle, LifeEnded, LifeStage, LifeStep, TickCode, TickQueue};
 pub use objects::{ObjectCall, Objects};
@@ -46,6 +46,7 @@ pub use policy::{
     Coalesce, MAX_ATTEMPTS, MAX_RECOVERIES, MAX_WAITING, MisfireGrace, Overlap, Retry, WhenFinished,
 };
 pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
+pub(crate) use run::standing_for;
 pub use run::{Run, RunEnd, RunRecord, Source, Span};
 pub use spec::{Handler, StoredTask, TaskSpec};
 pub use state::{Attempt, Backfill, Fire, TaskState};

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Alias, Code, Outcome, RunId, StoredTask, TaskId, TaskSpec};
+use super::{Alias, Coalesce, Code, Outcome, RunId, StoredTask, TaskId, TaskSpec};
 
 /// Who asked for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Run {
     /// When it was decided that it runs now.
     pub submitted_at: DateTime<Utc>,
     /// Runs even when `max_instances` of the task are running.
-    pub force: bool,
+    pub beyond_max_instances: bool,
     /// The code.
     pub code: Code,
     /// Where the scheduler keeps the run while it is in flight; no concern of an executor.
@@ -71,6 +71,8 @@ struct Work {
     /// By the monotonic clock, in nanoseconds, and one more; 0 while it goes on.
     over: AtomicU64,
     output: Mutex<Option<Box<Value>>>,
+    /// How far its executor has come with it, for whoever looks; 0 when that does not say.
+    progress: AtomicU8,
 }
 
 #[derive(Default)]
@@ -82,6 +84,12 @@ struct CancelFlag {
 
 const CANCELLED: u8 = 1;
 const TIMED_OUT: u8 = 2;
+const REPLACED: u8 = 3;
+
+/// It waits in its executor: for a place, or for an earlier run of its task to end.
+const QUEUED: u8 = 1;
+/// Its code runs.
+const BEGUN: u8 = 2;
 
 impl Run {
     /// A scheduled first attempt, due at its nominal time.
@@ -97,7 +105,7 @@ impl Run {
             source: Source::Scheduled,
             attempt: 1,
             submitted_at: nominal,
-            force: false,
+            beyond_max_instances: false,
             code,
             slot: 0,
             added_at: DateTime::UNIX_EPOCH,
@@ -119,6 +127,36 @@ impl Run {
     /// Asks the code to stop because it has taken as long as it may.
     pub(crate) fn time_out(&self) {
         self.stop(TIMED_OUT);
+    }
+
+    /// Asks the code to stop because a later run of the task takes its place.
+    pub(crate) fn replace(&self) {
+        self.stop(REPLACED);
+    }
+
+    /// Whether a later run of the task taking its place is why the run was asked to stop.
+    pub(crate) fn was_replaced(&self) -> bool {
+        self.cancel.raised.load(Ordering::Acquire) == REPLACED
+    }
+
+    /// Its executor has it, and it waits there.
+    pub(crate) fn note_queued(&self) {
+        self.work.progress.store(QUEUED, Ordering::Release);
+    }
+
+    /// Its code runs.
+    pub(crate) fn note_begun(&self) {
+        self.work.progress.store(BEGUN, Ordering::Release);
+    }
+
+    /// Whether it waits in its executor.
+    pub fn is_queued(&self) -> bool {
+        self.work.progress.load(Ordering::Acquire) == QUEUED
+    }
+
+    /// Whether it stands for run times that were one too many of a backlog.
+    pub(crate) fn is_backlog(&self) -> bool {
+        self.task.coalesce == Coalesce::All && self.span.is_some_and(|span| span.from == self.nominal)
     }
 
     /// The first reason counts.
@@ -243,6 +281,10 @@ pub struct RunEnd {
     /// When it will be tried again; `None` when this end is the last word about its nominal time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<DateTime<Utc>>,
+    /// Whether it was cancelled because a later run of the task took its place
+    /// ([`Overlap::CancelRunning`](super::Overlap::CancelRunning)), and not by somebody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
 }
 
 impl RunEnd {
@@ -256,12 +298,24 @@ impl RunEnd {
             output: None,
             backtrace: None,
             retry_at: None,
+            replaced: false,
         }
     }
 
     /// What went wrong, for people, with the end of what the run had to show; `None` when nothing did.
     pub fn problem(&self) -> Option<String> {
-        let problem = self.outcome.problem()?;
+        self.problem_in(false)
+    }
+
+    /// The same; of run times that were one too many of a `backlog` that is said.
+    pub(crate) fn problem_in(&self, backlog: bool) -> Option<String> {
+        let problem = match &self.outcome {
+            Outcome::Missed { late_ms } if backlog => {
+                format!("{late_ms} ms late, and more run times were due together than max_catch_up lets run")
+            }
+            Outcome::Cancelled if self.replaced => "a later run of the task took its place".to_owned(),
+            outcome => outcome.problem()?,
+        };
         Some([problem].into_iter().chain(self.shown()).collect::<Vec<_>>().join("; "))
     }
 
@@ -294,6 +348,15 @@ fn shown(output: &Value) -> Vec<String> {
     match output {
         Value::Object(parts) => parts.iter().filter_map(|(name, value)| part(name, value)).collect(),
         other => part("output", other).into_iter().collect(),
+    }
+}
+
+/// That a run stands for others as well, for people; nothing when it does not.
+pub(crate) fn standing_for(coalesced: u64) -> Option<String> {
+    match coalesced {
+        0 => None,
+        1 => Some("for 1 other run time as well".to_owned()),
+        others => Some(format!("for {others} other run times as well")),
     }
 }
 

@@ -385,16 +385,26 @@ async fn a_stored_message_that_the_next_program_does_not_know_is_an_outcome_and_
             scheduler.add(task).await.unwrap();
         }
         time.advance(secs(3600)).await;
+        if turn == 1 {
+            // Nobody can send it: it waits, and the next program finds it due.
+            let wait = loop {
+                match scheduler.task("kept").await.unwrap().waiting {
+                    Some(wait) => break wait,
+                    None => tokio::task::yield_now().await,
+                }
+            };
+            assert!(wait.reason.contains("no handler is registered under `order`"), "{wait:?}");
+            scheduler.shutdown(Shutdown::now()).await.unwrap();
+            continue;
+        }
         let ended = ends.next().await.unwrap();
         outcomes.push(ended.report().unwrap().end.outcome.clone());
         assert!(scheduler.task("kept").await.is_ok(), "nothing is deleted silently");
         scheduler.shutdown(Shutdown::now()).await.unwrap();
     }
     let words: Vec<_> = outcomes.iter().map(Outcome::word).collect();
-    assert_eq!(words, ["executed", "refused", "failed", "executed"], "{outcomes:?}");
-    let Outcome::Refused { reason } = &outcomes[1] else { panic!("{outcomes:?}") };
-    assert!(matches!(reason, Refusal::UnknownHandler { handler } if handler == "order"), "{reason:?}");
-    let Outcome::Failed { error } = &outcomes[2] else { panic!("{outcomes:?}") };
+    assert_eq!(words, ["executed", "failed", "executed"], "{outcomes:?}");
+    let Outcome::Failed { error } = &outcomes[1] else { panic!("{outcomes:?}") };
     assert!(error.contains("do not decode"), "{error}");
 }
 

@@ -127,7 +127,7 @@ async fn instances_are_limited(source: impl ExecutorSource) {
 
     let waiting: Vec<_> = (0..2).map(|_| stage.part_with(&task, "gated", gate.args())).collect();
     let mut forced = stage.part_with(&task, "gated", gate.args());
-    forced.force = true;
+    forced.beyond_max_instances = true;
     stage.submit(waiting).await;
     stage.submit([forced]).await;
     gate.open(3);

@@ -117,7 +117,7 @@ async fn forced_runs_go_past(source: impl ExecutorSource) {
     let runs: [_; 2] = gated(&mut stage, &task, &gate);
     stage.submit(runs).await;
     let [mut forced] = gated(&mut stage, &task, &gate);
-    forced.force = true;
+    forced.beyond_max_instances = true;
     stage.submit([forced]).await;
     assert_eq!(stage.status().await.instances, [("t".to_owned(), 2)]);
     gate.open(1);

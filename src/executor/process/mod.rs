@@ -120,9 +120,10 @@ impl ProcessPool {
         }
     }
 
-    /// How many runs may wait for a worker. One more is refused with
-    /// [`Refusal::QueueFull`](crate::task::Refusal::QueueFull). 0 is allowed: a run is refused when
-    /// no worker is free. Default: [`DEFAULT_QUEUE`](Self::DEFAULT_QUEUE).
+    /// How many runs may wait for a worker. What a scheduler has beyond that waits in its store, and
+    /// begins when there is room; of runs that others submit, one more is refused with
+    /// [`Refusal::QueueFull`](crate::task::Refusal::QueueFull). 0 is allowed: no run begins when no
+    /// worker is free. Default: [`DEFAULT_QUEUE`](Self::DEFAULT_QUEUE).
     pub fn queue(mut self, runs: usize) -> Self {
         self.queue = runs;
         self
@@ -143,11 +144,11 @@ impl ProcessPool {
         self
     }
 
-    /// How long a worker may take until it is ready; then it is killed, and the run that waits
-    /// for it is refused. Real time. Default: [`DEFAULT_START_LIMIT`](Self::DEFAULT_START_LIMIT).
+    /// How long a worker may take until it is ready; then it is killed, and another one is started for
+    /// the run that waits for it. Real time. Default: [`DEFAULT_START_LIMIT`](Self::DEFAULT_START_LIMIT).
     ///
-    /// When no worker can be started, runs are refused with the reason, and the next try is made
-    /// after 250 ms, 500 ms, … up to 30 s.
+    /// When no worker can be started, the next try is made after 250 ms, 500 ms, … up to 30 s. Runs of
+    /// a scheduler wait meanwhile; those that others submit are refused with the reason.
     pub fn start_limit(mut self, limit: Duration) -> Self {
         self.start_limit = limit;
         self
@@ -184,9 +185,10 @@ impl ExecutorSource for ProcessPool {
         let home = Arbiter::new();
         let own = OwnArbiter::of(&home);
         let settings = self.clone();
-        ExecutorAddr::new(ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
+        ExecutorActor::start_in_arbiter(&home.handle(), move |_| {
             ExecutorActor::new(PoolRunner::new(settings), keep).at_home(own)
-        }))
+        })
+        .into()
     }
 
     fn runs_closures(&self) -> bool {

@@ -18,12 +18,14 @@ use super::run::{Carried, carry_out};
 use super::worker;
 use crate::backoff::Backoff;
 use crate::clock::{Busy, Clock};
-use crate::executor::{Job, Runner, Started};
+use crate::executor::{Job, Room, Runner, Started};
 use crate::task::{Alias, Handler, Outcome, Refusal, RunId};
 use crate::timer;
 
 /// How long no worker is started after one could not be.
-const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(250), Duration::from_secs(30));
+const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(250), LONGEST);
+
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Owns the places; lives on the pool's arbiter.
 pub(super) struct PoolRunner {
@@ -91,6 +93,8 @@ impl PoolRunner {
 }
 
 impl Runner for PoolRunner {
+    const BOUNDED: bool = true;
+
     fn kind(&self) -> &'static str {
         "processpool"
     }
@@ -153,6 +157,16 @@ impl Runner for PoolRunner {
         }
         let waiting = self.shared.queue.take();
         drop(waiting);
+    }
+
+    fn room(&mut self) -> Room {
+        let shared = &self.shared;
+        if let Some((reason, left)) = shared.reason_to_wait().filter(|_| !shared.has_workers()) {
+            return Room::Closed { reason, look_again: left.min(LONGEST) };
+        }
+        let room = shared.settings.queue.saturating_add(shared.settings.max_workers);
+        let working = shared.busy.get().saturating_sub(shared.retiring.get());
+        Room::Places(room.saturating_sub(working).saturating_sub(shared.queue.borrow().len()))
     }
 
     fn queued(&self) -> usize {
@@ -321,14 +335,23 @@ impl Shared {
     /// Leaves a job to the workers that there are, and the place without one for `delay`; refuses
     /// it when there are none.
     async fn leave(&self, job: Job, reason: String, delay: Duration) {
-        if self.groups.borrow().iter().any(|group| group.strong_count() > 0) {
+        if job.is_patient() || self.has_workers() {
+            let mut job = job;
+            // A virtual clock may go on meanwhile.
+            job.rest();
             self.queue.borrow_mut().push_front(job);
-            self.bell.notify_waiters();
-            timer::sleep(&Clock::system(), delay).await;
+            if self.has_workers() {
+                self.bell.notify_waiters();
+            }
+            timer::sleep(&Clock::system(), delay.min(LONGEST)).await;
         } else {
             let executor = job.executor().to_string();
             job.refuse(Refusal::ExecutorUnavailable { executor, reason });
         }
+    }
+
+    fn has_workers(&self) -> bool {
+        self.groups.borrow().iter().any(|group| group.strong_count() > 0)
     }
 
     /// Why no worker is started for now, and how long that lasts.

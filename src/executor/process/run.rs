@@ -155,7 +155,7 @@ impl Flight {
             coalesced: run.coalesced,
             source: run.source,
             attempt: run.attempt,
-            force: run.force,
+            beyond_max_instances: run.beyond_max_instances,
             time: self.clock.is_virtual().then(|| self.time()),
             level: output::level(),
         }

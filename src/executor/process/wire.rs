@@ -54,7 +54,7 @@ pub(super) struct Order {
     pub coalesced: u64,
     pub source: Source,
     pub attempt: u32,
-    pub force: bool,
+    pub beyond_max_instances: bool,
     /// The time of the pool's clock, when that is not the machine's.
     pub time: Option<Time>,
     /// The finest level of events that anybody wants, as tracing writes it.

@@ -178,7 +178,13 @@ struct Done {
 
 async fn carry_out(Work { run, executor, clock }: Work) -> Done {
     let (ends, mut reports) = mpsc::unbounded_channel();
-    let desk = Arc::new(Desk { alias: executor, clock: clock.clone(), ends, keeper: Keeper::default() });
+    let desk = Arc::new(Desk {
+        alias: executor,
+        scheduler: String::new(),
+        clock: clock.clone(),
+        ends,
+        keeper: Keeper::default(),
+    });
     if let Some(key) = Instances::default().admit(&run) {
         // Whether it is too late to begin was judged by the pool.
         Started(Job::new(run.clone(), desk, key, clock.busy())).drive().await;
@@ -268,7 +274,7 @@ impl Reader {
         run.coalesced = order.coalesced;
         run.source = order.source;
         run.attempt = order.attempt;
-        run.force = order.force;
+        run.beyond_max_instances = order.beyond_max_instances;
         let outlet = self.outlet.clone();
         run.on_cancel_grace(move |grace| outlet.say(&FromWorker::CancelGrace { run: order.id, grace }));
         let run = Arc::new(run);

@@ -39,38 +39,22 @@ pub(super) fn note(spec: &TaskSpec, state: &mut TaskState, runs: &[PlannedRun]) 
     }));
 }
 
-/// The further attempts that are due at `now`; `refusal` is why none of them can begin.
-pub(super) fn take_due(
-    spec: &TaskSpec,
-    state: &mut TaskState,
-    now: DateTime<Utc>,
-    refusal: Option<&Refusal>,
-) -> Vec<PlannedRun> {
+/// The further attempts that are due at `now`.
+pub(super) fn take_due(spec: &TaskSpec, state: &mut TaskState, now: DateTime<Utc>) -> Vec<PlannedRun> {
     let mut runs = Vec::new();
     let keeps = spec.keeps_attempts();
     state.attempts.retain_mut(|attempt| {
         let Some(at) = attempt.at.filter(|at| *at <= now) else { return true };
-        let mut run = PlannedRun {
+        runs.push(PlannedRun {
             // It is late when it begins after this, and not after the first attempt.
             fire: Fire { nominal: attempt.nominal, due: at },
             coalesced: attempt.coalesced,
             source: attempt.source,
             attempt: attempt.number,
-            retry_at: None,
-        };
-        let stays = match refusal {
-            None => {
-                attempt.at = None;
-                keeps
-            }
-            Some(reason) => {
-                let outcome = Outcome::Refused { reason: reason.clone() };
-                run.retry_at = again(spec, attempt, &outcome, now);
-                run.retry_at.is_some()
-            }
-        };
-        runs.push(run);
-        stays
+            turned_away: None,
+        });
+        attempt.at = None;
+        keeps
     });
     // What was to run first comes first.
     runs.sort_by_key(|run| (run.fire.due, run.fire.nominal));

@@ -7,9 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{PlannedRun, settle};
 use crate::error::Error;
 use crate::store::message::Then;
-use crate::task::{
-    Backfill, Fire, Overlap, Refusal, Source, StoredTask, TaskError, TaskSpec, TaskState, check_range,
-};
+use crate::task::{Backfill, Fire, Overlap, Source, StoredTask, TaskError, TaskSpec, TaskState, check_range};
 use crate::trigger::{SearchError, Trigger};
 
 /// The first run time from `from` on and before `until`: of the trigger alone, because the window and
@@ -95,7 +93,6 @@ pub(super) fn step(
     state: &mut TaskState,
     now: DateTime<Utc>,
     running: usize,
-    refusal: Option<&Refusal>,
 ) -> (Option<PlannedRun>, Option<SearchError>) {
     let anchor = state.anchor;
     let Some(backfill) = state.backfill.as_mut().filter(|backfill| backfill.at <= now) else {
@@ -104,7 +101,7 @@ pub(super) fn step(
     let every = i64::try_from(backfill.every_ms).ok().and_then(TimeDelta::try_milliseconds);
     backfill.at = now.checked_add_signed(every.unwrap_or(TimeDelta::seconds(1))).unwrap_or(now);
     let crowded = spec.overlap != Overlap::Allow && running >= spec.max_instances as usize;
-    if crowded || matches!(refusal, Some(Refusal::ExecutorUnavailable { .. })) {
+    if crowded {
         return (None, None);
     }
     let nominal = backfill.next;

@@ -272,7 +272,7 @@ mod tests {
     /// Runs what is due up to `until`, without a store.
     fn ran(mut task: StoredTask, until: DateTime<Utc>) -> StoredTask {
         while let Some(due) = task.state.due().filter(|due| *due <= until) {
-            match super::super::tick(&task, due, None, || 0).then {
+            match super::super::tick(&task, due, || 0).then {
                 crate::store::message::Then::State(state) => task.state = state,
                 other => panic!("{other:?}"),
             }

@@ -3,20 +3,20 @@
 mod attempts;
 mod backfill;
 mod backlog;
+mod blocked;
 mod edit;
 mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
-use crate::task::{
-    Coalesce, Fire, Refusal, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished,
-};
+use crate::task::{Coalesce, Fire, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished};
 use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
 
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
 pub(crate) use backfill::{backfill, cancel_backfill};
+pub(crate) use blocked::{Blocked, blocked};
 pub(crate) use edit::{add, kept, replace, update};
 
 /// What is to be done about a task whose next run is due.
@@ -45,8 +45,17 @@ pub(crate) struct PlannedRun {
     pub coalesced: u64,
     pub source: Source,
     pub attempt: u32,
-    /// When it is tried again, if it is refused now.
-    pub retry_at: Option<DateTime<Utc>>,
+    /// Why it does not begin, if it does not.
+    pub turned_away: Option<TurnedAway>,
+}
+
+/// Why a run that was planned does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// It is later than its grace allows.
+    Missed,
+    /// There was nobody to run it for longer than is waited.
+    Refused,
 }
 
 impl PlannedRun {
@@ -56,7 +65,7 @@ impl PlannedRun {
     }
 
     fn first(fire: Fire, coalesced: u64, source: Source) -> Self {
-        Self { fire, coalesced, source, attempt: 1, retry_at: None }
+        Self { fire, coalesced, source, attempt: 1, turned_away: None }
     }
 }
 
@@ -79,45 +88,41 @@ pub(crate) struct Backlog {
     pub count: u64,
 }
 
-/// Decides about a task that is due at `now`. `refusal` is why none of its runs can begin; `running`
-/// says how many go on.
-pub(crate) fn tick(
-    task: &StoredTask,
-    now: DateTime<Utc>,
-    refusal: Option<&Refusal>,
-    running: impl FnOnce() -> u32,
-) -> TaskPlan {
+/// Decides about a task that is due at `now`, and whose runs can begin; `running` says how many go on.
+pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, running: impl FnOnce() -> u32) -> TaskPlan {
     let StoredTask { spec, state } = task;
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
-    let mut plan = TaskPlan {
-        run: None,
-        earlier: Vec::new(),
-        missed: None,
-        then: Then::Remove,
-        finished: false,
-        stalled: None,
-    };
+    let mut plan = TaskPlan::nothing();
     if !state.attempts.is_empty() {
-        plan.earlier = attempts::take_due(spec, &mut after, now, refusal);
+        plan.earlier = attempts::take_due(spec, &mut after, now);
         after.runs += plan.earlier.len() as u64;
     }
     if let Some(first) = state.next.filter(|next| next.due <= now) {
-        plan.advance(spec, &mut after, first, now, refusal.is_none());
+        plan.advance(spec, &mut after, first, now, true);
     }
     if state.backfill.is_some() {
         let running = running() as usize + plan.runs().count();
-        let (run, error) = backfill::step(spec, &mut after, now, running, refusal);
+        let (run, error) = backfill::step(spec, &mut after, now, running);
         plan.earlier.extend(run);
         plan.stalled = plan.stalled.or(error);
-        if refusal.is_none() {
-            attempts::note(spec, &mut after, run.as_slice());
-        }
+        attempts::note(spec, &mut after, run.as_slice());
     }
     (plan.then, plan.finished) = settle(spec, after);
     plan
 }
 
 impl TaskPlan {
+    fn nothing() -> Self {
+        Self {
+            run: None,
+            earlier: Vec::new(),
+            missed: None,
+            then: Then::Remove,
+            finished: false,
+            stalled: None,
+        }
+    }
+
     /// Runs what is due of the schedule.
     fn advance(
         &mut self,
@@ -286,6 +291,36 @@ pub(crate) fn run_now(
         }
     }
     Ok(Then::State(after))
+}
+
+/// A run for what is due of a schedule, asked for by somebody.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct DueRun {
+    pub nominal: DateTime<Utc>,
+    /// Other run times it stands for as well, and where they lie.
+    pub coalesced: u64,
+    pub span: Option<Span>,
+}
+
+/// What becomes of a task of which somebody asks to run what is due at `now`: one run, of the latest run
+/// time, and the schedule goes on after it. `None` when nothing is due.
+pub(crate) fn run_due(task: &StoredTask, now: DateTime<Utc>) -> Result<Option<(Then, DueRun)>, PlanError> {
+    let StoredTask { spec, state } = task;
+    let Some(first) = state.next.filter(|next| next.due <= now) else { return Ok(None) };
+    let one = TaskSpec { coalesce: Coalesce::Latest, ..TaskSpec::clone(spec) };
+    let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
+    let mut plan = TaskPlan::nothing();
+    plan.advance(&one, &mut after, first, now, true);
+    if let Some(error) = plan.stalled {
+        return Err(error.into());
+    }
+    (plan.then, plan.finished) = settle(spec, after);
+    let due = plan.run.map(|run| DueRun {
+        nominal: run.fire.nominal,
+        coalesced: run.coalesced,
+        span: plan.span_of(&run, Some(first), now),
+    });
+    Ok(due.map(|due| (plan.then, due)))
 }
 
 /// The run times of a task that are ahead, one after the other.

@@ -158,3 +158,61 @@ pub(super) async fn a_commit_can_write_the_whole_task(subject: &Subject) {
     assert_eq!(subject.commit(vec![change]).await.refused, [0], "a stale one is refused");
     assert_eq!(subject.get("a").await, Some(new));
 }
+
+pub(super) async fn what_is_put_off_is_not_handed_out(subject: &Subject) {
+    let [a, b, c] = [("a", 1), ("b", 2), ("c", 3)].map(|(name, due)| sample(name, at(due)));
+    for task in [&a, &b, &c] {
+        subject.put(task).await;
+    }
+    subject.take(at(9), 9).await;
+    assert_eq!(subject.defer(&a, Until::Recalled).await, Some(at(2)), "what is put off wakes nobody");
+    assert_eq!(subject.defer(&b, Until::At(at(20))).await, Some(at(3)));
+    assert_eq!(subject.take(at(9), 9).await, (vec!["c".to_owned()], false), "nor is it handed out");
+    assert!(!subject.take(at(9), 1).await.1, "nor does it count");
+    assert_eq!(subject.take(at(20), 9).await.0, ["c", "b"], "its time has come, and its place is by that");
+    assert_eq!(subject.get("a").await, Some(a.clone()), "it stays as it is");
+    let listed: Vec<_> = subject.list().await;
+    assert_eq!(listed, [a.clone(), b.clone(), c.clone()], "and is listed by when it is due");
+    assert_eq!(subject.defer(&a, Until::Now).await, Some(at(1)), "it is brought back");
+    assert_eq!(subject.take(at(2), 9).await.0, ["a"]);
+    assert_eq!(
+        subject.defer(&b, Until::At(at(1))).await,
+        Some(at(1)),
+        "a time before its own changes nothing"
+    );
+    assert_eq!(subject.take(at(9), 9).await.0, ["a", "b", "c"]);
+    let stale = changed(&a, |_, _| {});
+    assert_eq!(subject.defer(&stale, Until::Recalled).await, Some(at(1)), "another revision is left alone");
+    let gone = sample("gone", at(1));
+    assert_eq!(subject.defer(&gone, Until::Recalled).await, Some(at(1)), "and what is not there");
+    for task in [&a, &b, &c] {
+        subject.defer(task, Until::Recalled).await;
+    }
+    assert_eq!((subject.next_due().await, subject.take(at(99), 9).await.0), (None, vec![]));
+}
+
+pub(super) async fn what_is_put_off_is_due_again_when_it_is_changed_or_the_store_opened(subject: &Subject) {
+    let tasks = ["a", "b", "c", "d"].map(|name| sample(name, at(1)));
+    for task in &tasks {
+        subject.put(task).await;
+    }
+    subject.take(at(1), 9).await;
+    for task in &tasks {
+        subject.defer(task, Until::Recalled).await;
+    }
+    let [a, b, c, d] = &tasks;
+    let put = Put { task: changed(a, |_, _| {}), expect: Expect::Revision(1) };
+    ok(subject.store.put(put).await, "what is put off can be changed");
+    assert_eq!(subject.take(at(1), 9).await.0, ["a"], "the changed one is due as it says");
+    assert_eq!(subject.commit(vec![advance(b, Some(at(5)))]).await.refused, [0; 0]);
+    assert_eq!(subject.take(at(5), 9).await.0, ["a", "b"], "and one that was moved on");
+    ok(subject.store.delete(Delete { id: id("c"), revision: None }).await, "it can be deleted");
+    subject.put(c).await;
+    assert_eq!(subject.take(at(5), 9).await.0, ["a", "c", "b"], "another one of its id is not put off");
+    let opened = ok(subject.store.open(Open { owner: OWNER, now: start() }).await, "it is opened again");
+    assert_eq!(opened.next_due, Some(at(1)));
+    let mut due = subject.take(at(1), 9).await.0;
+    due.sort();
+    assert_eq!(due, ["a", "c", "d"], "opening forgets what was put off");
+    assert_eq!(subject.get("d").await.as_ref(), Some(d), "which was never written");
+}

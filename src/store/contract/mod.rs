@@ -68,6 +68,8 @@ pub async fn suite<S: StoreSource>(mut fresh: impl FnMut() -> S) {
         due::a_stale_change_is_refused_by_itself,
         due::times_of_all_centuries_sort,
         due::a_commit_can_write_the_whole_task,
+        due::what_is_put_off_is_not_handed_out,
+        due::what_is_put_off_is_due_again_when_it_is_changed_or_the_store_opened,
         records::runs_are_recorded_and_ended,
         records::records_are_found_by_their_run_times,
         records::the_latest_records_and_failures_of_a_task_stay,
@@ -150,6 +152,11 @@ impl Subject {
 
     async fn commit(&self, changes: Vec<Change>) -> Committed {
         ok(self.store.commit(Commit { changes }).await, "a batch is committed")
+    }
+
+    async fn defer(&self, task: &StoredTask, until: Until) -> Option<DateTime<Utc>> {
+        let deferral = Deferral { id: task.spec.id.clone(), revision: task.state.revision, until };
+        ok(self.store.defer(Defer { tasks: vec![deferral] }).await, "a task is put off")
     }
 
     async fn next_due(&self) -> Option<DateTime<Utc>> {

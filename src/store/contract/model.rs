@@ -35,6 +35,18 @@ pub async fn random<S: StoreSource>(mut fresh: impl FnMut() -> S, seed: u64, ste
                 let found = ok(subject.store.get(Get { id: id.clone() }).await, &place);
                 assert_eq!(found.as_ref(), model.0.get(&id), "{place}: get");
             }
+            6 if dice.roll(2) == 0 => {
+                let (id, revision) = model.some_task(&mut dice);
+                let until = match dice.roll(4) {
+                    0 => Until::Now,
+                    1 => Until::Recalled,
+                    _ => Until::At(at(dice.roll(60) as i64)),
+                };
+                let deferral = Deferral { id, revision, until };
+                model.defer(&deferral);
+                let next = subject.store.defer(Defer { tasks: vec![deferral] }).await;
+                assert_eq!(ok(next, &place), model.next_due(), "{place}: defer");
+            }
             6 => {
                 let expected = model.commit(&model.some_changes(&mut dice));
                 let committed = ok(subject.store.commit(Commit { changes: expected.0 }).await, &place);
@@ -67,7 +79,7 @@ pub async fn random<S: StoreSource>(mut fresh: impl FnMut() -> S, seed: u64, ste
 }
 
 #[derive(Default)]
-struct Model(BTreeMap<TaskId, StoredTask>);
+struct Model(BTreeMap<TaskId, StoredTask>, BTreeMap<TaskId, Until>);
 
 impl Model {
     fn some_task(&self, dice: &mut Dice) -> (TaskId, u64) {
@@ -123,6 +135,7 @@ impl Model {
             _ => {}
         }
         self.0.insert(task.spec.id.clone(), task.clone());
+        self.1.remove(&task.spec.id);
         "ok"
     }
 
@@ -131,7 +144,20 @@ impl Model {
         if revision.is_some_and(|revision| revision != there) {
             return Err("changed");
         }
+        self.1.remove(id);
         self.0.remove(id).ok_or("not found")
+    }
+
+    fn defer(&mut self, Deferral { id, revision, until }: &Deferral) {
+        if self.0.get(id).is_some_and(|task| task.state.revision == *revision) {
+            self.1.insert(id.clone(), *until);
+        }
+    }
+
+    /// When a task is handed out.
+    fn due(&self, task: &StoredTask) -> Option<DateTime<Utc>> {
+        let until = self.1.get(&task.spec.id).copied().unwrap_or(Until::Now);
+        task.state.due().and_then(|due| until.from(due))
     }
 
     fn commit(&mut self, changes: &[Change]) -> (Vec<Change>, Committed) {
@@ -147,17 +173,22 @@ impl Model {
                 (Some(task), Then::Remove) if task.state.revision == change.revision => {
                     self.0.remove(&change.id);
                 }
-                _ => refused.push(index),
+                _ => {
+                    refused.push(index);
+                    continue;
+                }
             }
+            self.1.remove(&change.id);
         }
         (changes.to_vec(), Committed { refused, next_due: self.next_due() })
     }
 
     /// Among tasks that are due at the same time any order will do, and any of them may be cut off.
     fn check_due(&self, due: &Due, now: DateTime<Utc>, limit: usize, place: &str) {
-        let times = |tasks: &[StoredTask]| tasks.iter().map(|task| task.state.due()).collect::<Vec<_>>();
+        let times = |tasks: &[StoredTask]| tasks.iter().map(|task| self.due(task)).collect::<Vec<_>>();
         let mut expected: Vec<_> = self.list();
-        expected.retain(|task| task.state.due().is_some_and(|due| due <= now));
+        expected.retain(|task| self.due(task).is_some_and(|due| due <= now));
+        expected.sort_by_key(|task| self.due(task));
         assert_eq!(due.more, expected.len() > limit, "{place}: more");
         expected.truncate(limit);
         assert_eq!(times(&due.tasks), times(&expected), "{place}: due times");
@@ -171,7 +202,7 @@ impl Model {
     }
 
     fn next_due(&self) -> Option<DateTime<Utc>> {
-        self.0.values().filter_map(|task| task.state.due()).min()
+        self.0.values().filter_map(|task| self.due(task)).min()
     }
 
     fn list(&self) -> Vec<StoredTask> {

@@ -311,6 +311,10 @@ impl<P: Place> Backend for Engine<P> {
         if part.next.is_some() { Reply::Now(Ok(part)) } else { self.settled(Ok(part)) }
     }
 
+    fn defer(&mut self, request: Defer) -> Reply<Option<DateTime<Utc>>> {
+        self.recall(|tasks| tasks.defer(request))
+    }
+
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
         self.recall(|tasks| tasks.take_due(request))
     }

@@ -88,7 +88,7 @@ fn a_panic_ends_the_own_arbiter_too() {
         unused! {
             open(Open) -> Opened, put(Put) -> (), delete(Delete) -> callboard::task::StoredTask,
             get(Get) -> Option<callboard::task::StoredTask>, list(List) -> Vec<callboard::task::StoredTask>,
-            take_due(TakeDue) -> Due, commit(Commit) -> Committed, finish(Finish) -> (),
+            take_due(TakeDue) -> Due, defer(Defer) -> Option<chrono::DateTime<chrono::Utc>>, commit(Commit) -> Committed, finish(Finish) -> (),
             runs(Runs) -> Vec<callboard::task::RunRecord>, remove_all(RemoveAll) -> usize, close(Close) -> (),
         }
     }

@@ -33,12 +33,15 @@ struct Server {
 struct Row {
     task: StoredTask,
     claim: Option<(usize, Time)>,
+    /// The nodes that have put it off.
+    deferred: HashMap<usize, Until>,
 }
 
 impl Row {
     /// When `node` may have the task.
     fn due_for(&self, node: usize) -> Option<Time> {
-        let due = self.task.state.due()?;
+        let until = self.deferred.get(&node).copied().unwrap_or(Until::Now);
+        let due = until.from(self.task.state.due()?)?;
         match self.claim {
             Some((owner, until)) if owner != node => Some(due.max(until)),
             _ => Some(due),
@@ -54,6 +57,9 @@ impl Server {
     fn open(&mut self, node: usize, Open { owner, now }: Open) -> Opened {
         // What this node's earlier life began and did not end; the other nodes live.
         self.nodes.insert(node, owner);
+        for row in self.tasks.values_mut() {
+            row.deferred.remove(&node);
+        }
         let living: Vec<_> = self.nodes.values().copied().collect();
         let dead = self.runs.values_mut().filter(|run| run.end.is_none() && !living.contains(&run.id.owner));
         let interrupted = dead
@@ -79,7 +85,7 @@ impl Server {
             }
             _ => {}
         }
-        self.tasks.insert(id, Row { task, claim: None });
+        self.tasks.insert(id, Row { task, claim: None, deferred: HashMap::new() });
         Ok(())
     }
 
@@ -103,6 +109,7 @@ impl Server {
         let mut rows: Vec<_> = self.tasks.values_mut().collect();
         rows.retain(|row| row.due_for(node).is_some_and(|due| due <= now));
         rows.sort_by(|a, b| in_order(&a.task, &b.task));
+        rows.sort_by_key(|row| row.due_for(node));
         let more = rows.len() > limit;
         rows.truncate(limit);
         let claimed = rows.into_iter().map(|row| {
@@ -110,6 +117,17 @@ impl Server {
             row.task.clone()
         });
         Due { tasks: claimed.collect(), more }
+    }
+
+    fn defer(&mut self, node: usize, Defer { tasks }: Defer) -> Option<Time> {
+        for Deferral { id, revision, until } in tasks {
+            let row = self.tasks.get_mut(&id).filter(|row| row.task.state.revision == revision);
+            let Some(row) = row else { continue };
+            row.deferred.insert(node, until);
+            // The others may have it.
+            row.claim = row.claim.filter(|(owner, _)| *owner != node);
+        }
+        self.next_due(node)
     }
 
     fn commit(&mut self, node: usize, Commit { changes }: Commit) -> Committed {
@@ -120,10 +138,12 @@ impl Server {
                     Then::State(state) => {
                         row.task.state = state;
                         row.claim = None;
+                        row.deferred.clear();
                     }
                     Then::Task(task) => {
                         row.task = task;
                         row.claim = None;
+                        row.deferred.clear();
                     }
                     Then::Remove => drop(self.tasks.remove(&change.id)),
                 },
@@ -215,6 +235,9 @@ impl Backend for Node {
     }
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
         self.ask(move |server, node| Ok(server.take_due(node, request)))
+    }
+    fn defer(&mut self, request: Defer) -> Reply<Option<Time>> {
+        self.ask(|server, node| Ok(server.defer(node, request)))
     }
     fn commit(&mut self, request: Commit) -> Reply<Committed> {
         self.ask(|server, node| Ok(server.commit(node, request)))

@@ -208,6 +208,7 @@ fn end() -> impl Strategy<Value = RunEnd> {
             output: backtrace.clone().map(|text| Box::new(Value::String(text))),
             backtrace: backtrace.map(String::into_boxed_str),
             retry_at,
+            replaced: false,
         },
     )
 }

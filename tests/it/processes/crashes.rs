@@ -220,7 +220,7 @@ fn after_a_start_that_failed_the_next_try_waits() {
         let runs: Vec<_> = (0..200)
             .map(|_| play.run("ok", Value::Null))
             .map(|mut run| {
-                run.force = true;
+                run.beyond_max_instances = true;
                 run
             })
             .collect();

@@ -129,7 +129,7 @@ fn context(run: &TaskContext) -> Value {
     json!({
         "task": run.task_id(), "run": run.run_id(), "nominal": run.nominal(), "due": whole.due,
         "attempt": run.attempt(), "source": run.source(), "coalesced": whole.coalesced,
-        "store": whole.store, "force": whole.force, "userdata": whole.task.userdata,
+        "store": whole.store, "beyond_max_instances": whole.beyond_max_instances, "userdata": whole.task.userdata,
         "now": run.clock().now(),
     })
 }

@@ -157,7 +157,7 @@ async fn run_now_says_when_it_is_refused() {
     assert!(matches!(&refused, Error::Refused { .. }), "{refused}");
     assert!(refused.to_string().contains("max_instances"), "{refused}");
     scheduler
-        .send(callboard::scheduler::message::RunTask::new("a".parse().unwrap(), true, false))
+        .send(callboard::scheduler::message::RunTask::new("a".parse().unwrap()).beyond_max_instances())
         .await
         .unwrap()
         .unwrap();

@@ -99,8 +99,17 @@ async fn an_executor_that_dies_while_it_starts_is_started_again_or_given_up() {
                 tokio::task::yield_now().await;
             }
             let ends: Vec<_> = told.iter().filter_map(Event::report).collect();
-            let of = |id: &str| ends.iter().filter(|report| report.task_id().as_str() == id).count();
-            assert_eq!((of("a"), of("witness")), (21, 21), "each run time has one outcome");
+            let of = |id: &str| {
+                let of = ends.iter().filter(|report| report.task_id().as_str() == id);
+                of.map(|report| 1 + report.run.coalesced).sum::<u64>()
+            };
+            assert_eq!(of("witness"), 21, "each run time has one outcome");
+            match deaths {
+                2 => assert_eq!(of("a"), 21, "each run time has one outcome"),
+                // Those that wait for good have none yet; some may have been handed to one that died with them.
+                _ => assert!(of("a") <= 4, "{}", of("a")),
+            }
+            assert_eq!(scheduler.task("a").await.unwrap().waiting.is_some(), deaths != 2);
             assert_eq!(ran.count("witness"), 21);
             let failed = told.iter().filter(|event| matches!(event, Event::ExecutorFailed { .. })).count();
             let problem = scheduler.status().await.unwrap().executors[0].problem.clone();

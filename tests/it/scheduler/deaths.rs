@@ -335,7 +335,7 @@ impl Backend for Ledger {
 
     passed_on! {
         put(Put) -> (), delete(Delete) -> StoredTask, get(Get) -> Option<StoredTask>,
-        list(List) -> Vec<StoredTask>, take_due(TakeDue) -> Due, commit(Commit) -> Committed,
+        list(List) -> Vec<StoredTask>, take_due(TakeDue) -> Due, defer(Defer) -> Option<DateTime<Utc>>, commit(Commit) -> Committed,
         next_due(NextDue) -> Option<DateTime<Utc>>, runs(Runs) -> Vec<RunRecord>,
         remove_all(RemoveAll) -> usize, close(Close) -> (),
     }

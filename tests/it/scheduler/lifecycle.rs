@@ -126,13 +126,15 @@ async fn stores_and_executors_come_and_go_while_it_runs() {
     assert_eq!(recorded.of("a"), [at(0), at(10)], "an executor of the user's own runs it");
     assert_eq!(ran.count("a"), 0);
 
-    // Without its executor each run is refused, and says why; the schedule goes on.
+    // Without its executor it waits, and says for what.
     scheduler.remove_executor("recorder", secs(1)).await.unwrap();
+    heard(&mut events);
     time.advance(secs(10)).await;
     let told = heard(&mut events);
-    let refused = told.iter().filter(|event| matches!(event, Event::TaskRefused(_))).count();
-    assert_eq!(refused, 1, "{told:?}");
-    assert_eq!(scheduler.task("a").await.unwrap().next_run_time(), Some(at(30)));
+    assert!(told.iter().all(|event| event.report().is_none()), "{told:?}");
+    let task = scheduler.task("a").await.unwrap();
+    assert_eq!(task.next_run_time(), Some(at(20)));
+    assert!(task.waiting.unwrap().reason.contains("no executor is called `recorder`"));
 
     scheduler.remove_store("spare").await.unwrap();
     assert!(scheduler.task("a").await.unwrap_err().is_not_found());

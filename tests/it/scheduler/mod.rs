@@ -20,8 +20,10 @@ mod recover;
 mod retry;
 mod standstill;
 mod supervised;
+mod told;
 mod trouble;
 mod upheaval;
+mod waiting;
 mod why;
 mod window;
 
@@ -201,7 +203,7 @@ impl Handler<Attach> for Recorder {
 
 impl Handler<Submit> for Recorder {
     type Result = ();
-    fn handle(&mut self, Submit { runs, busy }: Submit, _: &mut Self::Context) {
+    fn handle(&mut self, Submit { runs, busy, .. }: Submit, _: &mut Self::Context) {
         let is_bomb = |run: &Arc<callboard::task::Run>| run.task.id.as_str() == "bomb";
         assert!(!(self.bomb && runs.iter().any(is_bomb)), "boom");
         let now = self.clock.now();

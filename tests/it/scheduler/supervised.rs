@@ -54,7 +54,7 @@ impl Handler<Attach> for Quitter {
 
 impl Handler<Submit> for Quitter {
     type Result = ();
-    fn handle(&mut self, Submit { runs, busy }: Submit, ctx: &mut Self::Context) {
+    fn handle(&mut self, Submit { runs, busy, .. }: Submit, ctx: &mut Self::Context) {
         if runs.iter().any(|run| run.task.id.as_str() == "stop" && run.attempt == 1) {
             return ctx.stop();
         }
@@ -110,6 +110,20 @@ async fn an_executor_that_stops_is_replaced_and_what_it_ran_is_interrupted() {
     accounted(&told, "a", 100);
     let status = scheduler.status().await.unwrap();
     assert_eq!((status.running, &status.executors[0].problem), (0, &None));
+}
+
+#[actix::test]
+async fn an_executor_that_stops_and_is_not_started_again_is_told_of() {
+    let policy = callboard::supervision::RestartPolicy::on_failure();
+    let (scheduler, time, _) = board(|b| b.executor("default", QuitterSource).restart(policy)).await;
+    let mut events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.add(Task::new("note").id("stop").trigger(Date::at(at(25)))).await.unwrap();
+    time.advance(secs(30)).await;
+    let told = heard(&mut events);
+    assert_eq!(count(&told, EventMask::EXECUTOR_FAILED), 1, "{told:?}");
+    assert!(
+        scheduler.status().await.unwrap().executors[0].problem.as_ref().unwrap().contains("RestoreExecutor")
+    );
 }
 
 #[actix::test]
@@ -181,6 +195,10 @@ macro_rules! passes_on {
 impl Backend for Mortal {
     fn capabilities(&self) -> Capabilities {
         Capabilities { blocking: true, ..self.backend.capabilities() }
+    }
+
+    fn defer(&mut self, request: Defer) -> Reply<Option<DateTime<Utc>>> {
+        self.backend.defer(request)
     }
 
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {

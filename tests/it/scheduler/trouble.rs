@@ -235,6 +235,9 @@ impl Backend for Hooked {
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {
         self.backend.take_due(request)
     }
+    fn defer(&mut self, request: Defer) -> Reply<Option<DateTime<Utc>>> {
+        self.backend.defer(request)
+    }
     fn commit(&mut self, request: Commit) -> Reply<Committed> {
         self.backend.commit(request)
     }

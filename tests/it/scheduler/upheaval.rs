@@ -5,10 +5,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use callboard::backoff::Backoff;
-use callboard::executor::AsyncExecutor;
+use callboard::executor::{AsyncExecutor, ThreadPool};
 use callboard::scheduler::message::{Crash, RestoreStore, ResumeTask};
 use callboard::store::{BackendSource, Faults, MemoryBackend, Op, StoreError};
-use callboard::task::{Coalesce, Fate, Overlap, Retry, RunId, RunRecord, Source};
+use callboard::task::{Coalesce, Fate, Overlap, Refusal, Retry, RunId, RunRecord, Source};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,6 +20,8 @@ struct Play {
     recover: bool,
     coalesce: Coalesce,
     overlap: Overlap,
+    /// Whether the executor is a pool that is full soon.
+    pool: bool,
     acts: Vec<Act>,
 }
 
@@ -37,8 +39,8 @@ enum Act {
     /// The clock is set, by so many seconds.
     Set(i64),
     Restart,
-    /// The executor goes, and another takes its place.
-    Executor,
+    /// The executor goes, and another takes its place so many seconds later.
+    Executor(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,21 +104,23 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Crash),
         1 => prop_oneof![-200_000..-1i64, 1..100i64, -100..-1i64].prop_map(Act::Set),
         1 => Just(Act::Restart),
-        1 => Just(Act::Executor),
+        2 => prop_oneof![Just(0), 1..60u64].prop_map(Act::Executor),
     ]
 }
 
 fn play() -> impl Strategy<Value = Play> {
     let late = prop_oneof![Just(Coalesce::Latest), Just(Coalesce::Earliest), Just(Coalesce::All)];
     let overlap = prop_oneof![Just(Overlap::Skip), Just(Overlap::Queue(2)), Just(Overlap::Allow)];
-    let policies = (prop_oneof![Just(0), 1..12u64], prop::option::of(1..4u32), any::<bool>(), late, overlap);
+    let naps = prop_oneof![Just(0), 1..12u64];
+    let policies = (naps, prop::option::of(1..4u32), any::<bool>(), late, overlap, any::<bool>());
     (policies, prop::collection::vec(act(), 1..40)).prop_map(
-        |((naps, retry, recover, coalesce, overlap), acts)| Play {
+        |((naps, retry, recover, coalesce, overlap, pool), acts)| Play {
             naps,
             retry,
             recover,
             coalesce,
             overlap,
+            pool,
             acts,
         },
     )
@@ -187,6 +191,11 @@ struct Stage {
     known: Mutex<Known>,
     /// The number of the latest task.
     tasks: Mutex<u64>,
+}
+
+/// Two runs go on, one waits.
+fn small_pool() -> ThreadPool {
+    ThreadPool::new(2).queue(1)
 }
 
 fn down() -> StoreError {
@@ -342,9 +351,16 @@ impl Stage {
                 self.in_time(self.scheduler.shutdown(Shutdown::now().force())).await.ok();
                 while self.in_time(self.scheduler.start()).await.is_err() {}
             }
-            Act::Executor => {
+            Act::Executor(later) => {
                 self.in_time(self.scheduler.remove_executor("default", Duration::ZERO)).await.unwrap();
-                self.in_time(self.scheduler.add_executor("default", AsyncExecutor::new())).await.unwrap();
+                self.time.advance(secs(later)).await;
+                match self.play.pool {
+                    true => self.in_time(self.scheduler.add_executor("default", small_pool())).await.unwrap(),
+                    false => self
+                        .in_time(self.scheduler.add_executor("default", AsyncExecutor::new()))
+                        .await
+                        .unwrap(),
+                }
             }
         }
         // Two things at one instant have no order in the records.
@@ -381,7 +397,12 @@ async fn perform(play: Play) {
     let time = VirtualClock::starting_at(START);
     let store = BackendSource::keeping(faults.around(MemoryBackend::default().history(90_000)));
     let builder = Scheduler::builder().clock(time.clock()).registry(registry(&notes, play.naps));
-    let scheduler = builder.store("default", store).store_retry(secs(1)).start().await.unwrap();
+    let builder = builder.store("default", store).store_retry(secs(1));
+    let builder = match play.pool {
+        true => builder.executor("default", small_pool()),
+        false => builder,
+    };
+    let scheduler = builder.start().await.unwrap();
     let events = scheduler.events(EventMask::ALL).await.unwrap();
     let stage = Stage {
         play: play.clone(),
@@ -438,7 +459,7 @@ async fn check(stage: &Stage) {
     let records = stage.scheduler.history("a", usize::MAX).await.unwrap();
     let by_run: HashMap<RunId, &RunRecord> = records.iter().map(|record| (record.id, record)).collect();
     assert_eq!(by_run.len(), records.len(), "each run has one record");
-    let cut_off = stage.play.acts.iter().any(|act| matches!(act, Act::Restart | Act::Executor));
+    let cut_off = stage.play.acts.iter().any(|act| matches!(act, Act::Restart | Act::Executor(_)));
     let mut seen = BTreeSet::new();
     for note in &notes {
         if note.source == Source::Scheduled {
@@ -480,6 +501,19 @@ async fn check(stage: &Stage) {
         let end = record.end.as_ref().unwrap_or_else(|| panic!("it has no end: {record:?}"));
         let began = matches!(end.outcome, Outcome::Executed { .. } | Outcome::Failed { .. });
         assert!(!began || noted.contains(&record.id), "nothing ran: {record:?}");
+    }
+    // Whatever became of its executor: no run was turned away for want of it.
+    for record in &records {
+        let outcome = record.end.as_ref().map(|end| &end.outcome);
+        let turned_away = matches!(
+            outcome,
+            Some(Outcome::Refused {
+                reason: Refusal::QueueFull { .. }
+                    | Refusal::ExecutorUnavailable { .. }
+                    | Refusal::UnknownExecutor { .. }
+            })
+        );
+        assert!(!turned_away, "{record:?}");
     }
     // Each run time has an account, and those of the runs are as the runs say.
     let (mut from, mut times) = (at(-400_000), Vec::new());

@@ -130,7 +130,7 @@ async fn a_kept_task_comes_back_when_it_is_given_more() {
         scheduler.update_task("a", TaskChanges::new().when_finished(WhenFinished::Remove)).await.unwrap_err();
     assert!(error.to_string().contains("max_runs"), "it would be gone, and that is for delete_task: {error}");
     scheduler
-        .send(callboard::scheduler::message::RunTask::new("a".parse().unwrap(), false, true))
+        .send(callboard::scheduler::message::RunTask::new("a".parse().unwrap()).remove_finished())
         .await
         .unwrap()
         .unwrap();

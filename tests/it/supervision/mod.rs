@@ -348,7 +348,7 @@ async fn dies_and_comes_back(source: impl ExecutorSource, name: &str, killer: Co
     let runs = [stage.run(&long, &endless(dropped.clone())), stage.run(&long, &endless(dropped))];
     stage.submit(runs).await;
     let poison = stage.run(&task(name, |task| task), &killer);
-    let submit = Submit { runs: vec![Arc::new(poison)], busy: house.time.clock().busy() };
+    let submit = Submit { runs: vec![Arc::new(poison)], seats: None, busy: house.time.clock().busy() };
     // The executor may die before it answers.
     let _ = stage.executor.submit(submit).await;
     for _ in 0..2 {
