@@ -1,7 +1,7 @@
 //! Large answers, made bit by bit: whatever somebody asks for, runs and other messages have their turn.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::rc::Rc;
 
 use chrono::{DateTime, TimeDelta, Utc};
