@@ -82,7 +82,7 @@ fn a_directory_is_removed_and_restored() {
     for kind in KINDS {
         let (place, service) = served(kind);
         shell("cp -a \"$1\" \"$2\"; rm -rf \"$1\"", &[&place.data(), &away(&place)]);
-        is_down(&place, &service, "the directory is missing");
+        is_down(&place, &service, "is gone");
         assert!(!place.data().exists(), "{kind}: nothing was made in its place");
         shell("cp -a \"$1\" \"$2\"", &[&away(&place), &place.data()]);
         // The copy of a busy database may lack its latest moments, or be no whole one.
@@ -113,7 +113,7 @@ fn a_backup_of_a_stopped_service_is_put_back_under_a_running_one() {
         let service = place.serve(&[]);
         service.line_with(&["often", "executed"]);
         shell("rm -rf \"$1\"", &[&place.data()]);
-        is_down(&place, &service, "the directory is missing");
+        is_down(&place, &service, "is gone");
         shell("cp -a \"$1\" \"$2\"", &[&away(&place), &place.data()]);
         works_again(&place, &service);
         service.stop();
@@ -240,7 +240,7 @@ fn the_volume_of_the_store_alone_is_unmounted() {
 fn another_service_that_has_taken_it_is_told_of() {
     let (place, service) = served("file");
     shell("cp -a \"$1\" \"$2\"; rm -rf \"$1\"", &[&place.data(), &away(&place)]);
-    is_down(&place, &service, "the directory is missing");
+    is_down(&place, &service, "is gone");
     let other = place.serve(&["--data", "away"]);
     fs::rename(away(&place), place.data()).unwrap();
     service.line("another service has taken the data directory data");
