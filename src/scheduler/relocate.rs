@@ -35,7 +35,7 @@ struct Way {
 /// Where a task is.
 enum Found {
     There(Alias, StoredTask),
-    Elsewhere(Way),
+    Elsewhere(Box<Way>),
 }
 
 impl Scheduler {
@@ -57,13 +57,13 @@ impl Scheduler {
                     let there = Session { stores: vec![(to.clone(), target)], ..elsewhere };
                     there.find(&id).await.map(|(alias, _, task)| Found::There(alias, task))
                 }
-                found => {
-                    found.map(|(from, source, _)| Found::Elsewhere(Way { id, from, source, to, target }))
-                }
+                found => found.map(|(from, source, _)| {
+                    Found::Elsewhere(Box::new(Way { id, from, source, to, target }))
+                }),
             }
         };
         Box::pin(wrap_future::<_, Self>(found).then(|found, scheduler, _| match found {
-            Ok(Found::Elsewhere(way)) => scheduler.go(way),
+            Ok(Found::Elsewhere(way)) => scheduler.go(*way),
             // It is where it is to be.
             Ok(Found::There(alias, task)) => Box::pin(ready(Ok(scheduler.info(alias, task)))),
             Err(error) => fail(error),

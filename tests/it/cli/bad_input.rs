@@ -64,7 +64,7 @@ fn handlers_and_arguments_are_checked_before_the_start() {
         &place,
         3,
         &[
-            "callboard.toml:1: task.a: shell: timeout must be text with a unit",
+            "callboard.toml:1: task.a: shell: a length of time must be text with a unit",
             "callboard.toml:4: task.b: shell: unknown field `comand`, expected one of `command`, `cwd`",
             "callboard.toml:7: task.c: http: url \"localhost\" is none",
         ],

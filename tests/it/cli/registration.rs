@@ -146,7 +146,7 @@ fn a_second_store_that_does_not_open_keeps_only_its_own_tasks_waiting() {
 fn what_has_finished_is_known_for_as_long_as_it_stands_in_the_file() {
     let place = Place::new();
     let note = note(&place);
-    let soon = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
+    let soon = callboard::clock::Clock::system().now() + chrono::TimeDelta::seconds(2);
     let once = format!(
         "[task.once]\nevery = '100ms'\nmax_runs = 1\n{note}\n\
          [task.thrice]\nevery = '100ms'\nmax_runs = 3\nwhen_finished = 'remove'\n{note}\n\
