@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::out::{Printer, to_json};
 use super::{render, time};
 use crate::event::{Event, RunReport};
-use crate::task::{Outcome, standing_for};
+use crate::task::{Outcome, TaskId, standing_for};
 
 /// One of the two languages, and the printer.
 #[derive(Debug)]
@@ -113,7 +113,22 @@ fn event_line(event: &Event) -> Option<String> {
         Event::ExecutorRecovered { executor } => format!("executor {executor} works again"),
         Event::SchedulerRestarted { cause } => format!("the scheduler was started again: {cause}"),
         Event::ClockJumped { by_ms } => {
-            format!("the clock jumped by {}", time::length(TimeDelta::milliseconds(*by_ms)))
+            let way = if *by_ms < 0 { "back" } else { "forward" };
+            let by = TimeDelta::try_milliseconds(*by_ms).unwrap_or(TimeDelta::MAX).abs();
+            format!("the clock was set {way} by {}", time::length(by))
+        }
+        Event::TasksReplanned { store, tasks, back, over } => {
+            let names = |ids: &[TaskId]| ids.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ");
+            let mut line = format!(
+                "store {store}: the clock had been ahead; the next runs of {tasks} tasks were worked out again"
+            );
+            if !back.is_empty() {
+                line = format!("{line}; ended meanwhile, and back: {}", names(back));
+            }
+            if !over.is_empty() {
+                line = format!("{line}; ran for the last time, and over: {}", names(over));
+            }
+            line
         }
         _ => return None,
     })

@@ -11,6 +11,7 @@
 //! unroutable_after = "10m"        # how long a run waits for its executor or handler, before it is
 //!                                 #   refused. Default: without an end; 10m in a shared store
 //! startup_delay = "1s"            # before the first run. Default: 0s, with a lock_path 1s
+//! replan_after_jump = "1h"        # a clock that is set back by more was ahead: next runs are worked out again
 //!
 //! [defaults]                      # for tasks that leave an option out
 //! max_instances = 1               # runs of one task at once
@@ -142,6 +143,8 @@ pub struct Settings {
     /// How long a run waits that cannot begin, if not as
     /// [the scheduler](crate::scheduler::Builder::unroutable_after) thinks best.
     pub unroutable_after: Option<Duration>,
+    /// By how much more than this the clock has to be set back for next runs to be worked out again.
+    pub replan_after_jump: Option<Duration>,
     /// Options of tasks that leave them out.
     pub defaults: TaskDefaults,
     /// The stores by alias.
@@ -207,6 +210,7 @@ impl Default for Settings {
             lock_path: None,
             startup_delay: None,
             unroutable_after: None,
+            replan_after_jump: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
             executors: BTreeMap::from([(
@@ -312,6 +316,7 @@ impl Settings {
         self.lock_path = section.text("lock_path");
         self.startup_delay = section.duration("startup_delay");
         self.unroutable_after = section.duration("unroutable_after");
+        self.replan_after_jump = section.duration("replan_after_jump");
         section.finish();
     }
 
@@ -378,6 +383,9 @@ impl Settings {
         }
         if let Some(time) = self.unroutable_after {
             builder = builder.unroutable_after(time);
+        }
+        if let Some(jump) = self.replan_after_jump {
+            builder = builder.replan_after_jump(jump);
         }
         for (alias, store) in &self.stores {
             builder = store.add_to(builder, alias.as_str(), data)?;

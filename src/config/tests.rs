@@ -27,6 +27,7 @@ fn everything_can_be_said() {
         store_retry = "2s"
         lock_path = "{store}.lock"
         startup_delay = "3s"
+        replan_after_jump = "2h"
         [defaults]
         max_instances = "3"
         coalesce = "false"
@@ -67,6 +68,7 @@ fn everything_can_be_said() {
     assert_eq!(settings.defaults.max_instances, 3);
     let delay = Duration::from_secs(3);
     assert_eq!((settings.lock_path.as_deref(), settings.startup_delay), (Some("{store}.lock"), Some(delay)));
+    assert_eq!(settings.replan_after_jump, Some(Duration::from_secs(7200)));
     assert_eq!(settings.defaults.coalesce, crate::task::Coalesce::All);
     assert_eq!(
         settings.stores[&Alias::default_alias()],

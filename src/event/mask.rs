@@ -69,6 +69,8 @@ bitflags! {
         const TASK_STALLED = 1 << 26;
         /// [`Event::ClockJumped`]
         const CLOCK_JUMPED = 1 << 27;
+        /// [`Event::TasksReplanned`]
+        const TASKS_REPLANNED = 1 << 52;
         /// [`Event::SchedulerRestarted`]
         const SCHEDULER_RESTARTED = 1 << 28;
         /// [`Event::TaskFinished`]
@@ -146,6 +148,7 @@ impl Event {
             Self::TaskInterrupted(_) | Self::RunInterrupted { .. } => EventMask::TASK_INTERRUPTED,
             Self::TaskStalled { .. } => EventMask::TASK_STALLED,
             Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
+            Self::TasksReplanned { .. } => EventMask::TASKS_REPLANNED,
             Self::LifecycleSetUp { .. } | Self::LifecycleFailed { .. } | Self::LifecycleCleanedUp { .. } => {
                 EventMask::LIFECYCLE
             }

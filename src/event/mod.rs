@@ -232,6 +232,19 @@ pub enum Event {
         /// when it was set back.
         by_ms: i64,
     },
+    /// The clock had been ahead: the next runs of tasks that were worked out meanwhile were worked out
+    /// again.
+    TasksReplanned {
+        /// Their store.
+        store: Alias,
+        /// How many.
+        tasks: u64,
+        /// Those whose schedule had ended and goes on; the first hundred.
+        back: Vec<TaskId>,
+        /// Those that were removed as finished meanwhile and stay so, because they ran for the last time;
+        /// the latest hundred, as far as this life of the scheduler knows.
+        over: Vec<TaskId>,
+    },
     /// A lifecycle's set-up has succeeded: it ticks from now on.
     LifecycleSetUp {
         /// Its name.

@@ -11,6 +11,7 @@ use super::flight::Flight;
 use super::lives::{Leaving, LifeSlot};
 use super::locks::LockPath;
 use super::pending::PendingTasks;
+use super::replan::Farewells;
 use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
@@ -75,6 +76,8 @@ pub(super) struct Settings {
     pub strict: bool,
     /// After how long a run that cannot begin is refused, where the builder says so.
     pub unroutable_after: Option<Duration>,
+    /// A clock set back by more than this was ahead.
+    pub replan_after_jump: chrono::TimeDelta,
 }
 
 /// What a successor inherits when the actor dies of a panic.
@@ -95,6 +98,8 @@ pub(super) struct Estate {
     pub generation: u64,
     /// What tells that somebody has set the clock.
     pub seen: Seen,
+    /// Tasks whose schedules have ended of late.
+    pub farewells: Farewells,
     /// The latest time at which a task was added.
     pub latest_added: DateTime<Utc>,
     /// What ends with the scheduler, once no handle is left.

@@ -123,6 +123,23 @@ impl Scheduler {
                         let changed = Changed { store, id, task: Some(task), written: true, finished };
                         return Ok((true, Vec::new(), changed));
                     }
+                    // One that lingers is over, and makes room.
+                    let over = |existing: &StoredTask| existing.state.leaves_at.is_some();
+                    let lingers = session.find(&spec.id).await.is_ok_and(|(_, _, existing)| over(&existing));
+                    if lingers {
+                        let decide = |existing: &StoredTask| {
+                            let revision = existing.state.revision + 1;
+                            let state = TaskState { revision, ..task.state.clone() };
+                            match over(existing) {
+                                true => Ok(Decision::Put(spec.clone(), state)),
+                                false => Err(Error::store(&store, StoreError::Exists(spec.id.clone()))),
+                            }
+                        };
+                        return match session.change(&spec.id, decide).await {
+                            Ok(changed) => Ok((true, Vec::new(), changed)),
+                            Err(Unchanged { error, .. }) => Err(error),
+                        };
+                    }
                     if !replace {
                         return Err(Error::store(&store, StoreError::Exists(spec.id.clone())));
                     }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use chrono::TimeDelta;
 use chrono_tz::Tz;
 
 use super::actor::{Estate, Scheduler, Settings};
@@ -55,6 +56,7 @@ pub struct Builder {
     startup_delay: Option<Duration>,
     strict: bool,
     unroutable_after: Option<Duration>,
+    replan_after_jump: Duration,
     stores: Vec<(String, Box<dyn StoreSource>, Option<RestartPolicy>)>,
     executors: Vec<(String, Box<dyn ExecutorSource>, Option<RestartPolicy>)>,
     latest: Option<Latest>,
@@ -82,6 +84,7 @@ impl Builder {
             startup_delay: None,
             strict: false,
             unroutable_after: None,
+            replan_after_jump: Duration::from_secs(3600),
             stores: Vec::new(),
             executors: Vec::new(),
             latest: None,
@@ -228,6 +231,15 @@ impl Builder {
         self
     }
 
+    /// By how much more than this the wall clock has to be set back for next runs to be worked out again:
+    /// then it is taken to have been ahead, and what it made pass over is open again. After a smaller jump
+    /// next runs stay where they are. More in the
+    /// [guide](crate::guide::semantics#when-the-clock-is-set). Default: an hour.
+    pub fn replan_after_jump(mut self, jump: Duration) -> Self {
+        self.replan_after_jump = jump;
+        self
+    }
+
     /// Builds the scheduler, stopped: tasks that are added now wait for the start. It lives on an
     /// arbiter of its own.
     ///
@@ -333,6 +345,14 @@ impl Builder {
                 return Err(Error::Setting { setting, reason });
             }
         }
+        let replan_after_jump = match TimeDelta::from_std(self.replan_after_jump) {
+            Ok(jump) if jump >= TimeDelta::seconds(1) => jump,
+            Ok(_) => {
+                let reason = "is less than 1 s; smaller jumps are the daily work of time servers".to_owned();
+                return Err(Error::Setting { setting: "replan_after_jump", reason });
+            }
+            Err(_) => TimeDelta::MAX,
+        };
         if self.batch == 0 {
             return Err(Error::Setting {
                 setting: "batch",
@@ -385,6 +405,7 @@ impl Builder {
             unroutable_after: self.unroutable_after,
             lock_path,
             strict: self.strict,
+            replan_after_jump,
         };
         Ok((settings, estate))
     }

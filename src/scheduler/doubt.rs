@@ -89,6 +89,7 @@ impl Scheduler {
                 }
                 scheduler.settle(run, end, told, ctx);
                 scheduler.flush_ends(&store, busy.clone(), ctx);
+                scheduler.replan_stores(&busy, ctx);
                 scheduler.arm(ctx);
                 // A virtual clock stands still until the alarm is set.
                 drop(busy);

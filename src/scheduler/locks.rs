@@ -282,6 +282,7 @@ impl Scheduler {
             let failed = |error: actix_rt::task::JoinError| LockError::Io(std::io::Error::other(error));
             let looked = looked.unwrap_or_else(|error| Look::Refused(failed(error)));
             scheduler.looked(&alias, number, looked);
+            scheduler.replan_stores(&busy, ctx);
             scheduler.arm(ctx);
             // A virtual clock stands still until the alarm is set.
             drop(busy);

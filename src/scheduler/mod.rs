@@ -38,6 +38,7 @@ mod on_demand;
 mod pending;
 mod plan;
 mod relocate;
+mod replan;
 mod salvage;
 mod session;
 mod settle;

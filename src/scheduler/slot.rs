@@ -9,6 +9,7 @@ use futures::future::AbortHandle;
 
 use super::keeper::Keeper;
 use super::locks::StoreLock;
+use super::replan::Replanning;
 use crate::error::Error;
 use crate::executor::{ExecutorAddr, ExecutorSource};
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
@@ -67,6 +68,8 @@ pub(super) struct StoreSlot {
     pub problem: Option<String>,
     pub retry_at: Option<DateTime<Utc>>,
     pub failures: u32,
+    /// Whether next runs are to be worked out again.
+    pub replanning: Replanning,
     /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
     pub unreadable: BTreeSet<(String, String)>,
     after_tick: Vec<oneshot::Sender<()>>,
@@ -106,6 +109,7 @@ impl StoreSlot {
             problem: None,
             retry_at: None,
             failures: 0,
+            replanning: Replanning::No,
             unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
             after_finish: Vec::new(),
@@ -136,6 +140,14 @@ impl StoreSlot {
     pub(super) fn reasons(&self) -> Vec<String> {
         let reasons: BTreeSet<&String> = self.unreadable.iter().map(|(_, reason)| reason).collect();
         reasons.into_iter().take(REASONS).cloned().collect()
+    }
+
+    /// Whether next runs are to be worked out again, and can be: runs in doubt are judged by the tasks as
+    /// they are.
+    pub(super) fn can_replan(&self) -> bool {
+        let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
+        let works = self.addr.is_some() && self.problem.is_none() && !in_doubt && self.has_lock();
+        self.replanning == Replanning::Wanted && works
     }
 
     /// Whether the record of a task is among those that could not be read when the store was opened.
@@ -252,6 +264,7 @@ impl StoreSlot {
         self.noted = None;
         self.end_finish(false);
         self.settling = false;
+        self.replanning.reset();
         self.asked = 0;
         self.moves = 0;
         self.release_waiting();

@@ -181,6 +181,8 @@ impl Scheduler {
         self.estate.pending.try_again(Some(alias));
         self.commit_late(ctx);
         self.settle_doubts(alias, ctx);
+        self.look_for_wrong_times(alias, opened.latest_time);
+        self.replan_stores(&busy, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);
         if was_mistaken {

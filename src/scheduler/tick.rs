@@ -14,6 +14,7 @@ use super::session::within;
 use super::settle::schedule_ended;
 use super::waiting::Booking;
 use super::waitlist::{Lack, Recalls};
+use super::wake::readable;
 use crate::clock::Busy;
 use crate::event::Event;
 use crate::executor::message::Seats;
@@ -60,15 +61,18 @@ impl Scheduler {
         self.wake.rung();
         self.last_seen = self.clock().now();
         if let Some(jump) = self.estate.seen.look(&self.settings.clock) {
-            tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock jumped");
+            let way = if jump < TimeDelta::zero() { "back" } else { "forward" };
+            tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock was set {way} by {}", readable(jump));
             self.tell(Event::ClockJumped { by_ms: jump.num_milliseconds() });
             if jump < TimeDelta::zero() {
                 self.estate.stores.values_mut().for_each(|slot| slot.clock_set_back(jump));
+                self.clock_was_ahead(jump);
             }
         }
         let now = self.last_seen;
         self.retry_stores(now, &busy, ctx);
         self.look_at_locks(now, &busy, ctx);
+        self.replan_stores(&busy, ctx);
         if self.ticks() {
             let due: Vec<Alias> = self
                 .estate
@@ -274,13 +278,15 @@ impl Scheduler {
             if let Some(until) = others_until {
                 plan::pass_over(&mut task, until);
             }
+            // One that lingers only goes.
             let want = self.want(&task.spec).or_else(|| booking.short.remove(&place));
+            let want = want.filter(|_| task.state.leaves_at.is_none());
             if want.as_ref().is_some_and(|want| self.is_stale(want)) {
                 again = true;
                 continue;
             }
             let refusal = want.as_ref().map(|want| want.reason.clone());
-            let plan = match want {
+            let mut plan = match want {
                 None => plan::tick(&task, now, || self.estate.flight.running(store, &task.spec.id)),
                 Some(want) => match plan::blocked(&task, now, self.patience(store, &task, now)) {
                     Blocked::Wait(until) => {
@@ -290,6 +296,7 @@ impl Scheduler {
                     Blocked::Over(plan) => *plan,
                 },
             };
+            plan.linger(&task, now, self.settings.replan_after_jump);
             if !self.estate.waitlist.is_empty() {
                 self.estate.waitlist.leave(store, &task.spec.id);
             }
@@ -410,6 +417,7 @@ impl Scheduler {
         for (_, id, gone) in cargo.finished.into_iter().filter(|(index, ..)| !refused(index)) {
             if gone {
                 self.retire_life(&id, &tick.store);
+                self.estate.farewells.note(now, &tick.store, &id);
             }
             let event = schedule_ended(id, &tick.store, gone);
             if self.wants(event.mask()) {

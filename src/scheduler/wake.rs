@@ -16,6 +16,28 @@ const JUMP: TimeDelta = TimeDelta::seconds(1);
 /// The shortest nap: what becomes due within it is dealt with in one batch instead of many.
 const BREATH: Duration = Duration::from_millis(1);
 
+/// A length of time in its two largest units: `1 h`, `2 d 3 h`.
+pub(super) fn readable(length: TimeDelta) -> String {
+    let ms = length.num_milliseconds().unsigned_abs();
+    let units =
+        [(31_557_600_000, "y"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")];
+    let mut rest = ms;
+    let mut parts = Vec::new();
+    for (unit, name) in units {
+        if parts.len() == 2 || (unit == 1 && ms >= 60_000) {
+            break;
+        }
+        match rest / unit {
+            // `2 d 5 min` would look more exact than it is said.
+            0 if !parts.is_empty() => break,
+            0 => {}
+            count => parts.push(format!("{count} {name}")),
+        }
+        rest %= unit;
+    }
+    if parts.is_empty() { "0 ms".to_owned() } else { parts.join(" ") }
+}
+
 #[derive(Default)]
 pub(super) struct Wake {
     armed: Option<(DateTime<Utc>, SpawnHandle)>,
@@ -74,5 +96,26 @@ impl Wake {
     /// The timer has rung.
     pub(super) fn rung(&mut self) {
         self.armed = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_readable() {
+        for (seconds, text) in [
+            (3600, "1 h"),
+            (-3600, "1 h"),
+            (5400, "1 h 30 min"),
+            (86_400, "1 d"),
+            (10 * 31_557_600 + 86_400, "10 y 1 d"),
+            (59, "59 s"),
+            (3605, "1 h"),
+        ] {
+            assert_eq!(readable(TimeDelta::seconds(seconds)), text);
+        }
+        assert_eq!(readable(TimeDelta::milliseconds(1500)), "1 s 500 ms");
     }
 }

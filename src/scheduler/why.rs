@@ -104,7 +104,7 @@ pub(super) fn account(
         kept: found.kept.as_deref(),
     };
     let mut times: BTreeMap<(DateTime<Utc>, usize), RunTime> = BTreeMap::new();
-    let groups = attempts(&found.runs);
+    let groups = attempts(found.runs.iter().filter(|record| !is_open(task, record)));
     let mut scheduled = HashSet::new();
     for (index, group) in groups.iter().enumerate() {
         let Some(last) = group.last() else { continue };
@@ -120,15 +120,27 @@ pub(super) fn account(
     let mut spans = Spans::new(
         groups
             .iter()
-            .filter_map(|group| Some((group.iter().find_map(|record| record.span)?, *group.last()?)))
+            .filter_map(|group| {
+                let record = group.iter().find(|record| record.span.is_some())?;
+                Some((honest(task, record)?, *group.last()?))
+            })
             .collect(),
     );
+    let wrong: Vec<&RunRecord> =
+        found.runs.iter().filter(|record| corrected(task, record).is_some()).collect();
     for Fire { nominal, due } in
         fires.into_iter().filter(|fire| fire.nominal <= to && !scheduled.contains(&fire.nominal))
     {
         let told = match spans.first_with(nominal) {
             Some(record) if !teller.is_foreign(nominal) => teller.stood_for(nominal, record),
             _ => teller.unrecorded(nominal, due),
+        };
+        let passed = |record: &&&RunRecord| {
+            record.nominal == nominal || record.span.is_some_and(|span| span.contains(nominal))
+        };
+        let told = match wrong.iter().find(passed).and_then(|record| corrected(task, record)) {
+            Some(at) if nominal > at => teller.open_again(told, at),
+            _ => told,
         };
         times.insert((nominal, groups.len()), told);
     }
@@ -173,8 +185,42 @@ impl<'a> Spans<'a> {
     }
 }
 
+/// When it turned out that a record was made under a clock that was ahead.
+fn corrected(task: Option<&StoredTask>, record: &RunRecord) -> Option<DateTime<Utc>> {
+    let marked = record.end.as_ref().and_then(|end| end.wrong_clock);
+    let replanned = task.and_then(|task| task.state.replanned.as_ref());
+    let of_then = replanned.filter(|replanned| {
+        let later =
+            record.nominal > replanned.at || record.span.is_some_and(|span| span.until > replanned.at);
+        later && record.id < replanned.before
+    });
+    marked.or(of_then.map(|replanned| replanned.at))
+}
+
+/// Whether the run time of a record is open again: it was passed over under a clock that was ahead.
+fn is_open(task: Option<&StoredTask>, record: &RunRecord) -> bool {
+    let began = !matches!(
+        record.end.as_ref().map(|end| &end.outcome),
+        Some(
+            Outcome::Missed { .. }
+                | Outcome::Refused { .. }
+                | Outcome::Coalesced { .. }
+                | Outcome::Skipped { .. }
+        )
+    );
+    !began && corrected(task, record).is_some_and(|at| record.nominal > at)
+}
+
+/// Where the run times lie that a record stands for: no later than when the clock was corrected.
+fn honest(task: Option<&StoredTask>, record: &RunRecord) -> Option<Span> {
+    let span = record.span?;
+    let until =
+        corrected(task, record).map_or(span.until, |at| span.until.min(at + TimeDelta::nanoseconds(1)));
+    Some(Span { until, ..span })
+}
+
 /// The records of one run time, attempt by attempt; runs that were asked for stand alone.
-fn attempts(records: &[RunRecord]) -> Vec<Vec<&RunRecord>> {
+fn attempts<'a>(records: impl Iterator<Item = &'a RunRecord>) -> Vec<Vec<&'a RunRecord>> {
     let mut groups: Vec<Vec<&RunRecord>> = Vec::new();
     let mut latest: BTreeMap<(DateTime<Utc>, &'static str), usize> = BTreeMap::new();
     for record in records {
@@ -388,6 +434,16 @@ impl Teller<'_> {
             _ => format!("due since {late}; the scheduler is not running"),
         };
         (Fate::Due, reason)
+    }
+
+    /// What was said of a run time, and that it was passed over while the clock was ahead.
+    fn open_again(&self, told: RunTime, at: DateTime<Utc>) -> RunTime {
+        let reason = format!(
+            "{}; it was passed over while the clock was ahead, and is open again since that was corrected, at {}",
+            told.reason,
+            self.at(at)
+        );
+        RunTime { reason, ..told }
     }
 
     /// A run time that was dealt with, and no record says how.

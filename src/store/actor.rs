@@ -84,7 +84,8 @@ impl<B: Backend> StoreActor<B> {
 
     /// Starts the actor on the present arbiter.
     pub fn start_store(self) -> StoreAddr {
-        StoreAddr::new(self.start())
+        let addr = self.start();
+        StoreAddr::new(addr.clone()).paged(addr.recipient())
     }
 
     /// Whether it needs an arbiter of its own.
@@ -112,7 +113,8 @@ impl<B: Backend> StoreActor<B> {
         let arbiter = Arbiter::new();
         let handle = arbiter.handle();
         self._arbiter = Some(StopArbiter(handle.clone()));
-        StoreAddr::new(Self::start_in_arbiter(&handle, move |_| self))
+        let addr = Self::start_in_arbiter(&handle, move |_| self);
+        StoreAddr::new(addr.clone()).paged(addr.recipient())
     }
 
     /// Asks the backend, and sees to it that its panic, now or later, becomes an answer.
@@ -208,6 +210,20 @@ macro_rules! handlers {
             }
         }
     )+};
+}
+
+impl<B: Backend> Handler<Leaf> for StoreActor<B> {
+    type Result = Response<Result<Page, StoreError>>;
+
+    fn handle(&mut self, Leaf { from }: Leaf, ctx: &mut Self::Context) -> Self::Result {
+        self.ask(ctx, |backend| {
+            let page = |part: ListPart| Page { tasks: part.tasks, next: part.next };
+            match backend.list_part(from) {
+                Reply::Now(part) => Reply::Now(part.map(page)),
+                Reply::Later(part) => Reply::later(async move { part.await.map(page) }),
+            }
+        })
+    }
 }
 
 handlers! {

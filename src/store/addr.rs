@@ -11,6 +11,7 @@ macro_rules! store_addr {
         #[derive(Clone)]
         pub struct StoreAddr {
             $($field: Recipient<$message>,)+
+            leaf: Option<Recipient<Leaf>>,
         }
 
         impl StoreAddr {
@@ -20,7 +21,7 @@ macro_rules! store_addr {
                 A: Actor $(+ Handler<$message>)+,
                 A::Context: Sized $(+ ToEnvelope<A, $message>)+,
             {
-                Self { $($field: addr.clone().recipient(),)+ }
+                Self { $($field: addr.clone().recipient(),)+ leaf: None }
             }
 
             $(
@@ -32,6 +33,28 @@ macro_rules! store_addr {
             )+
         }
     };
+}
+
+impl StoreAddr {
+    /// The store gives its tasks page by page to who asks `leaf` for them.
+    pub(super) fn paged(self, leaf: Recipient<Leaf>) -> Self {
+        Self { leaf: Some(leaf), ..self }
+    }
+
+    /// Some of all tasks: of a store that knows no pages, all of them.
+    pub(crate) fn leaf(&self, message: Leaf) -> impl Future<Output = Result<Page, StoreError>> + use<> {
+        let (leaf, list) = match &self.leaf {
+            Some(leaf) => (Some(leaf.send(message)), None),
+            None => (None, Some(self.list(List))),
+        };
+        async move {
+            match (leaf, list) {
+                (Some(page), _) => page.await?,
+                (None, Some(list)) => Ok(Page { tasks: list.await?, next: None }),
+                (None, None) => Ok(Page::default()),
+            }
+        }
+    }
 }
 
 store_addr! {

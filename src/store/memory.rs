@@ -311,6 +311,12 @@ impl MemoryBackend {
         }
     }
 
+    /// The latest of the times in its tasks that must be past.
+    pub(in crate::store) fn latest_time(&self) -> DateTime<Utc> {
+        let times = self.tasks.iter().flatten().map(|task| task.state.latest_time());
+        times.max().unwrap_or(DateTime::UNIX_EPOCH)
+    }
+
     pub(in crate::store) fn delete_now(
         &mut self,
         Delete { id, revision }: Delete,
@@ -359,6 +365,7 @@ impl Backend for MemoryBackend {
             interrupted: interrupted.unwrap_or_default(),
             next_due: self.first_due(),
             unsettled: Some(self.unsettled()),
+            latest_time: Some(self.latest_time()),
             ..Opened::default()
         };
         Reply::Now(Ok(opened))

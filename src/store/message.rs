@@ -42,6 +42,9 @@ pub struct Opened {
     /// The tasks with an [`Attempt`](crate::task::Attempt) that is going on; `None` when the store
     /// cannot tell without more ado, and then all tasks are listed to find them.
     pub unsettled: Option<Vec<TaskId>>,
+    /// The latest of the times in its tasks that must be past; `None` when the store cannot tell without
+    /// more ado. One that is later than now was taken from a clock that was ahead.
+    pub latest_time: Option<DateTime<Utc>>,
     /// Tells of exports that the store takes by itself and that fail; `None` for a store that takes
     /// none.
     pub export_failures: Option<Failures>,
@@ -175,6 +178,23 @@ pub struct Get {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<StoredTask>, StoreError>")]
 pub struct List;
+
+/// Some of all tasks, in no order that means anything; the rest with further requests.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Page, StoreError>")]
+pub struct Leaf {
+    /// Where to go on: 0 to begin, then what [`Page::next`] said.
+    pub from: usize,
+}
+
+/// The answer to [`Leaf`]. A task that was there all the time is in one of the pages.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The tasks.
+    pub tasks: Vec<StoredTask>,
+    /// Where to go on; `None` when that was all.
+    pub next: Option<usize>,
+}
 
 /// The tasks that are due, oldest first. A shared store claims them for the asking owner.
 #[derive(Debug, Clone, Copy, Message)]

@@ -285,6 +285,10 @@ pub struct RunEnd {
     /// ([`Overlap::CancelRunning`](super::Overlap::CancelRunning)), and not by somebody.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
+    /// When it turned out that the clock had been ahead as this was recorded. What did not run then is
+    /// no outcome of run times after that: they are open again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong_clock: Option<DateTime<Utc>>,
 }
 
 impl RunEnd {
@@ -299,6 +303,7 @@ impl RunEnd {
             backtrace: None,
             retry_at: None,
             replaced: false,
+            wrong_clock: None,
         }
     }
 

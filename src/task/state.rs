@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Source, TaskSpec};
+use super::{RunId, Source, Span, TaskSpec};
 
 /// A run time ahead: what the trigger said, and when the run is due after jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +52,23 @@ pub struct Backfill {
     pub at: DateTime<Utc>,
 }
 
+/// At most so many stretches of run times are remembered of a task that ran while the clock was ahead;
+/// the nearest of more are taken for one.
+pub const MAX_AHEAD: usize = 100;
+
+/// That a task's next run was worked out again, because the clock had been ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replanned {
+    /// The corrected time from which it was.
+    pub at: DateTime<Utc>,
+    /// Runs before this one were begun under the wrong clock, or earlier: what they stand for besides
+    /// their own run time counts up to [`at`](Self::at) only.
+    pub before: RunId,
+    /// Run times after [`at`](Self::at) that ran already, and do not run again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ran: Vec<Span>,
+}
+
 /// The part of a task that changes as it runs. Small on purpose: advancing a schedule writes this
 /// and not the task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +96,14 @@ pub struct TaskState {
     /// A past window whose run times are being run on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Box<Backfill>>,
+    /// When the next run was worked out again, because the clock had been ahead; `None` when it never
+    /// was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replanned: Option<Box<Replanned>>,
+    /// When a task goes whose schedule has ended, and which would be gone but that it ended much too
+    /// late, with run times that were passed over: the clock may be wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves_at: Option<DateTime<Utc>>,
     /// A paused task keeps its next run time and does not run.
     pub paused: bool,
     /// What an omitted start time of the trigger stands for: when the trigger was set, or, of a task
@@ -105,6 +130,8 @@ impl TaskState {
             fired: 0,
             attempts: Vec::new(),
             backfill: None,
+            replanned: None,
+            leaves_at: None,
             paused: false,
             anchor: now,
             set_at: None,
@@ -116,6 +143,12 @@ impl TaskState {
     /// When the task was given its present trigger.
     pub fn trigger_since(&self) -> DateTime<Utc> {
         self.set_at.unwrap_or(self.anchor)
+    }
+
+    /// The latest of the times that were now when they were noted.
+    pub(crate) fn latest_time(&self) -> DateTime<Utc> {
+        let latest = self.modified_at.max(self.created_at).max(self.set_at.unwrap_or(self.modified_at));
+        self.last_run.map_or(latest, |last| last.max(latest))
     }
 
     /// Whether nothing is left to come: no run time, no further attempt, no back-fill. A task that
@@ -133,7 +166,7 @@ impl TaskState {
         if self.paused {
             return None;
         }
-        let next = self.next.map(|fire| fire.due);
+        let next = self.next.map(|fire| fire.due).or(self.leaves_at);
         if self.attempts.is_empty() && self.backfill.is_none() {
             return next;
         }

@@ -55,7 +55,7 @@ pub(crate) fn replace(
         // No other schedule makes a task run at once that has run.
         let at_once = state.next.filter(|next| next.nominal <= now && !due && ran.is_some());
         if at_once.is_some() {
-            (state.next, state.begins) = (Times::of(spec, state.anchor).after(now)?, None);
+            (state.next, state.begins) = (Times::of_task(spec, &state).after(now)?, None);
         }
         // An interval has no run times before it was set.
         if let (Some(next), Some(_), Trigger::Interval(_)) = (state.next, ran, &spec.trigger)
@@ -155,7 +155,7 @@ fn set_next_run(
         );
         return Err(refused(reason).into());
     }
-    if !Times::of(spec, state.anchor).contains(at) {
+    if !Times::of_task(spec, state).contains(at) {
         return Err(outside(spec, field, at).into());
     }
     if left(spec, state) == 0 {
@@ -181,7 +181,7 @@ fn first_fire(
     from: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<Option<Fire>, PlanError> {
-    let times = Times::of(spec, state.anchor);
+    let times = Times::of_task(spec, state);
     let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
         // A first run that was had, or passed, in an earlier schedule of the task does not come again.

@@ -1,5 +1,6 @@
 //! Every decision of the scheduler, as plain functions: no actor, no clock, no store.
 
+mod ahead;
 mod attempts;
 mod backfill;
 mod backlog;
@@ -14,6 +15,7 @@ use crate::task::{Coalesce, Fire, Source, Span, StoredTask, TaskError, TaskSpec,
 use crate::trigger::{SearchError, TriggerError};
 use times::{Times, left};
 
+pub(crate) use ahead::{Replan, latest_time, replan};
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
 pub(crate) use backfill::{backfill, cancel_backfill};
 pub(crate) use blocked::{Blocked, blocked};
@@ -107,6 +109,10 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, running: impl FnOnce()
         plan.stalled = plan.stalled.or(error);
         attempts::note(spec, &mut after, run.as_slice());
     }
+    after.leaves_at.take_if(|leaves_at| *leaves_at <= now);
+    if let Some(replanned) = &mut after.replanned {
+        replanned.ran.retain(|span| span.until > now);
+    }
     (plan.then, plan.finished) = settle(spec, after);
     plan
 }
@@ -137,7 +143,7 @@ impl TaskPlan {
             Coalesce::All => spec.max_catch_up.max(1) as usize,
             Coalesce::Latest | Coalesce::Earliest => 1,
         };
-        let mut due = backlog::collect(&Times::of(spec, state.anchor), first, now, keep);
+        let mut due = backlog::collect(&Times::of_task(spec, state), first, now, keep);
         let mut coalesced = 0;
         match spec.coalesce {
             Coalesce::Latest => coalesced = due.dropped,
@@ -172,6 +178,35 @@ impl TaskPlan {
             attempts::note(spec, state, &[run]);
         }
         self.run = Some(run);
+    }
+
+    /// Lets a task stay for a while whose schedule has ended more than `late` too late, with run times
+    /// passed over: it may have done so under a clock that is ahead.
+    pub(crate) fn linger(&mut self, task: &StoredTask, now: DateTime<Utc>, late: TimeDelta) {
+        let StoredTask { spec, state } = task;
+        let ends_late = self.finished && self.then == Then::Remove;
+        if !ends_late || !state.next.is_some_and(|next| now - next.due > late) {
+            return;
+        }
+        let given_up = |run: &PlannedRun| {
+            run.coalesced > 0 || run.turned_away.is_some() || !spec.misfire_grace.allows(now - run.fire.due)
+        };
+        if self.missed.is_none() && !self.runs().any(|run| given_up(&run)) {
+            return;
+        }
+        let new = self.runs().filter(PlannedRun::is_new).count() as u64;
+        let last = self.runs().filter(PlannedRun::is_new).map(|run| run.fire.nominal).max();
+        self.then = Then::State(TaskState {
+            revision: state.revision + 1,
+            next: None,
+            last_run: state.last_run.max(last),
+            runs: state.runs + self.runs().count() as u64,
+            fired: state.fired.saturating_add(new),
+            attempts: Vec::new(),
+            backfill: None,
+            leaves_at: now.checked_add_signed(ahead::LINGER),
+            ..state.clone()
+        });
     }
 
     /// Where the run times lie that are given up.
@@ -209,7 +244,7 @@ impl TaskPlan {
 fn settle(spec: &TaskSpec, state: TaskState) -> (Then, bool) {
     let finished = !state.paused && state.is_finished(spec);
     let then = match spec.when_finished {
-        WhenFinished::Remove if finished => Then::Remove,
+        WhenFinished::Remove if finished && state.leaves_at.is_none() => Then::Remove,
         _ => Then::State(state),
     };
     (then, finished)
@@ -229,7 +264,7 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
 /// cannot say what comes after them, they stay, and the tick finds that out.
 pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>) {
     let passed = task.state.next.is_some_and(|next| next.nominal <= until);
-    if passed && let Ok(next) = Times::of(&task.spec, task.state.anchor).after(until) {
+    if passed && let Ok(next) = Times::of_task(&task.spec, &task.state).after(until) {
         task.state.next = next;
     }
 }
@@ -249,7 +284,7 @@ pub(crate) fn resume(
     let next = match state.next {
         Some(next) if catch_up || next.due >= now => Some(next),
         _ if left(spec, state) == 0 => None,
-        _ => Times::of(spec, state.anchor).from(now)?,
+        _ => Times::of_task(spec, state).from(now)?,
     };
     let mut after =
         TaskState { revision: state.revision + 1, paused: false, next, modified_at: now, ..state.clone() };
@@ -283,7 +318,7 @@ pub(crate) fn run_now(
     attempts::note(spec, &mut after, &[PlannedRun::first(Fire { nominal: now, due: now }, 0, source)]);
     if remove_finished && !spec.trigger.on_shutdown() {
         let ahead = state.next.filter(|next| next.nominal > now).is_some();
-        if !ahead && (left(spec, state) == 0 || Times::of(spec, state.anchor).after(now)?.is_none()) {
+        if !ahead && (left(spec, state) == 0 || Times::of_task(spec, state).after(now)?.is_none()) {
             after.next = None;
             if after.is_finished(spec) {
                 return Ok(Then::Remove);
@@ -342,7 +377,7 @@ impl Ahead {
         if self.left == 0 {
             return Ok(None);
         }
-        let times = Times::of(&task.spec, task.state.anchor);
+        let times = Times::of_task(&task.spec, &task.state);
         let next = match (self.last, task.state.next) {
             (Some(last), _) => times.after(last)?,
             (None, Some(next)) => Some(next),
@@ -361,7 +396,7 @@ pub(crate) fn between(
     to: DateTime<Utc>,
     limit: usize,
 ) -> Result<Vec<Fire>, SearchError> {
-    let times = Times::of(&task.spec, task.state.anchor);
+    let times = Times::of_task(&task.spec, &task.state);
     let (mut found, mut next) = (Vec::new(), times.from(from)?);
     while let Some(fire) = next.filter(|fire| fire.nominal <= to && found.len() < limit) {
         found.push(fire);

@@ -1,6 +1,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::task::{Fire, TaskSpec, TaskState};
+use crate::task::{Fire, Span, TaskSpec, TaskState};
 use crate::trigger::{Context, SearchError, Trigger};
 
 /// The run times of a task: those of its trigger within its window. Everything that asks for a run
@@ -11,11 +11,25 @@ pub(super) struct Times<'a> {
     start: Option<DateTime<Utc>>,
     /// The last instant a run time may have.
     pub end: Option<DateTime<Utc>>,
+    /// Run times that ran already, while the clock was ahead.
+    had: &'a [Span],
 }
 
 impl<'a> Times<'a> {
     pub(super) fn of(spec: &'a TaskSpec, anchor: DateTime<Utc>) -> Self {
-        Self { trigger: &spec.trigger, cx: spec.context(anchor), start: spec.start_at, end: spec.end_at }
+        let cx = spec.context(anchor);
+        Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: &[] }
+    }
+
+    /// The run times that are left to a task: without those that it had while the clock was ahead.
+    pub(super) fn of_task(spec: &'a TaskSpec, state: &'a TaskState) -> Self {
+        let had = state.replanned.as_ref().map(|replanned| replanned.ran.as_slice()).unwrap_or_default();
+        Self { had, ..Self::of(spec, state.anchor) }
+    }
+
+    /// Whether a run time ran already, while the clock was ahead.
+    pub(super) fn is_had(&self, nominal: DateTime<Utc>) -> bool {
+        self.had.iter().any(|span| span.contains(nominal))
     }
 
     /// Whether an instant lies within the window.
@@ -30,7 +44,12 @@ impl<'a> Times<'a> {
         if self.end.is_some_and(|end| end < at) {
             return Ok(None);
         }
-        let nominal = self.trigger.next(at, &self.cx)?;
+        let mut nominal = self.trigger.next(at, &self.cx)?;
+        for span in self.had {
+            if let Some(had) = nominal.filter(|nominal| span.contains(*nominal)) {
+                nominal = self.trigger.next(span.until.max(had), &self.cx)?;
+            }
+        }
         Ok(nominal.filter(|nominal| self.contains(*nominal)).map(|nominal| self.fire(nominal)))
     }
 

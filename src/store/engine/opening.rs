@@ -97,6 +97,7 @@ impl<P: Place> Engine<P> {
                 // Those of openings that came to nothing, too.
                 set_aside: self.asides.1.try_iter().last(),
                 unsettled,
+                latest_time: Some(self.tasks.latest_time()),
                 export_failures: self.writer.as_mut().map(Writer::export_failures),
                 failures: self.writer.as_ref().map(Writer::failures),
             },

@@ -209,6 +209,7 @@ fn end() -> impl Strategy<Value = RunEnd> {
             backtrace: backtrace.map(String::into_boxed_str),
             retry_at,
             replaced: false,
+            wrong_clock: retry_at,
         },
     )
 }

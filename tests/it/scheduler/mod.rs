@@ -1,6 +1,7 @@
 //! The scheduler through its handle, on the virtual clock.
 
 mod absurd;
+mod ahead;
 mod backfill;
 mod bounds;
 mod cancel;
