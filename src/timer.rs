@@ -61,6 +61,31 @@ pub fn sleep(clock: &Clock, duration: Duration) -> impl Future<Output = Busy> + 
     }
 }
 
+/// A sleep that ends so much too late says that everything stood still: a stopped process, a paused
+/// machine.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long what is waited for may take, after a pause, to be noticed.
+const NOTICE: Duration = Duration::from_secs(1);
+
+/// Waits for `limit` of elapsed time, as a limit on something else: when everything stood still beyond
+/// that, what has ended meanwhile is given time to be noticed first.
+///
+/// The alarm is set when this is called, not when the future is first polled.
+pub fn sleep_as_limit(clock: &Clock, limit: Duration) -> impl Future<Output = Busy> + use<> {
+    let end = clock.monotonic().saturating_add(limit);
+    let sleep = sleep(clock, limit);
+    let clock = clock.clone();
+    async move {
+        let busy = sleep.await;
+        let late = clock.monotonic().saturating_sub(end);
+        if clock.is_virtual() || late < PAUSE {
+            return busy;
+        }
+        self::sleep(&clock, NOTICE).await
+    }
+}
+
 fn nap_for(clock: &Clock, duration: Duration) -> impl Future<Output = Busy> + use<> {
     let far = TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
     nap_until(clock, clock.now().checked_add_signed(far).unwrap_or(DateTime::<Utc>::MAX_UTC))

@@ -32,7 +32,8 @@ impl Started {
     /// The deadline of this run, which begins to run down.
     pub(super) fn deadline(&self) -> Deadline {
         let Some(limit) = self.run().task.timeout else { return Deadline::None };
-        let sleep: Sleep = Box::pin(timer::sleep(self.clock(), limit));
+        // An end that is there after a pause counts before the deadline that passed in it.
+        let sleep: Sleep = Box::pin(timer::sleep_as_limit(self.clock(), limit));
         // Blocking code does not let its thread look at the time.
         if watches_time(self.clock()) && !self.run().code.is_blocking() {
             return Deadline::Timer(sleep);

@@ -76,6 +76,7 @@ impl Scheduler {
         perhaps_there: bool,
     ) -> Answer<Added> {
         let (first_run, paused, replace) = (task.first_run, task.paused, task.replace_existing);
+        let spread = task.spread;
         let store = task.store.clone().unwrap_or_else(|| self.settings.defaults.store.clone());
         let checked = self.store_addr(&store).and_then(|addr| {
             let mut spec = task.resolve(&self.settings.defaults, self.settings.timezone)?;
@@ -103,8 +104,8 @@ impl Scheduler {
         let created_at = self.creation_of(&id, &store, since);
         let added = async move {
             let now = session.settings.clock.now();
-            let state =
-                plan::add(&spec, first_run, paused, since, now).map_err(|error| error.about(&spec.id))?;
+            let state = plan::add(&spec, first_run, paused, spread, since, now)
+                .map_err(|error| error.about(&spec.id))?;
             let state = TaskState { created_at, ..state };
             let task = StoredTask { spec: spec.clone(), state };
             match session.put(&addr, task.clone(), Expect::Absent).await {

@@ -235,8 +235,8 @@ impl Pending {
         let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
         spec.trigger = settings.registry.resolve(&spec.trigger)?;
         let now = settings.clock.now();
-        let state =
-            plan::add(&spec, first_run, paused, *since, now).map_err(|error| error.about(&spec.id))?;
+        let state = plan::add(&spec, first_run, paused, task.spread, *since, now)
+            .map_err(|error| error.about(&spec.id))?;
         Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn within_time<T>(
     let clock = settings.clock.clone();
     async move {
         let answer = Box::pin(answer);
-        match select(answer, Box::pin(async move { timer::sleep(&clock, deadline).await })).await {
+        match select(answer, Box::pin(async move { timer::sleep_as_limit(&clock, deadline).await })).await {
             Either::Left((answer, _)) => answer,
             Either::Right(_) => Err(StoreError::unavailable(format!(
                 "it did not answer within {} s; when it is only slow, give it more with `store_deadline`",

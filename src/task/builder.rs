@@ -42,6 +42,7 @@ pub struct Task {
     pub(crate) store: Option<Alias>,
     pub(crate) first_run: Option<FirstRun>,
     pub(crate) paused: bool,
+    pub(crate) spread: bool,
     pub(crate) replace_existing: bool,
     /// Without a trigger of its own it has the schedule that the scheduler has for such tasks.
     pub(crate) by_default: bool,
@@ -80,6 +81,7 @@ impl Task {
             store: None,
             first_run: None,
             paused: false,
+            spread: false,
             replace_existing: false,
             by_default: false,
             not_past: None,
@@ -125,6 +127,22 @@ impl Task {
     /// Adds the task paused: it keeps its next run time and does not run before it is resumed.
     pub fn paused(mut self, paused: bool) -> Self {
         self.paused = paused;
+        self
+    }
+
+    /// Whether an interval that names no start runs first at a place of its own within one length, and not
+    /// at once: at a time that follows from the task's id and is the same whenever it is added. So
+    /// thousands of tasks of `every 1h` do not run together. It changes nothing with another trigger, a
+    /// [`first_run`](Self::first_run) or a [`start_at`](Self::start_at). Default: at once.
+    ///
+    /// ```
+    /// use callboard::task::Task;
+    ///
+    /// let task = Task::new("poll").id("site-17").trigger("every 1h").spread(true);
+    /// # let _ = task;
+    /// ```
+    pub fn spread(mut self, spread: bool) -> Self {
+        self.spread = spread;
         self
     }
 

@@ -94,6 +94,9 @@ impl Options {
         set(&mut spec.name, self.name.map(|name| Some(name.into())));
         set(&mut spec.handler, self.handler);
         set(&mut spec.args, self.args);
+        if let Some(trigger) = &self.trigger {
+            trigger.check_lengths()?;
+        }
         set(&mut spec.trigger, self.trigger);
         set(&mut spec.timezone, self.timezone);
         set(&mut spec.executor, self.executor);

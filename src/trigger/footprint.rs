@@ -68,7 +68,7 @@ impl Footprint {
         match trigger {
             Trigger::Date(date) => marks.instant(date.instant(cx).timestamp()),
             Trigger::Interval(interval) => {
-                let (start, length) = (interval.start(cx), interval.length());
+                let (start, length) = (interval.start(cx), interval.step());
                 if start.timestamp_subsec_nanos() != 0
                     || length.subsec_nanos() != 0
                     || length <= TimeDelta::zero()
@@ -281,10 +281,8 @@ pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<L
         let Trigger::Interval(interval) = trigger else {
             continue;
         };
-        let one = Lattice {
-            start: nanos(interval.start(cx) - DateTime::UNIX_EPOCH),
-            step: nanos(interval.length()),
-        };
+        let one =
+            Lattice { start: nanos(interval.start(cx) - DateTime::UNIX_EPOCH), step: nanos(interval.step()) };
         if one.step <= 0 {
             continue;
         }

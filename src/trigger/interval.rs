@@ -13,6 +13,9 @@ use super::{Context, Moment, TriggerError, text};
 
 const NANOS: i128 = 1_000_000_000;
 
+/// The shortest interval. One that is shorter is refused; one that was stored before counts as this long.
+pub(super) const SHORTEST: TimeDelta = TimeDelta::milliseconds(1);
+
 /// Every so often, in elapsed time, on a grid that hangs on its start.
 ///
 /// Run number k is at `start_at + k × length`, exactly, however late earlier runs were: nothing
@@ -91,6 +94,25 @@ impl Interval {
         self
     }
 
+    /// The time between two runs as they come: never shorter than the shortest interval.
+    pub(super) fn step(&self) -> TimeDelta {
+        self.length.max(SHORTEST)
+    }
+
+    /// Where the grid hangs for a task of this id that is added at `since`, so that many of one length do not
+    /// run together: at a place of its own within each length. `None` when it names its start.
+    pub(crate) fn spread(&self, id: &str, since: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if self.limits.start_at.is_some() {
+            return None;
+        }
+        let length = self.step().num_milliseconds();
+        let place = i64::try_from(super::jitter::pick(id, length, u64::try_from(length - 1).ok()?)).ok()?;
+        let ahead = (place - since.timestamp_millis()).rem_euclid(length);
+        let at = DateTime::from_timestamp_millis(since.timestamp_millis().checked_add(ahead)?)?;
+        // The rest of a millisecond lies behind.
+        if at >= since { Some(at) } else { at.checked_add_signed(TimeDelta::milliseconds(length)) }
+    }
+
     /// The time between two runs.
     pub fn length(&self) -> TimeDelta {
         self.length
@@ -106,6 +128,22 @@ impl Interval {
     }
 
     pub(super) fn checked(self) -> Result<Self, TriggerError> {
+        let checked = self.well_formed()?;
+        checked.check_length()?;
+        Ok(checked)
+    }
+
+    /// Refuses an interval that is too short.
+    pub(super) fn check_length(&self) -> Result<(), TriggerError> {
+        if self.length >= SHORTEST {
+            return Ok(());
+        }
+        let length = text::duration(self.length.to_std().unwrap_or_default());
+        let reason = format!("its length is {length}; the shortest interval is 1ms");
+        Err(TriggerError::invalid("interval", reason))
+    }
+
+    fn well_formed(self) -> Result<Self, TriggerError> {
         if self.length <= TimeDelta::zero() {
             return Err(TriggerError::invalid(
                 "interval",
@@ -128,10 +166,11 @@ impl Interval {
 
     pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
         let (start, from) = (self.start(cx), without_leap_second(from));
+        let length = self.step();
         let found = if from <= start {
             start
         } else if let (0, 0, Some(step @ 1..)) =
-            (start.timestamp_subsec_nanos(), self.length.subsec_nanos(), Some(self.length.num_seconds()))
+            (start.timestamp_subsec_nanos(), length.subsec_nanos(), Some(length.num_seconds()))
         {
             // Whole seconds, as nearly always.
             let passed = super::zone::ceil_seconds(from) - start.timestamp();
@@ -139,10 +178,7 @@ impl Interval {
             let behind = if rest == 0 { 0 } else { step - rest };
             DateTime::from_timestamp(start.timestamp().checked_add(passed)?.checked_add(behind)?, 0)?
         } else {
-            let length = nanos(self.length);
-            if length <= 0 {
-                return None;
-            }
+            let length = nanos(length);
             let passed = nanos(from - start);
             let offset = (passed + length - 1) / length * length;
             let seconds = i64::try_from(offset.div_euclid(NANOS)).ok()?;
@@ -229,7 +265,7 @@ impl TryFrom<Stored> for Interval {
                 None => TriggerError::invalid("interval", format!("its length is zero; {most}")),
             });
         }
-        Interval { length, limits: stored.limits }.checked()
+        Interval { length, limits: stored.limits }.well_formed()
     }
 }
 

@@ -307,6 +307,33 @@ impl Trigger {
         same::times((self, zone), (other, other_zone))
     }
 
+    /// Refuses a trigger with an interval in it that is too short. What is stored may have one, which then
+    /// counts as the shortest there is.
+    pub(crate) fn check_lengths(&self) -> Result<(), TriggerError> {
+        let all = |parts: &[Trigger]| parts.iter().try_for_each(Trigger::check_lengths);
+        match self {
+            Trigger::Interval(interval) => interval.check_length(),
+            Trigger::And(and) => all(and.triggers()),
+            Trigger::Or(or) => all(or.triggers()),
+            Trigger::Except(except) => {
+                except.trigger().check_lengths()?;
+                all(except.triggers())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it (or a part of it) answers in words of its own, as dense as it likes.
+    pub(crate) fn is_custom(&self) -> bool {
+        match self {
+            Trigger::Custom(_) => true,
+            Trigger::And(and) => and.triggers().iter().any(Trigger::is_custom),
+            Trigger::Or(or) => or.triggers().iter().any(Trigger::is_custom),
+            Trigger::Except(except) => except.trigger().is_custom(),
+            _ => false,
+        }
+    }
+
     /// Whether it (or a part of it) runs at the [anchor](Context::anchor) itself, and there only: it was
     /// asked for at once.
     pub(crate) fn is_at_once(&self) -> bool {

@@ -58,7 +58,7 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
     };
     if let Some(limit) = flight.run.task.timeout {
         let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        flight.deadline = Some((after_ms, timer::sleep(&flight.clock, limit).boxed()));
+        flight.deadline = Some((after_ms, timer::sleep_as_limit(&flight.clock, limit).boxed()));
     }
     let order = ToWorker::Run(Box::new(flight.order(&started)));
     let end = match worker.say(&order) {

@@ -14,11 +14,20 @@ pub(crate) fn add(
     spec: &TaskSpec,
     first_run: Option<FirstRun>,
     paused: bool,
+    spread: bool,
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<TaskState, PlanError> {
     let mut state = TaskState::new(since);
     state.paused = paused;
+    if let Trigger::Interval(interval) = &spec.trigger
+        && spread
+        && first_run.is_none()
+        && spec.start_at.is_none()
+        && let Some(at) = interval.spread(spec.id.as_str(), since)
+    {
+        (state.anchor, state.set_at) = (at, Some(since));
+    }
     state.next = first_fire(spec, &state, first_run, since, now)?;
     state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     Ok(state)
@@ -265,7 +274,7 @@ mod tests {
     }
 
     fn added(spec: TaskSpec) -> StoredTask {
-        let state = add(&spec, None, false, at(0), at(0)).unwrap();
+        let state = add(&spec, None, false, false, at(0), at(0)).unwrap();
         StoredTask { spec: spec.into(), state }
     }
 
@@ -297,9 +306,33 @@ mod tests {
             assert_eq!(length.trigger_since(), at(7300));
         }
         // Nothing was there to count from.
-        let fresh = StoredTask { state: add(&task.spec, None, true, at(0), at(0)).unwrap(), ..task };
+        let fresh = StoredTask { state: add(&task.spec, None, true, false, at(0), at(0)).unwrap(), ..task };
         let length = next(&fresh, TaskChanges::new().trigger("every 2h"), at(7300)).unwrap();
         assert_eq!(length.next.unwrap().nominal, at(7300));
+    }
+
+    #[test]
+    fn equal_intervals_are_spread_by_their_ids_over_one_length() {
+        let mut places = Vec::new();
+        for n in 0..1000 {
+            let task =
+                TaskSpec { id: crate::task::TaskId::new(format!("t{n}")).unwrap(), ..spec("every 1h") };
+            let first = |since| add(&task, None, false, true, since, since).unwrap().next.unwrap().nominal;
+            let place = (first(at(0)) - at(0)).num_seconds();
+            assert!((0..=3600).contains(&place));
+            assert_eq!(first(at(7200)), first(at(0)) + TimeDelta::hours(2), "whenever it is added");
+            places.push(place / 360);
+        }
+        assert!((0..10).all(|tenth| places.iter().filter(|place| **place == tenth).count() > 50));
+        let plain = TaskSpec { start_at: Some(at(0)), ..spec("every 1h") };
+        for (task, first) in [
+            (plain, None),
+            (spec("every 1h from 2027-01-15T08:00:00Z"), None),
+            (spec("every 1h"), Some(FirstRun::At(at(0)))),
+        ] {
+            let state = add(&task, first, false, true, at(0), at(0)).unwrap();
+            assert_eq!(state.next.unwrap().nominal, at(0));
+        }
     }
 
     #[test]

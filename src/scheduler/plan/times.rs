@@ -55,7 +55,10 @@ impl<'a> Times<'a> {
 
     /// The first run strictly after `nominal`.
     pub(super) fn after(&self, nominal: DateTime<Utc>) -> Result<Option<Fire>, SearchError> {
-        match nominal.checked_add_signed(TimeDelta::nanoseconds(1)) {
+        // However dense the answers of a trigger of the user's own are: a run time a millisecond.
+        let step =
+            if self.trigger.is_custom() { TimeDelta::milliseconds(1) } else { TimeDelta::nanoseconds(1) };
+        match nominal.checked_add_signed(step) {
             Some(from) => self.from(from),
             None => Ok(None),
         }
