@@ -70,7 +70,7 @@ use crate::trigger::TriggerError;
 /// Whether a task that is added now would never run, because its time is over.
 pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
     let spec = TaskSpec { when_finished: WhenFinished::Remove, ..spec };
-    let added = plan::add(&spec, None, false, now, now);
+    let added = plan::add(&spec, None, false, false, now, now);
     let never = |error: &plan::PlanError| {
         matches!(error, plan::PlanError::Task(TaskError::Trigger(TriggerError::NeverFires { .. })))
     };
