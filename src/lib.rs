@@ -202,6 +202,7 @@ pub use error::Error;
 /// | `max_instances = 2`, `overlap = "queue 3"` | [`Task::max_instances`](task::Task::max_instances), [`Task::overlap`](task::Task::overlap): also `"skip"`, `"cancel_running"`, `"allow"` |
 /// | `misfire_grace = "30s"`, `timeout = "5m"` | [`Task::misfire_grace`](task::Task::misfire_grace), [`Task::timeout`](task::Task::timeout) |
 /// | `retry = 3`, `recover` | [`Task::retry`](task::Task::retry): so many further attempts, or a [`Retry`](task::Retry); [`Task::recover`](task::Task::recover) |
+/// | `spread` | [`Task::spread`](task::Task::spread) |
 /// | `paused`, `replace_existing = false` | [`Task::paused`](task::Task::paused), [`Task::replace_existing`](task::Task::replace_existing); `paused` alone is `paused = true` |
 /// | `handler = "…"` | the name in the registry; otherwise that of the function. Stored tasks carry it: give one if the function may be renamed, or if another has its name |
 /// | `crate = path` | where this crate is, if not at `::callboard` |

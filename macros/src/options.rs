@@ -41,7 +41,7 @@ enum Kind {
     Outer,
 }
 
-const OPTIONS: [(&str, Kind); 29] = [
+const OPTIONS: [(&str, Kind); 30] = [
     ("cron", Kind::When),
     ("every", Kind::When),
     ("at", Kind::When),
@@ -68,6 +68,7 @@ const OPTIONS: [(&str, Kind); 29] = [
     ("recover", Kind::Flag),
     ("userdata", Kind::Any),
     ("paused", Kind::Flag),
+    ("spread", Kind::Flag),
     ("replace_existing", Kind::Flag),
     ("handler", Kind::Name),
     ("crate", Kind::Outer),

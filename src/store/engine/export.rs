@@ -121,6 +121,11 @@ impl ExportWriter {
     /// that anybody can read it.
     pub(super) fn create(path: &Path, identity: Uuid, plain: bool) -> Result<Self, StoreError> {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            // Of the export's directory, and no damage of the store.
+            if dir.exists() && !dir.is_dir() {
+                let error = io::Error::other("a file is where its directory belongs; name another place");
+                return Err(file_error(path, "write to", error));
+            }
             create_dir(dir).map_err(of_file)?;
         }
         // What is renamed over a device or a directory at the end would take its place.
