@@ -199,12 +199,16 @@ pub(super) struct Next {
     /// A trigger: a crontab expression ("0 3 * * mon-fri"), other text ("every 5m"), or JSON.
     #[arg(value_name = "EXPR|JSON")]
     pub(super) trigger: Option<String>,
-    /// The zone in which the trigger is read where it names none.
-    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = super::time::zone)]
-    pub(super) timezone: Tz,
-    /// Where the search starts: a time, with or without an offset. Default: now.
+    /// The zone in which the trigger is read where it names none. Default: UTC.
+    #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
+    pub(super) timezone: Option<Tz>,
+    /// Where the search starts: a time with an offset, or without one on the clock of --timezone, else of
+    /// the trigger. Default: now.
     #[arg(long, value_name = "TIME")]
     pub(super) after: Option<String>,
+    /// The id of the task: what `H` stands for depends on it.
+    #[arg(long, value_name = "ID", value_parser = super::next::id)]
+    pub(super) id: Option<String>,
     /// How many run times.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) count: u32,
@@ -212,7 +216,7 @@ pub(super) struct Next {
     #[arg(long)]
     pub(super) json: bool,
     /// Answer questions in JSON from standard input, one a line.
-    #[arg(long, conflicts_with_all = ["timezone", "after", "count", "json"])]
+    #[arg(long, conflicts_with_all = ["timezone", "after", "id", "count", "json"])]
     pub(super) jsonl: bool,
 }
 
@@ -261,7 +265,7 @@ pub(super) struct Cancel {
 pub(super) struct Backfill {
     /// The task's id.
     pub(super) id: String,
-    /// The beginning of the window: a time, with or without an offset.
+    /// The beginning of the window: a time with an offset, or without one on the task's clock.
     #[arg(long, value_name = "TIME", requires = "to")]
     pub(super) from: Option<String>,
     /// The end of the window; a run time at this very instant is outside.
@@ -270,9 +274,9 @@ pub(super) struct Backfill {
     /// The time between two of the runs, at least.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     pub(super) every: Duration,
-    /// The zone of times without an offset.
-    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = super::time::zone)]
-    pub(super) timezone: Tz,
+    /// The zone of times without an offset. Default: the task's.
+    #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
+    pub(super) timezone: Option<Tz>,
     /// Call off the one under way.
     #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
     pub(super) cancel: bool,
@@ -305,6 +309,9 @@ pub(super) struct Why {
     /// The end of the window. Default: the next run time, or now when --from is given.
     #[arg(long, value_name = "TIME")]
     pub(super) to: Option<String>,
+    /// The zone of times without an offset. Default: the task's; the service's where there is no task.
+    #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
+    pub(super) timezone: Option<Tz>,
     /// How many run times.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) limit: u32,

@@ -11,11 +11,11 @@ use super::data;
 use super::exit::{Exit, Failure};
 use super::protocol::{Envelope, MAX_REQUEST, Reply, Request, VERSION};
 
-/// How long the service may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the service may take to answer. It gives up a little sooner by itself, and says why.
+const PATIENCE: Duration = Duration::from_secs(35);
 
 /// The same for what goes through everything a store holds.
-const MUCH_PATIENCE: Duration = Duration::from_secs(3600);
+const MUCH_PATIENCE: Duration = Duration::from_secs(3605);
 
 /// Asks the service on `dir`.
 pub(super) fn ask(dir: &Path, request: Request) -> Result<Value, Failure> {

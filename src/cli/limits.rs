@@ -40,3 +40,8 @@ pub(super) fn runs_at_once() -> [(&'static str, u32); 2] {
     };
     [("shell", runs(16, 16)), ("http", runs(64, 8))]
 }
+
+/// How many files this process may have open.
+pub(super) fn nofile() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}

@@ -10,11 +10,11 @@ use crate::clock::Clock;
 use crate::threads;
 
 /// Descriptors of a service besides those of its stores and runs.
-const DESCRIPTORS: usize = 28;
+const DESCRIPTORS: usize = 40;
 /// The same of one store.
 const DESCRIPTORS_OF_STORE: usize = 24;
 /// Threads of a service besides those of its stores.
-const THREADS: usize = 12;
+const THREADS: usize = 15;
 /// The same of one store.
 const THREADS_OF_STORE: usize = 8;
 /// Years that a clock may show.

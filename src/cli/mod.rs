@@ -15,10 +15,13 @@ mod out;
 mod protocol;
 mod registration;
 mod render;
+mod secrets;
 mod serve;
 mod show;
+mod signals;
 mod store;
 mod task;
+mod terminal;
 mod time;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,11 +61,13 @@ pub fn main() -> ExitCode {
     let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         Err(Failure::new(Exit::Failed, "it failed in a way that it should not; see the message above"))
     });
-    match result {
-        Ok(()) => Exit::Success.into(),
+    let exit = match result {
+        Ok(()) => Exit::Success,
         Err(failure) => {
             out::note(&failure.message);
-            failure.exit.into()
+            failure.exit
         }
-    }
+    };
+    out::finish_stderr();
+    exit.into()
 }

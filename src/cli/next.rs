@@ -12,6 +12,7 @@ use super::exit::{Exit, Failure};
 use super::time::{distance, parse, shown};
 use super::{out, render};
 use crate::clock::Clock;
+use crate::task::TaskId;
 use crate::trigger::{Context, Trigger, TriggerError, answer};
 
 pub(super) fn run(args: Next) -> Result<(), Failure> {
@@ -24,12 +25,21 @@ pub(super) fn run(args: Next) -> Result<(), Failure> {
 fn show(text: &str, args: &Next) -> Result<(), Failure> {
     let invalid = |error: String| Failure::new(Exit::Invalid, error);
     let now = Clock::system().now();
+    let trigger: Trigger = text.parse().map_err(|error: TriggerError| invalid(error.to_string()))?;
+    let zone = args.timezone.unwrap_or(Tz::UTC);
+    if trigger.is_hashed() && args.id.is_none() {
+        let message = "`H` stands for another time in each task: name the task with --id, or write a number";
+        return Err(invalid(message.to_owned()));
+    }
+    let key = args.id.as_deref().unwrap_or("next");
     let after = match &args.after {
-        Some(text) => parse(text, args.timezone).map_err(|error| invalid(format!("--after: {error}")))?,
+        Some(text) => {
+            let own = trigger.zone(&Context { zone, anchor: now, key });
+            parse(text, args.timezone.unwrap_or(own)).map_err(|error| invalid(format!("--after: {error}")))?
+        }
         None => now,
     };
-    let trigger: Trigger = text.parse().map_err(|error: TriggerError| invalid(error.to_string()))?;
-    let cx = Context { zone: args.timezone, anchor: after, key: "next" };
+    let cx = Context { zone, anchor: after, key };
     trigger.check(after, &cx).map_err(|error| invalid(error.to_string()))?;
     let count = args.count as usize;
     let times: Result<Vec<_>, _> = trigger.times(after, &cx).take(count).collect();
@@ -59,6 +69,11 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An id, for the command line.
+pub(super) fn id(text: &str) -> Result<String, String> {
+    TaskId::new(text).map(|id| id.to_string()).map_err(|error| error.to_string())
+}
+
 fn local(times: &[DateTime<Utc>], zone: Tz) -> Vec<String> {
     times.iter().map(|at| at.with_timezone(&zone).to_rfc3339()).collect()
 }
@@ -71,7 +86,7 @@ fn answer_lines() -> Result<(), Failure> {
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line).map_err(failed)? > 0 {
         if !line.trim_ascii().is_empty() {
-            out::line(&reply(&line));
+            out::json_line(reply(&line));
         }
         line.clear();
     }

@@ -11,7 +11,6 @@
 
 use std::path::PathBuf;
 
-use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -49,6 +48,8 @@ pub(super) enum Request {
         from: Option<String>,
         #[serde(default)]
         to: Option<String>,
+        #[serde(default)]
+        timezone: Option<Tz>,
         limit: u32,
     },
     Pause {
@@ -78,8 +79,11 @@ pub(super) enum Request {
     },
     Backfill {
         id: String,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        /// A time; without an offset on the clock of `timezone`, else of the task.
+        from: String,
+        to: String,
+        #[serde(default)]
+        timezone: Option<Tz>,
         /// In milliseconds.
         every: u64,
     },
@@ -102,6 +106,13 @@ pub(super) enum Request {
         /// The keys of a `[task.ID]` table, with `id` and `replace`.
         task: Value,
     },
+}
+
+impl Request {
+    /// Whether it may take as long as reading all that a store holds.
+    pub(super) fn goes_through_a_store(&self) -> bool {
+        matches!(self, Self::CheckStore { .. } | Self::ExportStore { .. } | Self::RekeyStore { .. })
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,11 +7,14 @@ use chrono_tz::Tz;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::terminal;
 use super::time::{distance, length, shown};
 use crate::task::{RunEnd, standing_for};
 
 /// Columns wide enough for what is in them; the last is as wide as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let seen = |row: &Vec<String>| row.iter().map(|cell| terminal::shown(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(seen).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
@@ -270,11 +273,6 @@ pub(super) fn unreadable(count: u64) -> String {
     }
 }
 
-/// Damaged records are quoted: what a terminal would obey is not told to it.
-fn visible(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 /// What makes records readable again, by the word for what is the matter with them.
 fn remedy(cause: &str) -> Option<&'static str> {
     Some(match cause {
@@ -306,7 +304,7 @@ pub(super) fn checked(answer: &Value) -> Vec<String> {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(bad.iter().map(|it| {
             let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Tz::UTC));
-            let cell = |name: &str| visible(&text(&it[name]));
+            let cell = |name: &str| text(&it[name]);
             vec![cell("id"), cell("record"), since, cell("cause"), cell("reason")]
         }));
         lines.extend(table(&rows));

@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Serve;
 use super::control::Control;
@@ -18,6 +17,7 @@ use super::handlers::Inherited;
 use super::hold::Hold;
 use super::registration::{Changes, LeftOut, Registration};
 use super::show::Show;
+use super::signals::Signals;
 use super::{data, handlers, limits, means, out};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Settings, TaskSettings};
@@ -27,10 +27,16 @@ use crate::task::Alias;
 use crate::timer;
 
 pub(super) fn run(args: Serve) -> Result<(), Failure> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| Failure::new(Exit::Starved, format!("cannot {what}: {error}"))
+    };
     log();
     let settings = settings(&args)?;
     let nofile = limits::raise_nofile();
     means::check(settings.stores.values().filter(|store| store.path(&args.data).is_some()).count())?;
+    out::never_wait_for_stderr().map_err(failed("start a thread"))?;
+    let signals = Signals::listen().map_err(failed("listen for signals"))?;
     let warnings = data::create(&args.data, args.trust_data)?;
     for store in settings.stores.values().filter_map(|store| store.path(&args.data)) {
         data::check_owner(&store, args.trust_data)?;
@@ -38,8 +44,7 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
     warnings.iter().for_each(|warning| out::note(warning));
     let socket = data::socket(&args.data)?;
     let hold = Hold::take(&args.data, args.trust_data)?;
-    let show = Show::new(args.json, settings.timezone)
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}")))?;
+    let show = Show::new(args.json, settings.timezone).map_err(failed("start a thread"))?;
     let mut service = Service {
         settings: Rc::new(settings),
         show,
@@ -49,7 +54,9 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
         unreadable: BTreeMap::new(),
         news: false,
     };
-    let result = actix_rt::System::new().block_on(service.run(&args.data, &socket, &hold));
+    let builder = service.builder(&args.data)?;
+    let place = Place { dir: &args.data, socket: &socket, hold: &hold };
+    let result = actix_rt::System::new().block_on(service.run(place, signals, builder));
     service.show.finish();
     result
 }
@@ -64,9 +71,8 @@ fn log() {
     let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(wanted);
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| out::LogWriter)
         .with_ansi(false)
-        // Otherwise a standard error that nobody reads any more would end the service.
         .log_internal_errors(false);
     let _ = subscriber.try_init();
 }
@@ -115,41 +121,19 @@ enum Woken {
     News,
 }
 
-/// How long after a signal the same one is an echo of it.
-const ECHO: Duration = Duration::from_millis(500);
-
-/// The signals that end the service.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [a, b, c] = &mut self.0;
-        let waiting = [a, b, c].map(|signal| Box::pin(signal.recv()));
-        futures::future::select_all(waiting).await;
-    }
-
-    /// The next one that is meant as a second one: whoever stops a whole process group sends the
-    /// same signal twice.
-    async fn again(&mut self) {
-        timer::sleep(&Clock::system(), ECHO).await;
-        while self.next().now_or_never().is_some() {}
-        self.next().await;
-    }
+/// Where the service has its things.
+struct Place<'a> {
+    dir: &'a Path,
+    socket: &'a Path,
+    hold: &'a Hold,
 }
 
+/// How long a shutdown may take beyond its grace, for runs to be ended and stores to be closed.
+const MARGIN: Duration = Duration::from_secs(10);
+
 impl Service {
-    async fn run(&mut self, dir: &Path, socket: &Path, hold: &Hold) -> Result<(), Failure> {
-        let mut signals = Signals::new()
-            .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen for signals: {error}")))?;
-        let handle = self.builder(dir)?.strict(self.strict).build()?;
+    async fn run(&mut self, place: Place<'_>, mut signals: Signals, builder: Builder) -> Result<(), Failure> {
+        let handle = builder.strict(self.strict).build()?;
         let mut events = handle.events(EventMask::ALL).await?;
         // Paused until no task runs that has left the configuration.
         let started = handle.start_paused();
@@ -158,10 +142,9 @@ impl Service {
             return Ok(());
         };
         started?;
-        let control = Control::open(socket, hold, handle.clone())?;
+        let control = Control::open(place.socket, place.hold, handle.clone(), self.settings.timezone)?;
         let mut registration = Registration::new(handle.clone(), self.settings.clone(), self.from_file);
-        let registered =
-            self.register(dir, socket, &mut registration, &handle, &mut events, &mut signals).await;
+        let registered = self.register(&place, &mut registration, &handle, &mut events, &mut signals).await;
         let ended = match registered {
             Ok(Some(())) => self.watch(&mut registration, &mut events, &mut signals).await,
             // Whatever is not registered yet is at the next start.
@@ -196,8 +179,7 @@ impl Service {
     /// Makes the tasks those of the configuration, and lets them run; `None` when a signal came first.
     async fn register(
         &mut self,
-        dir: &Path,
-        socket: &Path,
+        place: &Place<'_>,
         registration: &mut Registration,
         handle: &Handle,
         events: &mut EventStream,
@@ -216,10 +198,10 @@ impl Service {
             };
             changes.left_out.extend(missing.left_out);
             changes.strictly(&self.settings)?;
-            self.say(dir, socket, &changes);
+            self.say(place, &changes);
             handle.resume().await?;
         } else {
-            self.say(dir, socket, &changes);
+            self.say(place, &changes);
             handle.resume().await?;
             let Some(missing) = self.meanwhile(events, signals, registration.add(add)).await else {
                 return Ok(None);
@@ -241,7 +223,7 @@ impl Service {
         signals: &mut Signals,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        let (mut work, mut signal) = (pin!(work), pin!(signals.next()));
+        let (mut work, mut signal) = (pin!(work), pin!(signals.stop()));
         loop {
             match select(select(&mut signal, &mut work), events.next()).await {
                 Either::Left((Either::Left(_), _)) => return None,
@@ -280,7 +262,8 @@ impl Service {
         self.show.event(event);
     }
 
-    fn say(&mut self, dir: &Path, socket: &Path, changes: &Changes) {
+    fn say(&mut self, place: &Place<'_>, changes: &Changes) {
+        let Place { dir, socket, .. } = place;
         let Changes { tasks, kept, removed, moved, over, ignored, waiting, warnings, left_out } = changes;
         let version = env!("CARGO_PKG_VERSION");
         self.show.json(&json!({
@@ -356,7 +339,7 @@ impl Service {
 
     /// Prints events until something else is to be done.
     async fn woken(&mut self, incomplete: bool, events: &mut EventStream, signals: &mut Signals) -> Woken {
-        let mut signal = pin!(signals.next());
+        let mut signal = pin!(signals.stop());
         let mut lagged = events.lagged();
         while !(self.news && incomplete) {
             match select(&mut signal, events.next()).await {
@@ -386,14 +369,19 @@ impl Service {
             humantime::format_duration(grace)
         ));
         let mut cut_off = 0;
+        let limit = timer::sleep(&Clock::system(), grace.saturating_add(MARGIN));
         let mut shutdown = Box::pin(handle.shutdown(Shutdown::wait(grace)));
-        let mut again = Box::pin(signals.again());
+        let mut enough = select(Box::pin(signals.stop_at_once()), Box::pin(limit));
         let result = loop {
-            let interrupted = select(&mut again, events.next());
+            let interrupted = select(&mut enough, events.next());
             match select(&mut shutdown, interrupted).await {
                 Either::Left((result, _)) => break result,
-                Either::Right((Either::Left(_), _)) => {
+                Either::Right((Either::Left((Either::Left(_), _)), _)) => {
                     return Err(Failure::new(Exit::CutOff, "stopped at once; runs were cut off"));
+                }
+                Either::Right((Either::Left((Either::Right(_), _)), _)) => {
+                    let message = "stopped; something did not end after the grace and was cut off";
+                    return Err(Failure::new(Exit::CutOff, message));
                 }
                 Either::Right((Either::Right((Some(event), _)), _)) => {
                     cut_off += usize::from(matches!(event, Event::TaskInterrupted(_)));
@@ -416,5 +404,77 @@ impl Service {
         }
         self.show.text("stopped".to_owned());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::cli::client::ask;
+    use crate::cli::protocol::Request;
+    use crate::task::{Registry, SortKey, TaskContext};
+
+    /// Runs that never yield, on every arbiter of the executor.
+    const WEDGED: &str = "
+        [scheduler]
+        grace = '200ms'
+        [store.default]
+        type = 'memory'
+        [defaults]
+        max_instances = 100
+        overlap = 'allow'
+        [task.wedge]
+        every = '5ms'
+        handler = 'wedge'
+    ";
+
+    #[test]
+    fn control_and_signals_share_no_thread_with_runs() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let data = dir.path().to_owned();
+        let socket = data::socket(&data).unwrap();
+        let (begun, beginning) = std::sync::mpsc::channel();
+        let ended = std::thread::spawn({
+            let data = data.clone();
+            move || {
+                let registry =
+                    Registry::new().register("wedge", move |_: TaskContext, _: serde_json::Value| {
+                        let begun = begun.clone();
+                        async move {
+                            while begun.send(()).is_ok() {
+                                std::thread::park();
+                            }
+                        }
+                    });
+                let settings = Settings::from_toml(WEDGED, "the test").unwrap();
+                let builder = settings.builder(&data).unwrap().registry(registry);
+                let show = Show::new(false, settings.timezone).unwrap();
+                let hold = Hold::take(&data, false).unwrap();
+                let place = Place { dir: &data, socket: &socket, hold: &hold };
+                let mut service = Service {
+                    settings: Rc::new(settings),
+                    show,
+                    from_file: true,
+                    nofile: None,
+                    strict: false,
+                    unreadable: BTreeMap::new(),
+                    news: false,
+                };
+                let signals = Signals::listen().unwrap();
+                actix_rt::System::new().block_on(service.run(place, signals, builder))
+            }
+        });
+        beginning.recv_timeout(Duration::from_secs(30)).unwrap();
+        let list = || Request::List { text: None, state: None, sort: SortKey::Id, descending: false };
+        assert_eq!(ask(&data, list()).unwrap()[0]["id"], "wedge");
+        let begin = Instant::now();
+        kill_process(getpid(), Signal::TERM).unwrap();
+        let result = ended.join().unwrap();
+        assert!(begin.elapsed() < MARGIN + Duration::from_secs(10), "{:?}", begin.elapsed());
+        assert_eq!(result.unwrap_err().exit, Exit::CutOff);
     }
 }

@@ -1,13 +1,14 @@
 //! What the service says about its runs: lines for people, or events as JSON.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use super::out::{Printer, to_json};
+use super::out::{Printer, Stream, to_masked_json};
+use super::terminal::shown;
 use super::{render, time};
 use crate::event::{Event, RunReport};
-use crate::task::{Outcome, TaskId, standing_for};
+use crate::task::{Outcome, RunRecord, TaskId, standing_for};
 
 /// One of the two languages, and the printer.
 #[derive(Debug)]
@@ -19,20 +20,20 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) fn new(json: bool, zone: Tz) -> std::io::Result<Self> {
-        Ok(Self { printer: Printer::start()?, json, zone })
+        Ok(Self { printer: Printer::start(Stream::Out)?, json, zone })
     }
 
     /// Something for people alone.
     pub(super) fn text(&mut self, line: String) {
         if !self.json {
-            self.printer.line(line);
+            self.printer.line(shown(&line));
         }
     }
 
     /// Something for programs alone.
     pub(super) fn json(&mut self, value: &impl Serialize) {
         if self.json {
-            self.printer.line(to_json(value));
+            self.printer.line(to_masked_json(value));
         }
     }
 
@@ -42,13 +43,15 @@ impl Show {
             self.json(event);
         } else if let Some(report) = event.report() {
             self.text(run_line(report, self.zone));
+        } else if let Event::RunInterrupted { record, .. } = event {
+            self.text(interrupted_line(record, self.zone));
         } else if let Some(line) = event_line(event) {
             self.text(line);
         }
     }
 
     /// Waits a moment until all is printed.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&self) {
         self.printer.finish();
     }
 }
@@ -78,6 +81,20 @@ fn run_line(report: &RunReport, zone: Tz) -> String {
         render::brief(&note, if end.outcome.is_success() { 120 } else { 600 })
     );
     line.trim_end().to_owned()
+}
+
+/// A run that an earlier life of the service left behind.
+fn interrupted_line(record: &RunRecord, zone: Tz) -> String {
+    let shown = |at: DateTime<Utc>| at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
+    let problem = record.end.as_ref().and_then(|end| end.outcome.problem());
+    let again = record.end.as_ref().and_then(|end| end.retry_at);
+    format!(
+        "{}  {:<16}  interrupted  {}{}",
+        shown(record.nominal),
+        record.task,
+        problem.unwrap_or_else(|| "the service ended meanwhile".to_owned()),
+        again.map(|at| format!("; again at {}", shown(at))).unwrap_or_default()
+    )
 }
 
 /// The events that a person at the terminal wants to know of, besides runs.

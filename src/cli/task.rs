@@ -1,5 +1,6 @@
 //! The commands that talk to a running service.
 
+use chrono_tz::Tz;
 use serde_json::{Map, Value, json};
 
 use super::args::{Add, Backfill, Control, List, One, Reschedule, Run, Sort, State, Why};
@@ -63,8 +64,8 @@ fn id(text: &str) -> Result<String, Failure> {
     TaskId::new(text).map(|_| text.to_owned()).map_err(invalid)
 }
 
-fn why(Why { id, from, to, limit, common }: Why) -> Result<(), Failure> {
-    let request = Request::Why { id: self::id(&id)?, from, to, limit };
+fn why(Why { id, from, to, timezone, limit, common }: Why) -> Result<(), Failure> {
+    let request = Request::Why { id: self::id(&id)?, from, to, timezone, limit };
     let answer = ask(&common.data, request)?;
     print(common.json, &answer, || render::why(&answer));
     Ok(())
@@ -85,15 +86,12 @@ fn backfill(backfill: Backfill) -> Result<(), Failure> {
         print(common.json, &answer, || vec![format!("the back-fill of {id} was called off")]);
         return Ok(());
     };
-    let time = |option: &str, text: &str| {
-        time::parse(text, timezone).map_err(|error| invalid(format!("{option}: {error}")))
-    };
-    let (from, to) = (time("--from", &from)?, time("--to", &to)?);
     let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
-    let answer = ask(&common.data, Request::Backfill { id: id.clone(), from, to, every })?;
+    let answer = ask(&common.data, Request::Backfill { id: id.clone(), from, to, every, timezone })?;
     print(common.json, &answer, || {
         let next = answer["task"]["backfill"]["next"].as_str().and_then(|next| next.parse().ok());
-        let next = next.map_or_else(|| "?".to_owned(), |next| time::shown(next, timezone));
+        let zone = answer["timezone"].as_str().and_then(|zone| zone.parse().ok()).unwrap_or(Tz::UTC);
+        let next = next.map_or_else(|| "?".to_owned(), |next| time::shown(next, zone));
         vec![format!("{id} is being back-filled, beginning with the run of {next}")]
     });
     Ok(())

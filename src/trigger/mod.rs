@@ -203,6 +203,33 @@ impl Trigger {
         nominal.checked_add_signed(TimeDelta::milliseconds(delay)).unwrap_or(nominal)
     }
 
+    /// Whether run times depend on the task's id, because a field of it says `H`.
+    ///
+    /// ```
+    /// use callboard::trigger::Trigger;
+    ///
+    /// assert!("H 3 * * *".parse::<Trigger>()?.is_hashed());
+    /// assert!(!"5 3 * * *".parse::<Trigger>()?.is_hashed());
+    /// # Ok::<(), callboard::trigger::TriggerError>(())
+    /// ```
+    pub fn is_hashed(&self) -> bool {
+        match self {
+            Trigger::Cron(cron) => cron.pattern().is_hashed(),
+            Trigger::Crontab(crontab) => crontab.pattern().is_hashed(),
+            Trigger::Quartz(quartz) => quartz.pattern().is_hashed(),
+            Trigger::Or(or) => or.triggers().iter().any(Self::is_hashed),
+            Trigger::And(and) => and.triggers().iter().any(Self::is_hashed),
+            Trigger::Except(except) => {
+                except.trigger().is_hashed() || except.triggers().iter().any(Self::is_hashed)
+            }
+            Trigger::Date(_)
+            | Trigger::Interval(_)
+            | Trigger::CalendarInterval(_)
+            | Trigger::Custom(_)
+            | Trigger::Shutdown => false,
+        }
+    }
+
     /// The jitter that applies to a run, and the end it must not pass.
     fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
         let of = |limits: &Limits| (limits.jitter, limits.end(limits.zone(cx)));

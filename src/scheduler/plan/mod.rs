@@ -185,7 +185,7 @@ impl TaskPlan {
     pub(crate) fn linger(&mut self, task: &StoredTask, now: DateTime<Utc>, late: TimeDelta) {
         let StoredTask { spec, state } = task;
         let ends_late = self.finished && self.then == Then::Remove;
-        if !ends_late || !state.next.is_some_and(|next| now - next.due > late) {
+        if !ends_late || state.next.is_none_or(|next| now - next.due <= late) {
             return;
         }
         let given_up = |run: &PlannedRun| {

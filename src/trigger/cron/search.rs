@@ -356,6 +356,11 @@ impl Pattern {
         }
     }
 
+    /// Whether what it runs at depends on the task's id.
+    pub(crate) fn is_hashed(&self) -> bool {
+        !self.hashed.is_empty()
+    }
+
     pub(crate) fn years(&self) -> &[YearRange] {
         &self.years
     }

@@ -9,9 +9,13 @@ mod handlers;
 mod next;
 mod registration;
 mod serve;
+mod shown;
+mod signals;
 mod starved;
 mod store;
 mod survivors;
+mod times;
+mod unread;
 mod vanish;
 
 use std::fs;

@@ -91,7 +91,9 @@ fn a_run_that_a_sigkill_cut_off_is_reported_and_its_processes_end() {
     let service = place.serve(&[]);
     kill_in_mid_run(&place, service);
 
-    let service = place.serve(&[]);
+    let service = place.spawn(&[]);
+    service.line_with(&["long", "interrupted", "ended before the run did"]);
+    service.line("running");
     let inspected = place.json(&["inspect", "long"]);
     assert_eq!(inspected["runs"][0]["end"]["outcome"], "interrupted", "{inspected}");
     service.stop();

@@ -65,7 +65,7 @@ async fn after_a_jump_back_runs_go_on_from_the_corrected_time() {
 #[actix::test]
 async fn smaller_jumps_change_nothing_and_the_bound_is_a_setting() {
     for (bound, again) in [(None, false), (Some(secs(1800)), true)] {
-        let set = |b: Builder| bound.map_or_else(|| Scheduler::builder(), |bound| b.replan_after_jump(bound));
+        let set = |b: Builder| bound.map_or_else(Scheduler::builder, |bound| b.replan_after_jump(bound));
         let time = VirtualClock::starting_at(START);
         let ran = Ran::default();
         let builder = set(Scheduler::builder()).clock(time.clock()).registry(ran.registry());

@@ -1,30 +1,24 @@
 //! The side of the control socket that answers.
 
-use std::future::Future;
+mod connections;
+
 use std::path::Path;
-use std::pin::pin;
 use std::time::Duration;
 
-use actix_rt::task::JoinHandle;
+use actix_rt::Arbiter;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use futures::future::{Either, select};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
 
 use super::exit::{Exit, Failure};
 use super::handlers;
-use super::hold::{Hold, Listeners};
-use super::protocol::{Envelope, MAX_REQUEST, Reply, Request};
+use super::hold::Hold;
+use super::protocol::Request;
 use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::scheduler::Handle;
 use crate::scheduler::message::{RunTask, Why};
 use crate::task::{Account, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
-use crate::timer;
-
-/// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// Run times and runs that `inspect` shows.
 const SHOWN: usize = 5;
@@ -34,121 +28,44 @@ const MOST_WHY: u32 = 10_000;
 /// Runs that `why` goes back over when it is given no window.
 const LATEST: usize = 20;
 
-/// The open socket; dropping it closes and removes it.
+/// The open socket, on an arbiter of its own: whatever holds up a run or the scheduler, commands are
+/// heard. Dropping it closes and removes it.
 #[derive(Debug)]
 pub(super) struct Control<'a> {
-    listening: JoinHandle<()>,
+    arbiter: Arbiter,
     hold: &'a Hold,
 }
 
 impl<'a> Control<'a> {
-    /// Opens the socket at `path`, in the directory of `hold`.
-    pub(super) fn open(path: &Path, hold: &'a Hold, handle: Handle) -> Result<Self, Failure> {
-        let listening = actix_rt::spawn(listen(hold.open_socket(path)?, handle));
-        Ok(Self { listening, hold })
+    /// Opens the socket at `path`, in the directory of `hold`. `zone` is the service's.
+    pub(super) fn open(path: &Path, hold: &'a Hold, handle: Handle, zone: Tz) -> Result<Self, Failure> {
+        let listeners = hold.open_socket(path)?;
+        let arbiter = Arbiter::new();
+        let answering = Answering { handle, zone };
+        // It ends with the arbiter.
+        arbiter.spawn_fn(move || drop(actix_rt::spawn(connections::listen(listeners, answering))));
+        Ok(Self { arbiter, hold })
     }
 }
 
 impl Drop for Control<'_> {
     fn drop(&mut self) {
-        self.listening.abort();
+        self.arbiter.stop();
         self.hold.close_socket();
     }
 }
 
-/// Whoever connects to the socket that others find.
-async fn accept(
-    current: &mut Option<UnixListener>,
-    listeners: &mut Listeners,
-) -> std::io::Result<Option<UnixStream>> {
-    let next = |current: &mut Option<UnixListener>, listener: std::os::unix::net::UnixListener| {
-        *current = Some(UnixListener::from_std(listener)?);
-        Ok(None)
-    };
-    let Some(listener) = &*current else {
-        return match listeners.recv().await {
-            Some(listener) => next(current, listener),
-            None => std::future::pending().await,
-        };
-    };
-    let news = match select(pin!(listener.accept()), pin!(listeners.recv())).await {
-        Either::Left((accepted, _)) => return accepted.map(|(stream, _)| Some(stream)),
-        Either::Right((listener, _)) => listener,
-    };
-    match news {
-        Some(listener) => next(current, listener),
-        // Nobody opens another one any more.
-        None => listener.accept().await.map(|(stream, _)| Some(stream)),
-    }
+/// What answers take.
+struct Answering {
+    handle: Handle,
+    /// The service's.
+    zone: Tz,
 }
 
-async fn listen(mut listeners: Listeners, handle: Handle) {
-    let clock = Clock::system();
-    let mut current = None;
-    loop {
-        match accept(&mut current, &mut listeners).await {
-            Ok(None) => {}
-            Ok(Some(stream)) => {
-                let handle = handle.clone();
-                actix_rt::spawn(async move {
-                    if let Err(error) = talk(stream, handle).await {
-                        tracing::debug!(%error, "a control connection broke");
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: that passes.
-                tracing::warn!(%error, "a control connection could not be accepted");
-                timer::sleep(&clock, Duration::from_millis(200)).await;
-            }
-        }
-    }
-}
-
-async fn talk(stream: UnixStream, handle: Handle) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut limited = (&mut reader).take(MAX_REQUEST as u64);
-        let Some(read) = within(IDLE, limited.read_until(b'\n', &mut line)).await else { return Ok(()) };
-        if read? == 0 {
-            return Ok(());
-        }
-        let whole = line.ends_with(b"\n") || line.len() < MAX_REQUEST;
-        let result = match whole {
-            true => match Envelope::read(&line) {
-                Ok(request) => answer(&handle, request).await,
-                Err(failure) => Err(failure),
-            },
-            false => {
-                Err(Failure::new(Exit::Usage, format!("a request may be {MAX_REQUEST} bytes long at most")))
-            }
-        };
-        let reply = aside(move || {
-            let mut reply = serde_json::to_vec(&Reply::from(result))?;
-            reply.push(b'\n');
-            Ok(reply)
-        });
-        let reply: serde_json::Result<Vec<u8>> =
-            reply.await.map_err(|failure| std::io::Error::other(failure.message))?;
-        let reply = reply?;
-        let Some(written) = within(IDLE, writer.write_all(&reply)).await else { return Ok(()) };
-        written?;
-        if !whole {
-            // The rest of the line would be taken for requests.
-            return Ok(());
-        }
-    }
-}
-
-/// The result, unless it takes too long.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let limit = std::pin::pin!(timer::sleep(&Clock::system(), limit));
-    match futures::future::select(std::pin::pin!(work), limit).await {
-        futures::future::Either::Left((result, _)) => Some(result),
-        futures::future::Either::Right(_) => None,
+impl Answering {
+    /// The answer, with what is secret in it.
+    async fn answer(&self, request: Request) -> Result<Value, Failure> {
+        answer(&self.handle, self.zone, request).await
     }
 }
 
@@ -158,7 +75,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     done.map_err(|error| Failure::new(Exit::Failed, format!("the answer could not be made: {error}")))
 }
 
-async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
+async fn answer(handle: &Handle, service: Tz, request: Request) -> Result<Value, Failure> {
     match request {
         Request::List { text, state, sort, descending } => {
             let mut query = TaskQuery::new().sort(sort);
@@ -183,7 +100,7 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
             let next: Vec<String> = next.iter().map(|at| at.to_rfc3339()).collect();
             Ok(json!({ "warnings": warnings(&task), "task": task, "next": next, "runs": runs }))
         }
-        Request::Why { id, from, to, limit } => {
+        Request::Why { id, from, to, timezone, limit } => {
             let id = checked(&id)?;
             if !(1..=MOST_WHY).contains(&limit) {
                 let message = format!(
@@ -191,7 +108,7 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
                 );
                 return Err(Failure::new(Exit::Invalid, message));
             }
-            let (account, zone) = why(handle, id, from, to, limit).await?;
+            let (account, zone) = why(handle, id, from, to, timezone, service, limit).await?;
             let mut answer = json!(account);
             answer["timezone"] = zone.name().into();
             Ok(answer)
@@ -222,12 +139,7 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
         }
         Request::Reschedule { id, next_run, timezone } => {
             let id = checked(&id)?;
-            let zone = match timezone {
-                Some(zone) => zone,
-                None => handle.task(&id).await?.spec.timezone,
-            };
-            let at = super::time::parse(&next_run, zone)
-                .map_err(|error| Failure::new(Exit::Invalid, format!("--next-run: {error}")))?;
+            let at = read("--next-run", &next_run, zone_of(handle, &id, timezone).await?)?;
             let task = handle.update_task(&id, TaskChanges::new().next_run(at)).await?;
             Ok(json!({ "task": task }))
         }
@@ -241,10 +153,12 @@ async fn answer(handle: &Handle, request: Request) -> Result<Value, Failure> {
                 }
             }
         }
-        Request::Backfill { id, from, to, every } => {
+        Request::Backfill { id, from, to, every, timezone } => {
             let id = checked(&id)?;
-            let task = handle.backfill(&id, from, to, Duration::from_millis(every)).await?;
-            Ok(json!({ "task": task }))
+            let zone = zone_of(handle, &id, timezone).await?;
+            let (from, to) = (read("--from", &from, zone)?, read("--to", &to, zone)?);
+            let task = handle.backfill(&id, from, to, Duration::from_millis(every.max(1))).await?;
+            Ok(json!({ "task": task, "timezone": zone.name() }))
         }
         Request::CancelBackfill { id } => {
             let id = checked(&id)?;
@@ -276,6 +190,8 @@ async fn why(
     id: TaskId,
     from: Option<String>,
     to: Option<String>,
+    timezone: Option<Tz>,
+    service: Tz,
     limit: u32,
 ) -> Result<(Account, Tz), Failure> {
     let task = match handle.task(&id).await {
@@ -284,20 +200,16 @@ async fn why(
         Err(error) if error.is_not_found() => None,
         Err(error) => return Err(error.into()),
     };
-    let zone = task.as_ref().map_or(Tz::UTC, |task| task.spec.timezone);
-    let read = |name: &str, text: &str| {
-        let invalid = |error| Failure::new(Exit::Invalid, format!("{name}: {error}"));
-        super::time::parse(text, zone).map_err(invalid)
-    };
+    let zone = timezone.unwrap_or_else(|| task.as_ref().map_or(service, |task| task.spec.timezone));
     let now = Clock::system().now();
     let next = task.as_ref().and_then(|task| task.state.next).map(|next| next.nominal);
     let end = match &to {
-        Some(text) => read("--to", text)?,
+        Some(text) => read("--to", text, zone)?,
         None if from.is_some() => now,
         None => next.map_or(now, |next| next.max(now)),
     };
     let begin = match &from {
-        Some(text) => read("--from", text)?,
+        Some(text) => read("--from", text, zone)?,
         None => {
             let runs = handle.history(&id, LATEST).await?;
             runs.iter().map(RunRecord::begins).chain(next).min().unwrap_or(now)
@@ -317,6 +229,22 @@ async fn why(
         account.next = page.next;
     }
     Ok((account, zone))
+}
+
+/// The zone that was named, else that of the task, which must be there.
+async fn zone_of(handle: &Handle, id: &TaskId, named: Option<Tz>) -> Result<Tz, Failure> {
+    match named {
+        Some(zone) => Ok(zone),
+        None => Ok(handle.task(id).await?.spec.timezone),
+    }
+}
+
+/// A time of an option, on the clock of `zone` where it has no offset.
+///
+/// One rule for every command that takes a time: the zone that was named, else the task's, else,
+/// where there is no task, the service's.
+fn read(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failure> {
+    super::time::parse(text, zone).map_err(|error| Failure::new(Exit::Invalid, format!("{option}: {error}")))
 }
 
 fn checked(id: &str) -> Result<TaskId, Failure> {
