@@ -316,8 +316,8 @@ mod tests {
                     }
                     3 => {
                         list.call(&lacks[number % 3], number);
-                        for store in 0..2 {
-                            for deferral in list.take_called(&stores[store], 99).tasks {
+                        for (store, alias) in stores.iter().enumerate() {
+                            for deferral in list.take_called(alias, 99).tasks {
                                 let key = (store, deferral.id.as_str().parse().unwrap());
                                 let there = model.get_mut(&key);
                                 prop_assert!(there.is_some(), "{key:?} does not wait");

@@ -79,7 +79,10 @@ async fn late_run_times_say_what_ran_for_them() {
     );
     let missed = "missed: 25 s late, and more run times were due together than max_catch_up lets run";
     assert_eq!(reason(&scheduler, "two", 10).await, missed);
-    assert_eq!(reason(&scheduler, "graced", 30).await, "missed: 5 s late, more than its misfire grace, for 3 other run times as well");
+    assert_eq!(
+        reason(&scheduler, "graced", 30).await,
+        "missed: 5 s late, more than its misfire grace, for 3 other run times as well"
+    );
     assert!(reason(&scheduler, "graced", 20).await.starts_with("coalesced into the run of"));
 }
 
