@@ -26,6 +26,7 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 
 /// Makes a file that takes the place of one that is there, without writing over that one, which may have
 /// other names.
+#[cfg(feature = "_durable")]
 pub(crate) fn create_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -55,6 +55,8 @@ need_packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
+    # Processes that live at another time.
+    command -v faketime >/dev/null || missing+=(faketime)
     [ ${#missing[@]} -eq 0 ] && return 0
     command -v apt-get >/dev/null || { echo "please install: ${missing[*]}"; return 1; }
     local sudo=()

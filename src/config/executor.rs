@@ -36,6 +36,7 @@ pub enum ExecutorSettings {
 }
 
 /// What worker processes find in their environment besides what their parent has.
+#[cfg_attr(not(all(unix, feature = "process")), expect(dead_code))]
 pub(super) struct WorkerEnvironment<'a> {
     /// Names and values.
     pub(super) given: &'a [(&'a str, String)],

@@ -1,6 +1,6 @@
 //! One task as settings describe it: a `[task.ID]` table, or the JSON that `callboard add` sends.
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use chrono_tz::Tz;
 use serde_json::{Value as Json, json};
 
@@ -73,7 +73,8 @@ impl TaskSettings {
     }
 
     /// Whether it has no run ahead of it that it could be added for.
-    pub(crate) fn is_over(&self, settings: &Settings, now: DateTime<Utc>) -> bool {
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_over(&self, settings: &Settings, now: DateTime<chrono::Utc>) -> bool {
         self.spec(settings).is_ok_and(|spec| crate::scheduler::is_over(spec, now))
     }
 

@@ -64,18 +64,9 @@ pub use builder::Builder;
 pub use handle::{Handle, ScopeGuard};
 
 use crate::error::Error;
-use crate::task::{Alias, TaskError, TaskId, TaskSpec, WhenFinished};
-use crate::trigger::TriggerError;
-
-/// Whether a task that is added now would never run, because its time is over.
-pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
-    let spec = TaskSpec { when_finished: WhenFinished::Remove, ..spec };
-    let added = plan::add(&spec, None, false, false, now, now);
-    let never = |error: &plan::PlanError| {
-        matches!(error, plan::PlanError::Task(TaskError::Trigger(TriggerError::NeverFires { .. })))
-    };
-    added.is_err_and(|error| never(&error))
-}
+use crate::task::{Alias, TaskId};
+#[cfg(feature = "cli")]
+pub(crate) use plan::is_over;
 
 /// What a scheduler is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -192,6 +192,7 @@ impl Run {
     }
 
     /// Notes when the work was over, by the monotonic clock.
+    #[cfg(any(feature = "cli", all(unix, feature = "process")))]
     pub(crate) fn set_work_over(&self, at: Duration) {
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX - 1);
         self.work.over.store(nanos.saturating_add(1), Ordering::Release);

@@ -33,6 +33,17 @@ pub(crate) fn add(
     Ok(state)
 }
 
+/// Whether a task that is added at `now` would never run, because its time is over.
+#[cfg(feature = "cli")]
+pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
+    let spec = TaskSpec { when_finished: crate::task::WhenFinished::Remove, ..spec };
+    let added = add(&spec, None, false, false, now, now);
+    let never = |error: &PlanError| {
+        matches!(error, PlanError::Task(TaskError::Trigger(crate::trigger::TriggerError::NeverFires { .. })))
+    };
+    added.is_err_and(|error| never(&error))
+}
+
 /// The state of a task that takes the place of `existing`: its runs, its paused flag and, as far as
 /// the schedule did not change, its next run stay. `None` when nothing changes at all.
 ///

@@ -19,6 +19,8 @@ pub(crate) use ahead::{Replan, latest_time, replan};
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
 pub(crate) use backfill::{backfill, cancel_backfill};
 pub(crate) use blocked::{Blocked, blocked};
+#[cfg(feature = "cli")]
+pub(crate) use edit::is_over;
 pub(crate) use edit::{add, kept, replace, update};
 
 /// What is to be done about a task whose next run is due.
