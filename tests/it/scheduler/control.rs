@@ -161,6 +161,8 @@ async fn run_now_says_when_it_is_refused() {
         .await
         .unwrap()
         .unwrap();
+    // Their code begins on another thread.
+    time.settle().await;
     assert_eq!(scheduler.task("a").await.unwrap().running, 2);
     assert!(matches!(scheduler.run_task("b").await, Err(Error::UnknownTask(_))));
     scheduler.shutdown(Shutdown::now()).await.unwrap();
