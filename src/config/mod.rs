@@ -102,8 +102,6 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use chrono_tz::Tz;
-
 #[cfg(feature = "_durable")]
 pub use directory::Directory;
 #[cfg(all(feature = "encryption", feature = "_durable"))]
@@ -117,6 +115,7 @@ pub use task::TaskSettings;
 use crate::scheduler::{Builder, Scheduler};
 use crate::store::StoreError;
 use crate::task::{Alias, TaskDefaults};
+use crate::trigger::Zone;
 use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
@@ -129,7 +128,7 @@ pub struct Settings {
     /// The scheduler's name. Default: `callboard`.
     pub name: String,
     /// The zone of tasks that name none. Default: UTC.
-    pub timezone: Tz,
+    pub timezone: Zone,
     /// How long a shutdown waits for runs. Default: [`DEFAULT_GRACE`].
     pub grace: Duration,
     /// How soon a failed store is tried again, if not as the scheduler thinks best.
@@ -204,7 +203,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             name: "callboard".to_owned(),
-            timezone: Tz::UTC,
+            timezone: Zone::UTC,
             grace: DEFAULT_GRACE,
             store_retry: None,
             lock_path: None,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use chrono::TimeDelta;
-use chrono_tz::Tz;
 
 use super::actor::{Estate, Scheduler, Settings};
 use super::handle::Handle;
@@ -14,6 +13,7 @@ use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;
+use super::zones::InForce;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{EventBus, EventMask};
@@ -21,6 +21,7 @@ use crate::executor::{AsyncExecutor, ExecutorSource};
 use crate::store::{MemoryStore, StoreSource};
 use crate::supervision::{Guardian, Link, RestartPolicy};
 use crate::task::{Alias, Registry, TaskDefaults};
+use crate::trigger::{Zone, Zones};
 
 /// Sets up a scheduler; from [`Scheduler::builder`].
 ///
@@ -46,7 +47,7 @@ pub struct Builder {
     name: String,
     identity: Option<String>,
     registry: Registry,
-    timezone: Tz,
+    timezone: Zone,
     clock: Clock,
     defaults: TaskDefaults,
     store_retry: Duration,
@@ -74,7 +75,7 @@ impl Builder {
             name: "callboard".to_owned(),
             identity: None,
             registry: Registry::new(),
-            timezone: Tz::UTC,
+            timezone: Zone::UTC,
             clock: Clock::system(),
             defaults: TaskDefaults::default(),
             store_retry: Duration::from_secs(1),
@@ -110,8 +111,8 @@ impl Builder {
     }
 
     /// The zone in which triggers are read that name none. Default: UTC.
-    pub fn timezone(mut self, zone: Tz) -> Self {
-        self.timezone = zone;
+    pub fn timezone(mut self, zone: impl Into<Zone>) -> Self {
+        self.timezone = zone.into();
         self
     }
 
@@ -393,6 +394,7 @@ impl Builder {
             name: self.name,
             registry: self.registry,
             timezone: self.timezone,
+            zones: InForce::new(Zones::bundled().clone()),
             clock: self.clock,
             defaults: self.defaults,
             store_retry: self.store_retry,

@@ -53,6 +53,7 @@ mod waiting;
 mod waitlist;
 mod wake;
 mod why;
+mod zones;
 
 use std::time::Duration;
 
@@ -65,12 +66,12 @@ pub use handle::{Handle, ScopeGuard};
 
 use crate::error::Error;
 use crate::task::{Alias, TaskError, TaskId, TaskSpec, WhenFinished};
-use crate::trigger::TriggerError;
+use crate::trigger::{TriggerError, Zones};
 
 /// Whether a task that is added now would never run, because its time is over.
 pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
     let spec = TaskSpec { when_finished: WhenFinished::Remove, ..spec };
-    let added = plan::add(&spec, None, false, false, now, now);
+    let added = plan::add(&spec, None, false, false, (now, now), Zones::bundled());
     let never = |error: &plan::PlanError| {
         matches!(error, plan::PlanError::Task(TaskError::Trigger(TriggerError::NeverFires { .. })))
     };
