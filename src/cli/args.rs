@@ -30,6 +30,8 @@ pub(super) enum Command {
     /// Look after a store: check it, export it, fill it, move it, change its keys.
     #[command(subcommand)]
     Store(Store),
+    /// Print the version of the program, and which time zone database it uses.
+    Version,
     /// Kills what a dead service left running; started by `serve`.
     #[command(hide = true)]
     Reap,

@@ -1,14 +1,33 @@
 //! Times as people write and read them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::out;
+use crate::clock::Clock;
+use crate::timezones::{Timezones, TimezonesError};
 use crate::trigger::{Moment, Zone, Zones};
 
-/// The rules by which the program reads clocks.
+static RULES: OnceLock<Arc<Zones>> = OnceLock::new();
+
+/// The rules by which the program reads clocks: the newest on the machine, unless others were set.
 pub(super) fn rules() -> Arc<Zones> {
-    Zones::bundled().clone()
+    let newest = || match Timezones::Newest.load(Clock::system().now()) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| out::note(&format!("warning: {warning}")));
+            loaded.zones
+        }
+        Err(_) => Zones::bundled().clone(),
+    };
+    RULES.get_or_init(newest).clone()
+}
+
+/// Has the program read clocks by the rules of a source, if it has not begun to yet.
+pub(super) fn set_rules(source: &Timezones) -> Result<Arc<Zones>, TimezonesError> {
+    let loaded = source.load(Clock::system().now())?;
+    loaded.warnings.iter().for_each(|warning| out::note(&format!("warning: {warning}")));
+    Ok(RULES.get_or_init(|| loaded.zones).clone())
 }
 
 /// A time with an offset, or one without that is read in `zone`.
@@ -57,7 +76,12 @@ pub(super) fn length(span: TimeDelta) -> String {
 
 /// The zone of this name, for the command line.
 pub(super) fn zone(text: &str) -> Result<Zone, String> {
-    Zone::named(text).map_err(|error| error.to_string())
+    // A database that is newer than this program may have a name that it does not.
+    let in_database = |_| {
+        rules();
+        Zone::named(text)
+    };
+    Zone::named(text).or_else(in_database).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

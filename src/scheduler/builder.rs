@@ -21,6 +21,7 @@ use crate::executor::{AsyncExecutor, ExecutorSource};
 use crate::store::{MemoryStore, StoreSource};
 use crate::supervision::{Guardian, Link, RestartPolicy};
 use crate::task::{Alias, Registry, TaskDefaults};
+use crate::timezones::Timezones;
 use crate::trigger::{Zone, Zones};
 
 /// Sets up a scheduler; from [`Scheduler::builder`].
@@ -48,6 +49,8 @@ pub struct Builder {
     identity: Option<String>,
     registry: Registry,
     timezone: Zone,
+    timezones: Timezones,
+    zones: Option<Arc<Zones>>,
     clock: Clock,
     defaults: TaskDefaults,
     store_retry: Duration,
@@ -76,6 +79,8 @@ impl Builder {
             identity: None,
             registry: Registry::new(),
             timezone: Zone::UTC,
+            timezones: Timezones::default(),
+            zones: None,
             clock: Clock::system(),
             defaults: TaskDefaults::default(),
             store_retry: Duration::from_secs(1),
@@ -113,6 +118,31 @@ impl Builder {
     /// The zone in which triggers are read that name none. Default: UTC.
     pub fn timezone(mut self, zone: impl Into<Zone>) -> Self {
         self.timezone = zone.into();
+        self
+    }
+
+    /// Which time zone database says what clocks show. It is read when the scheduler is built. Default:
+    /// the system's or the bundled one, whichever is newer ([`Timezones::Newest`]).
+    ///
+    /// ```
+    /// use callboard::prelude::*;
+    /// use callboard::timezones::Timezones;
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// let scheduler = Scheduler::builder().timezones(Timezones::Bundled).start().await?;
+    /// assert_eq!(scheduler.status().await?.timezones.source, "bundled");
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    pub fn timezones(mut self, source: Timezones) -> Self {
+        (self.timezones, self.zones) = (source, None);
+        self
+    }
+
+    /// The rules of time zones themselves, in place of a [source](Self::timezones) of them.
+    pub fn zones(mut self, zones: Arc<Zones>) -> Self {
+        self.zones = Some(zones);
         self
     }
 
@@ -389,12 +419,31 @@ impl Builder {
                 return Err(Error::AliasTaken { kind: "executor", alias });
             }
         }
+        let zones = match self.zones {
+            Some(zones) => zones,
+            None => {
+                let loaded = self.timezones.load(self.clock.now())?;
+                for warning in loaded.warnings {
+                    tracing::warn!(scheduler = %self.name, "{warning}");
+                }
+                loaded.zones
+            }
+        };
+        tracing::info!(scheduler = %self.name, timezones = %crate::timezones::named(&zones), "the rules of time zones");
+        if zones.rules(self.timezone).is_none() {
+            let reason = format!(
+                "is {}, which the time zone database in use ({}) does not have",
+                self.timezone,
+                crate::timezones::named(&zones)
+            );
+            return Err(Error::Setting { setting: "timezone", reason });
+        }
         let settings = Settings {
             identity: self.identity.unwrap_or_else(|| self.name.clone()),
             name: self.name,
             registry: self.registry,
             timezone: self.timezone,
-            zones: InForce::new(Zones::bundled().clone()),
+            zones: InForce::new(zones),
             clock: self.clock,
             defaults: self.defaults,
             store_retry: self.store_retry,
