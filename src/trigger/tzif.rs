@@ -59,6 +59,13 @@ pub(crate) fn parse(data: &[u8]) -> Result<Rules, String> {
 
 fn read(data: &[u8]) -> Result<TimeZone, String> {
     let wrong = |error: tz::TzError| format!("it is no TZif file that can be read: {error}");
+    // A file that was cut off within its last line would have no rule for the years to come.
+    let text = |byte: &u8| *byte == b' ' || byte.is_ascii_graphic();
+    let footer =
+        data.strip_suffix(b"\n").map(|data| data.rsplit(|byte| *byte == b'\n').next().unwrap_or(data));
+    if data.get(4).is_some_and(|version| *version != 0) && !footer.is_some_and(|it| it.iter().all(text)) {
+        return Err("it is no TZif file that can be read: its last line is missing or cut off".to_owned());
+    }
     // Version 4 differs from 3 in its leap seconds only, and files that have any are refused.
     if data.get(4) != Some(&b'4') {
         return TimeZone::from_tz_data(data).map_err(wrong);
