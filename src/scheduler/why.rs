@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::{SchedulerState, plan};
 use crate::store::message::Found;
@@ -273,7 +273,7 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     fn at(&self, time: DateTime<Utc>) -> String {
-        self.question.zones.time(time, self.zone).to_rfc3339()
+        self.question.zones.time(time, self.zone).fixed_offset().to_rfc3339_opts(SecondsFormat::AutoSi, true)
     }
 
     /// A run time that has records of its own.

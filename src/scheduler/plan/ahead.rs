@@ -13,7 +13,6 @@ use crate::trigger::Zones;
 
 /// How long a task that ended late, with run times passed over, stays to be found again.
 pub(crate) const LINGER: TimeDelta = TimeDelta::days(7);
-use crate::trigger::Zones;
 
 /// The shortest time in which an attempt that was cut off, or is refused as it comes back, comes again.
 const RECOVERY: TimeDelta = TimeDelta::seconds(300);
