@@ -33,7 +33,7 @@ fn next_fire(c: &mut Criterion) {
             let Ok(trigger) = pattern.parse::<Trigger>() else {
                 continue;
             };
-            let cx = Context { zone, anchor: starts[0], key: "task" };
+            let cx = Context::new(zone, starts[0], "task");
             group.bench_function(name, |b| {
                 b.iter(|| {
                     for from in &starts {

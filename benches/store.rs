@@ -43,7 +43,7 @@ fn tasks(count: usize) -> impl Iterator<Item = StoredTask> {
             handler: handler.clone(),
             args: serde_json::Value::Null,
             trigger: trigger.clone(),
-            timezone: chrono_tz::Tz::UTC,
+            timezone: chrono_tz::Tz::UTC.into(),
             executor: executor.clone(),
             coalesce: Coalesce::Latest,
             max_catch_up: 100,

@@ -2,6 +2,7 @@ use chrono::{DateTime, Utc};
 
 use crate::store::StoreError;
 use crate::task::{Alias, Refusal, TaskError, TaskId};
+use crate::timezones::TimezonesError;
 use crate::trigger::{SearchError, TriggerError};
 
 /// Why a scheduler did not do what it was asked.
@@ -11,6 +12,9 @@ pub enum Error {
     /// The task is not valid.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// The rules of time zones could not be had.
+    #[error("timezones: {0}")]
+    Timezones(#[from] TimezonesError),
     /// The trigger could not say when it runs next.
     #[error("task `{id}`: {source}")]
     Search {

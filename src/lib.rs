@@ -58,6 +58,7 @@
 //! - [`web`]: in an actix-web server: both end in order (feature `web`).
 //! - [`clock`]: the one door to the time.
 //! - [`timer`]: waiting on a clock.
+//! - [`timezones`]: where the rules of time zones come from.
 //! - [`backoff`]: growing delays.
 //! - [`testing`]: time that is turned by hand (feature `testing`).
 //! - [`guide`]: the long documents.
@@ -104,6 +105,7 @@ pub mod testing;
 #[cfg(any(feature = "cli", feature = "sled"))]
 mod threads;
 pub mod timer;
+pub mod timezones;
 pub mod trigger;
 #[cfg(feature = "web")]
 pub mod web;

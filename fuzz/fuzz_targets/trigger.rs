@@ -32,7 +32,7 @@ fuzz_target!(|text: &str| {
     let zone = zones[text.len() % zones.len()];
     let anchor =
         DateTime::from_timestamp(1_325_150_000 + 7_000_000 * text.len() as i64, 0).unwrap_or_default();
-    let cx = Context { zone, anchor, key: "task" };
+    let cx = Context::new(zone, anchor, "task");
     for trigger in taken.into_iter().flatten() {
         let again: Trigger = trigger.to_string().parse().expect("what was printed is read");
         assert_eq!(again, trigger);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono_tz::Tz;
+use crate::trigger::Zone;
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::data;
@@ -30,6 +30,8 @@ pub(super) enum Command {
     /// Look after a store: check it, export it, fill it, move it, change its keys.
     #[command(subcommand)]
     Store(Store),
+    /// Print the version of the program, and which time zone database it uses.
+    Version,
     /// Kills what a dead service left running; started by `serve`.
     #[command(hide = true)]
     Reap,
@@ -201,7 +203,7 @@ pub(super) struct Next {
     pub(super) trigger: Option<String>,
     /// The zone in which the trigger is read where it names none. Default: UTC.
     #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
-    pub(super) timezone: Option<Tz>,
+    pub(super) timezone: Option<Zone>,
     /// Where the search starts: a time with an offset, or without one on the clock of --timezone, else of
     /// the trigger. Default: now.
     #[arg(long, value_name = "TIME")]
@@ -276,7 +278,7 @@ pub(super) struct Backfill {
     pub(super) every: Duration,
     /// The zone of times without an offset. Default: the task's.
     #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
-    pub(super) timezone: Option<Tz>,
+    pub(super) timezone: Option<Zone>,
     /// Call off the one under way.
     #[arg(long, conflicts_with_all = ["from", "to", "every", "timezone"])]
     pub(super) cancel: bool,
@@ -294,7 +296,7 @@ pub(super) struct Reschedule {
     pub(super) next_run: String,
     /// The zone of a time without an offset. Default: the task's.
     #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
-    pub(super) timezone: Option<Tz>,
+    pub(super) timezone: Option<Zone>,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -311,7 +313,7 @@ pub(super) struct Why {
     pub(super) to: Option<String>,
     /// The zone of times without an offset. Default: the task's; the service's where there is no task.
     #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
-    pub(super) timezone: Option<Tz>,
+    pub(super) timezone: Option<Zone>,
     /// How many run times.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) limit: u32,
@@ -416,7 +418,7 @@ pub(super) struct Add {
     pub(super) name: Option<String>,
     /// The zone in which the trigger is read. Default: the service's.
     #[arg(long, value_name = "ZONE", value_parser = super::time::zone)]
-    pub(super) timezone: Option<Tz>,
+    pub(super) timezone: Option<Zone>,
     /// Runs of the task at once.
     #[arg(long, value_name = "N")]
     pub(super) max_instances: Option<u32>,

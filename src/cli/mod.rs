@@ -53,6 +53,11 @@ pub fn main() -> ExitCode {
     let run = || match args.command {
         Command::Serve(serve) => serve::run(serve),
         Command::Next(next) => next::run(next),
+        Command::Version => {
+            out::line(concat!("callboard ", env!("CARGO_PKG_VERSION")));
+            out::line(&format!("time zones: {}", crate::timezones::named(&time::rules())));
+            Ok(())
+        }
         Command::Reap => handlers::reaper::run(),
         Command::Store(command) => store::run(command),
         Command::Control(command) => task::run(command),

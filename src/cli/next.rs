@@ -4,16 +4,15 @@ use std::io::{self, BufRead};
 use std::panic::catch_unwind;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::args::Next;
 use super::exit::{Exit, Failure};
-use super::time::{distance, parse, shown};
+use super::time::{distance, parse, rules, shown};
 use super::{out, render};
 use crate::clock::Clock;
 use crate::task::TaskId;
-use crate::trigger::{Context, Trigger, TriggerError, answer};
+use crate::trigger::{Context, Trigger, TriggerError, Zone, answer_by};
 
 pub(super) fn run(args: Next) -> Result<(), Failure> {
     match &args.trigger {
@@ -26,7 +25,7 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
     let invalid = |error: String| Failure::new(Exit::Invalid, error);
     let now = Clock::system().now();
     let trigger: Trigger = text.parse().map_err(|error: TriggerError| invalid(error.to_string()))?;
-    let zone = args.timezone.unwrap_or(Tz::UTC);
+    let zone = args.timezone.unwrap_or(Zone::UTC);
     if trigger.is_hashed() && args.id.is_none() {
         let message = "`H` stands for another time in each task: name the task with --id, or write a number";
         return Err(invalid(message.to_owned()));
@@ -34,12 +33,13 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
     let key = args.id.as_deref().unwrap_or("next");
     let after = match &args.after {
         Some(text) => {
-            let own = trigger.zone(&Context { zone, anchor: now, key });
+            let own = trigger.zone(&Context::new(zone, now, key));
             parse(text, args.timezone.unwrap_or(own)).map_err(|error| invalid(format!("--after: {error}")))?
         }
         None => now,
     };
-    let cx = Context { zone, anchor: after, key };
+    let zones = rules();
+    let cx = Context::new(zone, after, key).with_zones(&zones);
     trigger.check(after, &cx).map_err(|error| invalid(error.to_string()))?;
     let count = args.count as usize;
     let times: Result<Vec<_>, _> = trigger.times(after, &cx).take(count).collect();
@@ -74,8 +74,8 @@ pub(super) fn id(text: &str) -> Result<String, String> {
     TaskId::new(text).map(|id| id.to_string()).map_err(|error| error.to_string())
 }
 
-fn local(times: &[DateTime<Utc>], zone: Tz) -> Vec<String> {
-    times.iter().map(|at| at.with_timezone(&zone).to_rfc3339()).collect()
+fn local(times: &[DateTime<Utc>], zone: Zone) -> Vec<String> {
+    times.iter().map(|at| rules().time(*at, zone).to_rfc3339()).collect()
 }
 
 /// Reads questions from standard input, one JSON object a line, and answers each with a line.
@@ -97,7 +97,7 @@ fn answer_lines() -> Result<(), Failure> {
 /// to all the others.
 fn reply(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
-    catch_unwind(|| answer(&line)).unwrap_or_else(|_| {
+    catch_unwind(|| answer_by(&line, &rules())).unwrap_or_else(|_| {
         let id =
             serde_json::from_str::<Value>(&line).map(|question| question["id"].clone()).unwrap_or_default();
         json!({ "id": id, "error": "the search failed; please report this trigger" }).to_string()

@@ -11,7 +11,6 @@
 
 use std::path::PathBuf;
 
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,7 +48,7 @@ pub(super) enum Request {
         #[serde(default)]
         to: Option<String>,
         #[serde(default)]
-        timezone: Option<Tz>,
+        timezone: Option<crate::trigger::Zone>,
         limit: u32,
     },
     Pause {
@@ -72,7 +71,7 @@ pub(super) enum Request {
         id: String,
         next_run: String,
         #[serde(default)]
-        timezone: Option<Tz>,
+        timezone: Option<crate::trigger::Zone>,
     },
     Cancel {
         run: String,
@@ -83,7 +82,7 @@ pub(super) enum Request {
         from: String,
         to: String,
         #[serde(default)]
-        timezone: Option<Tz>,
+        timezone: Option<crate::trigger::Zone>,
         /// In milliseconds.
         every: u64,
     },

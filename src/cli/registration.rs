@@ -401,7 +401,8 @@ impl Registration {
 
     fn warn(&self, task: &TaskSettings, changes: &mut Changes) {
         let zone = task.timezone().unwrap_or(self.settings.timezone);
-        let cx = Context { zone, anchor: Clock::system().now(), key: task.id().as_str() };
+        let zones = super::time::rules();
+        let cx = Context::new(zone, Clock::system().now(), task.id().as_str()).with_zones(&zones);
         let warnings = task.trigger().warnings(&cx);
         changes.warnings.extend(warnings.iter().map(|warning| format!("task {}: {warning}", task.id())));
     }

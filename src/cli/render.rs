@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::terminal;
 use super::time::{distance, length, shown};
 use crate::task::{RunEnd, standing_for};
+use crate::trigger::Zone;
 
 /// Columns wide enough for what is in them; the last is as wide as it likes.
 pub(super) fn table(rows: &[Vec<String>]) -> Vec<String> {
@@ -60,8 +60,8 @@ fn instant(value: &Value) -> Option<DateTime<Utc>> {
     value.as_str()?.parse().ok()
 }
 
-fn zone(task: &Value) -> Tz {
-    task["timezone"].as_str().and_then(|zone| zone.parse().ok()).unwrap_or(Tz::UTC)
+fn zone(task: &Value) -> Zone {
+    task["timezone"].as_str().and_then(|zone| zone.parse().ok()).unwrap_or(Zone::UTC)
 }
 
 fn moment(value: &Value, task: &Value, now: DateTime<Utc>) -> String {
@@ -303,7 +303,7 @@ pub(super) fn checked(answer: &Value) -> Vec<String> {
         let head = ["TASK", "RECORD", "SINCE", "WHAT", "WHY IT CANNOT BE READ"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(bad.iter().map(|it| {
-            let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Tz::UTC));
+            let since = instant(&it["since"]).map_or_else(|| "-".to_owned(), |at| shown(at, Zone::UTC));
             let cell = |name: &str| text(&it[name]);
             vec![cell("id"), cell("record"), since, cell("cause"), cell("reason")]
         }));

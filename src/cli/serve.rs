@@ -94,6 +94,9 @@ fn settings(args: &Serve) -> Result<Settings, Failure> {
     if let Some(grace) = args.grace {
         settings.grace = grace;
     }
+    let zones = super::time::set_rules(&settings.timezones)
+        .map_err(|error| Failure::new(Exit::Invalid, format!("timezones: {error}")))?;
+    tracing::info!("time zones: {}", crate::timezones::named(&zones));
     Ok(settings)
 }
 
@@ -173,7 +176,9 @@ impl Service {
         let for_workers: Vec<_> =
             self.nofile.iter().map(|limit| (limits::NOFILE, limit.to_string())).collect();
         let registry = handlers::registry(inherited);
-        Ok(self.settings.builder_with(dir, &for_workers)?.registry(registry))
+        let builder = self.settings.builder_with(dir, &for_workers)?.registry(registry);
+        // One and the same set of rules for what is planned and what is shown.
+        Ok(builder.zones(super::time::rules()))
     }
 
     /// Makes the tasks those of the configuration, and lets them run; `None` when a signal came first.

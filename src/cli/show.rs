@@ -1,25 +1,26 @@
 //! What the service says about its runs: lines for people, or events as JSON.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 use serde::Serialize;
 
 use super::out::{Printer, Stream, to_masked_json};
 use super::terminal::shown;
+use super::time::rules;
 use super::{render, time};
 use crate::event::{Event, RunReport};
 use crate::task::{Outcome, RunRecord, TaskId, standing_for};
+use crate::trigger::Zone;
 
 /// One of the two languages, and the printer.
 #[derive(Debug)]
 pub(super) struct Show {
     printer: Printer,
     json: bool,
-    zone: Tz,
+    zone: Zone,
 }
 
 impl Show {
-    pub(super) fn new(json: bool, zone: Tz) -> std::io::Result<Self> {
+    pub(super) fn new(json: bool, zone: Zone) -> std::io::Result<Self> {
         Ok(Self { printer: Printer::start(Stream::Out)?, json, zone })
     }
 
@@ -57,14 +58,14 @@ impl Show {
 }
 
 /// `2026-11-21 10:00:05 +00:00  heartbeat  executed  took 3ms  late 1ms  what it said`
-fn run_line(report: &RunReport, zone: Tz) -> String {
+fn run_line(report: &RunReport, zone: Zone) -> String {
     let end = &report.end;
-    let at = end.ended_at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
+    let at = rules().time(end.ended_at, zone).format("%Y-%m-%d %H:%M:%S %:z");
     let note = end.problem_in(report.run.is_backlog()).or_else(|| match &end.outcome {
         Outcome::Executed { value } => render::result(value),
         _ => None,
     });
-    let again = end.retry_at.map(|at| at.with_timezone(&zone).format("again at %H:%M:%S").to_string());
+    let again = end.retry_at.map(|at| rules().time(at, zone).format("again at %H:%M:%S"));
     let note = [again, standing_for(report.run.coalesced), note]
         .into_iter()
         .flatten()
@@ -84,8 +85,8 @@ fn run_line(report: &RunReport, zone: Tz) -> String {
 }
 
 /// A run that an earlier life of the service left behind.
-fn interrupted_line(record: &RunRecord, zone: Tz) -> String {
-    let shown = |at: DateTime<Utc>| at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %:z");
+fn interrupted_line(record: &RunRecord, zone: Zone) -> String {
+    let shown = |at: DateTime<Utc>| rules().time(at, zone).format("%Y-%m-%d %H:%M:%S %:z");
     let problem = record.end.as_ref().and_then(|end| end.outcome.problem());
     let again = record.end.as_ref().and_then(|end| end.retry_at);
     format!(

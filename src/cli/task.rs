@@ -1,6 +1,5 @@
 //! The commands that talk to a running service.
 
-use chrono_tz::Tz;
 use serde_json::{Map, Value, json};
 
 use super::args::{Add, Backfill, Control, List, One, Reschedule, Run, Sort, State, Why};
@@ -11,6 +10,7 @@ use super::{handlers, out, render, time};
 use crate::clock::Clock;
 use crate::config::TaskSettings;
 use crate::task::{ScheduleState, SortKey, TaskId};
+use crate::trigger::Zone;
 
 pub(super) fn run(command: Control) -> Result<(), Failure> {
     match command {
@@ -90,7 +90,7 @@ fn backfill(backfill: Backfill) -> Result<(), Failure> {
     let answer = ask(&common.data, Request::Backfill { id: id.clone(), from, to, every, timezone })?;
     print(common.json, &answer, || {
         let next = answer["task"]["backfill"]["next"].as_str().and_then(|next| next.parse().ok());
-        let zone = answer["timezone"].as_str().and_then(|zone| zone.parse().ok()).unwrap_or(Tz::UTC);
+        let zone = answer["timezone"].as_str().and_then(|zone| zone.parse().ok()).unwrap_or(Zone::UTC);
         let next = next.map_or_else(|| "?".to_owned(), |next| time::shown(next, zone));
         vec![format!("{id} is being back-filled, beginning with the run of {next}")]
     });

@@ -1,24 +1,51 @@
 //! Times as people write and read them.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
+use std::sync::{Arc, OnceLock};
 
-use crate::trigger::Moment;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::out;
+use crate::clock::Clock;
+use crate::timezones::{Timezones, TimezonesError};
+use crate::trigger::{Moment, Zone, Zones};
+
+static RULES: OnceLock<Arc<Zones>> = OnceLock::new();
+
+/// The rules by which the program reads clocks: the newest on the machine, unless others were set.
+pub(super) fn rules() -> Arc<Zones> {
+    let newest = || match Timezones::Newest.load(Clock::system().now()) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| out::note(&format!("warning: {warning}")));
+            loaded.zones
+        }
+        Err(_) => Zones::bundled().clone(),
+    };
+    RULES.get_or_init(newest).clone()
+}
+
+/// Has the program read clocks by the rules of a source, if it has not begun to yet.
+pub(super) fn set_rules(source: &Timezones) -> Result<Arc<Zones>, TimezonesError> {
+    let loaded = source.load(Clock::system().now())?;
+    loaded.warnings.iter().for_each(|warning| out::note(&format!("warning: {warning}")));
+    Ok(RULES.get_or_init(|| loaded.zones).clone())
+}
 
 /// A time with an offset, or one without that is read in `zone`.
-pub(super) fn parse(text: &str, zone: Tz) -> Result<DateTime<Utc>, String> {
+pub(super) fn parse(text: &str, zone: Zone) -> Result<DateTime<Utc>, String> {
     let moment = text.parse::<Moment>().map_err(|_| {
         format!(
             "{text:?} is no time; write for instance 2027-03-28T02:30:00+02:00, or 2027-03-28T02:30 for the zone's own clock"
         )
     })?;
     // As in a trigger: the first pass of a repeated hour, the end of a skipped one.
-    Ok(moment.instant(zone))
+    let rules = rules();
+    let rules = rules.rules(zone).ok_or_else(|| format!("the database in use has no zone {zone}"))?;
+    Ok(moment.instant(rules))
 }
 
 /// `Sat 2026-11-21 10:00:05 +00:00`.
-pub(super) fn shown(time: DateTime<Utc>, zone: Tz) -> String {
-    time.with_timezone(&zone).format("%a %Y-%m-%d %H:%M:%S %:z").to_string()
+pub(super) fn shown(time: DateTime<Utc>, zone: Zone) -> String {
+    rules().time(time, zone).format("%a %Y-%m-%d %H:%M:%S %:z")
 }
 
 /// `in 2h 5m`, `3s ago`: the two largest units.
@@ -48,10 +75,13 @@ pub(super) fn length(span: TimeDelta) -> String {
 }
 
 /// The zone of this name, for the command line.
-pub(super) fn zone(text: &str) -> Result<Tz, String> {
-    text.parse().map_err(|_| {
-        "no zone has this name; they look like Europe/Lisbon, America/New_York or UTC".to_owned()
-    })
+pub(super) fn zone(text: &str) -> Result<Zone, String> {
+    // A database that is newer than this program may have a name that it does not.
+    let in_database = |_| {
+        rules();
+        Zone::named(text)
+    };
+    Zone::named(text).or_else(in_database).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -60,7 +90,7 @@ mod tests {
 
     #[test]
     fn times_are_read_with_and_without_an_offset() {
-        let berlin = chrono_tz::Europe::Berlin;
+        let berlin = Zone::from(chrono_tz::Europe::Berlin);
         let read = |text| parse(text, berlin).map(|time| time.to_rfc3339());
         assert_eq!(read("2027-03-27T02:30:00+02:00").unwrap(), "2027-03-27T00:30:00+00:00");
         assert_eq!(read("2027-03-27T02:30Z").unwrap(), "2027-03-27T02:30:00+00:00");

@@ -102,8 +102,6 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use chrono_tz::Tz;
-
 #[cfg(feature = "_durable")]
 pub use directory::Directory;
 #[cfg(all(feature = "encryption", feature = "_durable"))]
@@ -117,6 +115,8 @@ pub use task::TaskSettings;
 use crate::scheduler::{Builder, Scheduler};
 use crate::store::StoreError;
 use crate::task::{Alias, TaskDefaults};
+use crate::timezones::Timezones;
+use crate::trigger::Zone;
 use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
@@ -129,7 +129,9 @@ pub struct Settings {
     /// The scheduler's name. Default: `callboard`.
     pub name: String,
     /// The zone of tasks that name none. Default: UTC.
-    pub timezone: Tz,
+    pub timezone: Zone,
+    /// Which time zone database says what clocks show. Default: the newest on the machine.
+    pub timezones: Timezones,
     /// How long a shutdown waits for runs. Default: [`DEFAULT_GRACE`].
     pub grace: Duration,
     /// How soon a failed store is tried again, if not as the scheduler thinks best.
@@ -204,7 +206,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             name: "callboard".to_owned(),
-            timezone: Tz::UTC,
+            timezone: Zone::UTC,
+            timezones: Timezones::default(),
             grace: DEFAULT_GRACE,
             store_retry: None,
             lock_path: None,
@@ -311,6 +314,7 @@ impl Settings {
     fn scheduler(&mut self, mut section: Section<'_>) {
         set(&mut self.name, section.text("name"));
         set(&mut self.timezone, section.parsed("timezone", ZONE));
+        set(&mut self.timezones, section.parsed("timezones", TIMEZONES));
         set(&mut self.grace, section.duration("grace"));
         self.store_retry = section.duration("store_retry");
         self.lock_path = section.text("lock_path");
@@ -365,6 +369,7 @@ impl Settings {
         let workers = WorkerEnvironment { given: workers, hidden: self.secret_variables() };
         let mut builder =
             Scheduler::builder().name(&self.name).timezone(self.timezone).defaults(self.defaults.clone());
+        builder = builder.timezones(self.timezones.clone());
         if let Some(wait) = self.store_retry {
             builder = builder.store_retry(wait);
         }
@@ -404,6 +409,7 @@ impl Settings {
 }
 
 const ZONE: &str = "the name of a time zone, such as \"Europe/Lisbon\" or \"UTC\"";
+const TIMEZONES: &str = "newest, system, bundled, or the path of a directory of TZif files";
 const SCHEDULE: &str = "a trigger as text, such as \"*/5 * * * *\" or \"every 30s\"";
 const ALIAS: &str = "the name of one, in quotes";
 

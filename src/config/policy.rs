@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 use super::value::{Kind, Section};
 use crate::backoff::Backoff;
 use crate::task::{Coalesce, MisfireGrace, Overlap, Retry, Task, TaskDefaults, WhenFinished};
-use crate::trigger::Moment;
+use crate::trigger::{Moment, Zone, Zones};
 
 const COALESCE: &str = "\"latest\", \"earliest\", \"all\", or `true` for the latest and `false` for all";
 const OVERLAP: &str = "\"skip\", \"queue 3\", \"cancel_running\" or \"allow\"";
@@ -80,7 +79,7 @@ impl Policies {
 }
 
 /// Where the schedule of a task begins and ends; times without an offset are read in `zone`.
-pub(super) fn bounds(section: &mut Section<'_>, mut task: Task, zone: Option<Tz>) -> Task {
+pub(super) fn bounds(section: &mut Section<'_>, mut task: Task, zone: Option<Zone>) -> Task {
     let line = section.peek("end_at").and_then(|(_, line)| line);
     let (start, end) = (instant(section, "start_at", zone), instant(section, "end_at", zone));
     if let (Some(start), Some(end)) = (start, end)
@@ -106,12 +105,12 @@ pub(super) fn bounds(section: &mut Section<'_>, mut task: Task, zone: Option<Tz>
     task
 }
 
-fn instant(section: &mut Section<'_>, key: &'static str, zone: Option<Tz>) -> Option<DateTime<Utc>> {
+fn instant(section: &mut Section<'_>, key: &'static str, zone: Option<Zone>) -> Option<DateTime<Utc>> {
     let line = section.peek(key).and_then(|(_, line)| line);
     let text = section.moment(key)?;
     match (text.parse::<Moment>(), zone) {
         (Ok(Moment::Exact(at)), _) => Some(at.to_utc()),
-        (Ok(moment), Some(zone)) => Some(moment.instant(zone)),
+        (Ok(moment), Some(zone)) => moment.known(|| Zones::bundled().rules(zone)),
         (Ok(_), None) => {
             let message = format!(
                 "is {text:?}, which names no zone; write it with an offset, or name the task's timezone"

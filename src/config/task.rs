@@ -1,14 +1,13 @@
 //! One task as settings describe it: a `[task.ID]` table, or the JSON that `callboard add` sends.
 
 use chrono::DateTime;
-use chrono_tz::Tz;
 use serde_json::{Value as Json, json};
 
 use super::policy::{Policies, bounds};
 use super::value::{Kind, Problems, Section, Value};
 use super::{ALIAS, ConfigError, Problem, Settings, ZONE};
 use crate::task::{Alias, Task, TaskError, TaskId, TaskInfo, TaskSpec, WhenFinished};
-use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError};
+use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError, Zone};
 
 /// A task as settings describe it, checked as far as it can be without a scheduler: whether the
 /// handler exists and takes the arguments is for whoever has the handlers.
@@ -20,7 +19,7 @@ pub struct TaskSettings {
     handler: String,
     args: Json,
     trigger: Trigger,
-    timezone: Option<Tz>,
+    timezone: Option<Zone>,
     /// Of what counts only while it is not there yet, what the file says.
     said: Vec<&'static str>,
     task: Task,
@@ -48,7 +47,7 @@ impl TaskSettings {
     }
 
     /// The zone the task names itself.
-    pub fn timezone(&self) -> Option<Tz> {
+    pub fn timezone(&self) -> Option<Zone> {
         self.timezone
     }
 
@@ -153,7 +152,7 @@ impl TaskSettings {
     }
 
     /// `zone` is for times without an offset, in tasks without a zone.
-    fn read(id: &str, mut section: Section<'_>, zone: Option<Tz>, from_file: bool) -> Option<Self> {
+    fn read(id: &str, mut section: Section<'_>, zone: Option<Zone>, from_file: bool) -> Option<Self> {
         let key = section.path().to_owned();
         let line = section.line;
         let id_ok = match TaskId::new(id) {
@@ -165,7 +164,7 @@ impl TaskSettings {
         };
         let trigger = trigger(&mut section);
         let what = what(&mut section);
-        let timezone: Option<Tz> = section.parsed("timezone", ZONE);
+        let timezone: Option<Zone> = section.parsed("timezone", ZONE);
         let mut task = Task::new(what.as_ref().map_or("", |(handler, _)| handler));
         if let Some(name) = section.text("name") {
             task = task.name(name);
@@ -192,7 +191,7 @@ impl TaskSettings {
         // what could never fire is.
         if let Some(trigger) = &trigger {
             let epoch = DateTime::UNIX_EPOCH;
-            let cx = Context { zone: timezone.unwrap_or(Tz::UTC), anchor: epoch, key: id };
+            let cx = Context::new(timezone.unwrap_or(Zone::UTC), epoch, id);
             if let Err(error) = trigger.check(epoch, &cx) {
                 section.problem(None, "", error.to_string());
             }

@@ -193,7 +193,7 @@ fn a_time_needs_no_seconds() {
         let task = read(&format!("[task.a]\nat = {at}\nshell = 'true'")).unwrap();
         assert_eq!(task.trigger(), &"once at 2026-12-31T09:00:00Z".parse().unwrap(), "{at}");
         let window = read(&format!("{TASK}start_at = {at}\nend_at = {at}")).unwrap().task();
-        let spec = window.resolve(&TaskDefaults::default(), Tz::UTC).unwrap();
+        let spec = window.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).unwrap();
         let nine = Some("2026-12-31T09:00:00Z".parse().unwrap());
         assert_eq!((spec.start_at, spec.end_at), (nine, nine), "{at}");
         let trigger = format!("{{ type = 'interval', seconds = 5, start_at = {at} }}");

@@ -204,7 +204,7 @@ mod tests {
             let tasks: Vec<_> = (0..4u32)
                 .map(|n| {
                     let task = Task::new("x").id(n.to_string()).trigger(Trigger::Shutdown).max_instances(n + 1);
-                    Arc::new(task.resolve(&TaskDefaults::default(), chrono_tz::UTC).unwrap())
+                    Arc::new(task.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).unwrap())
                 })
                 .collect();
             let mut instances = Instances::default();

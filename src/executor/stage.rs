@@ -109,7 +109,7 @@ impl Stage {
 /// A task for a test, with what `change` sets.
 pub fn task(id: &str, change: impl FnOnce(Task) -> Task) -> Arc<TaskSpec> {
     let task = Task::new("test").id(id).trigger(Trigger::Shutdown);
-    Arc::new(change(task).resolve(&TaskDefaults::default(), chrono_tz::UTC).expect("a valid task"))
+    Arc::new(change(task).resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).expect("a valid task"))
 }
 
 struct Ear(mpsc::UnboundedSender<Vec<(Arc<Run>, RunEnd)>>);

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use futures::FutureExt;
 
 use super::end::FutureEnd;
@@ -83,7 +82,7 @@ impl<K> Schedule<K> {
     /// At a time: an instant of any zone, or a naive time, which is read as UTC. A time that is past
     /// means now.
     pub fn at(mut self, time: impl Into<Moment>) -> Self {
-        self.when = When::At(time.into().instant(Tz::UTC));
+        self.when = When::At(time.into().in_utc());
         self
     }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use futures::channel::oneshot;
 
 use super::flight::Flight;
@@ -17,11 +16,13 @@ use super::turn::Turns;
 use super::usher::Usher;
 use super::waitlist::Waitlist;
 use super::wake::{Seen, Wake};
+use super::zones::InForce;
 use super::{SchedulerState, Started};
 use crate::clock::{Busy, Clock};
 use crate::error::Error;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
 use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults, TaskId};
+use crate::trigger::Zone;
 
 /// The actor that conducts: it owns the lifecycle, the timer, the aliases of stores and executors,
 /// the tasks that wait for the start and the runs in flight. See the [module](super).
@@ -65,7 +66,8 @@ pub(super) struct Settings {
     pub name: String,
     pub identity: String,
     pub registry: Registry,
-    pub timezone: Tz,
+    pub timezone: Zone,
+    pub zones: InForce,
     pub clock: Clock,
     pub defaults: TaskDefaults,
     pub store_retry: Duration,

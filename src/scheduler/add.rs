@@ -104,8 +104,11 @@ impl Scheduler {
         let created_at = self.creation_of(&id, &store, since);
         let added = async move {
             let now = session.settings.clock.now();
-            let state = plan::add(&spec, first_run, paused, spread, since, now)
-                .map_err(|error| error.about(&spec.id))?;
+            let state = {
+                let zones = session.settings.zones.get();
+                let added = plan::add(&spec, first_run, paused, spread, (since, now), &zones);
+                added.map_err(|error| error.about(&spec.id))?
+            };
             let state = TaskState { created_at, ..state };
             let task = StoredTask { spec: spec.clone(), state };
             match session.put(&addr, task.clone(), Expect::Absent).await {
@@ -148,7 +151,8 @@ impl Scheduler {
                     let decide = |existing: &StoredTask| {
                         // It may have run since the last look.
                         let now = session.settings.clock.now();
-                        let state = plan::replace(existing, &spec, first_run, now);
+                        let zones = session.settings.zones.get();
+                        let state = plan::replace(existing, &spec, first_run, now, &zones);
                         let state = state.map_err(|error| error.about(&spec.id))?;
                         let after = state.as_ref().unwrap_or(&existing.state);
                         kept.replace(plan::kept(existing, &spec, first_run, paused, after, now));

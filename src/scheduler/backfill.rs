@@ -33,10 +33,11 @@ impl Handler<BackfillTask> for Scheduler {
                 Ok(session) => session,
                 Err(error) => return Box::pin(ready(Err(error))),
             };
-            let clock = scheduler.clock().clone();
+            let settings = scheduler.settings.clone();
             let change = async move {
                 let decide = move |task: &StoredTask| {
-                    plan::backfill(task, (from, to), every, clock.now()).map(Decision::State)
+                    let (now, zones) = (settings.clock.now(), settings.zones.get());
+                    plan::backfill(task, (from, to), every, now, &zones).map(Decision::State)
                 };
                 session.change(&id, decide).await
             };

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use chrono::TimeDelta;
-use chrono_tz::Tz;
 
 use super::actor::{Estate, Scheduler, Settings};
 use super::handle::Handle;
@@ -14,6 +13,7 @@ use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;
+use super::zones::InForce;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{EventBus, EventMask};
@@ -21,6 +21,8 @@ use crate::executor::{AsyncExecutor, ExecutorSource};
 use crate::store::{MemoryStore, StoreSource};
 use crate::supervision::{Guardian, Link, RestartPolicy};
 use crate::task::{Alias, Registry, TaskDefaults};
+use crate::timezones::Timezones;
+use crate::trigger::{Zone, Zones};
 
 /// Sets up a scheduler; from [`Scheduler::builder`].
 ///
@@ -46,7 +48,9 @@ pub struct Builder {
     name: String,
     identity: Option<String>,
     registry: Registry,
-    timezone: Tz,
+    timezone: Zone,
+    timezones: Timezones,
+    zones: Option<Arc<Zones>>,
     clock: Clock,
     defaults: TaskDefaults,
     store_retry: Duration,
@@ -74,7 +78,9 @@ impl Builder {
             name: "callboard".to_owned(),
             identity: None,
             registry: Registry::new(),
-            timezone: Tz::UTC,
+            timezone: Zone::UTC,
+            timezones: Timezones::default(),
+            zones: None,
             clock: Clock::system(),
             defaults: TaskDefaults::default(),
             store_retry: Duration::from_secs(1),
@@ -110,8 +116,33 @@ impl Builder {
     }
 
     /// The zone in which triggers are read that name none. Default: UTC.
-    pub fn timezone(mut self, zone: Tz) -> Self {
-        self.timezone = zone;
+    pub fn timezone(mut self, zone: impl Into<Zone>) -> Self {
+        self.timezone = zone.into();
+        self
+    }
+
+    /// Which time zone database says what clocks show. It is read when the scheduler is built. Default:
+    /// the system's or the bundled one, whichever is newer ([`Timezones::Newest`]).
+    ///
+    /// ```
+    /// use callboard::prelude::*;
+    /// use callboard::timezones::Timezones;
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), callboard::Error> {
+    /// let scheduler = Scheduler::builder().timezones(Timezones::Bundled).start().await?;
+    /// assert_eq!(scheduler.status().await?.timezones.source, "bundled");
+    /// # scheduler.shutdown(Shutdown::now()).await
+    /// # }
+    /// ```
+    pub fn timezones(mut self, source: Timezones) -> Self {
+        (self.timezones, self.zones) = (source, None);
+        self
+    }
+
+    /// The rules of time zones themselves, in place of a [source](Self::timezones) of them.
+    pub fn zones(mut self, zones: Arc<Zones>) -> Self {
+        self.zones = Some(zones);
         self
     }
 
@@ -388,11 +419,31 @@ impl Builder {
                 return Err(Error::AliasTaken { kind: "executor", alias });
             }
         }
+        let zones = match self.zones {
+            Some(zones) => zones,
+            None => {
+                let loaded = self.timezones.load(self.clock.now())?;
+                for warning in loaded.warnings {
+                    tracing::warn!(scheduler = %self.name, "{warning}");
+                }
+                loaded.zones
+            }
+        };
+        tracing::info!(scheduler = %self.name, timezones = %crate::timezones::named(&zones), "the rules of time zones");
+        if zones.rules(self.timezone).is_none() {
+            let reason = format!(
+                "is {}, which the time zone database in use ({}) does not have",
+                self.timezone,
+                crate::timezones::named(&zones)
+            );
+            return Err(Error::Setting { setting: "timezone", reason });
+        }
         let settings = Settings {
             identity: self.identity.unwrap_or_else(|| self.name.clone()),
             name: self.name,
             registry: self.registry,
             timezone: self.timezone,
+            zones: InForce::new(zones),
             clock: self.clock,
             defaults: self.defaults,
             store_retry: self.store_retry,

@@ -164,7 +164,7 @@ impl Scheduler {
     pub(super) fn info(&self, store: Alias, task: StoredTask) -> TaskInfo {
         let running = self.estate.flight.running(&store, &task.spec.id);
         let queued = self.estate.flight.queued(&store, &task.spec.id);
-        self.with_wait(TaskInfo::new(store, task, false, running).queued(queued))
+        self.with_wait(TaskInfo::new(store, task, false, running, &self.settings.zones.get()).queued(queued))
     }
 }
 
@@ -214,9 +214,9 @@ impl Scheduler {
                 if spec == *task.spec && next_run.is_none() {
                     return Ok(Decision::Nothing);
                 }
-                let now = registry.clock.now();
-                let state =
-                    plan::update(task, &spec, next_run, now).map_err(|error| error.about(&spec.id))?;
+                let (now, zones) = (registry.clock.now(), registry.zones.get());
+                let state = plan::update(task, &spec, next_run, now, &zones)
+                    .map_err(|error| error.about(&spec.id))?;
                 Ok(Decision::Put(spec.into(), state))
             };
             session.change(&id, decide).await
@@ -296,11 +296,12 @@ impl Scheduler {
             Ok(session) => session,
             Err(error) => return fail(error),
         };
-        let clock = self.clock().clone();
+        let settings = self.settings.clone();
         let change = async move {
             let decide = |task: &StoredTask| {
-                let then =
-                    plan::resume(task, catch_up, clock.now()).map_err(|error| error.about(&task.spec.id))?;
+                let (now, zones) = (settings.clock.now(), settings.zones.get());
+                let then = plan::resume(task, catch_up, now, &zones);
+                let then = then.map_err(|error| error.about(&task.spec.id))?;
                 Ok(then.map_or(Decision::Nothing, Decision::from))
             };
             session.change(&id, decide).await

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_run_leaves_once_and_its_slot_is_used_again() {
         let spec = Task::new("x").trigger(Interval::seconds(1));
-        let spec = Arc::new(spec.resolve(&TaskDefaults::default(), chrono_tz::UTC).unwrap());
+        let spec = Arc::new(spec.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).unwrap());
         let make = |serial: u64| {
             let spec = spec.clone();
             move |slot: u32| {

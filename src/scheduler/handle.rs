@@ -5,7 +5,6 @@ use std::time::Duration;
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 use super::message::*;
 use super::{Scheduler, SchedulerStatus, Shutdown, Started};
@@ -19,7 +18,7 @@ use crate::task::{
     Account, Added, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo,
     TaskQuery,
 };
-use crate::trigger::IntoTrigger;
+use crate::trigger::{IntoTrigger, ZonedTime};
 
 /// How many events a stream holds for a slow reader.
 const STREAM_CAPACITY: usize = 4096;
@@ -375,7 +374,7 @@ impl Handle {
     ///
     /// # Errors
     /// When there is no such task.
-    pub async fn preview(&self, id: impl IntoTaskId, count: usize) -> Result<Vec<DateTime<Tz>>, Error> {
+    pub async fn preview(&self, id: impl IntoTaskId, count: usize) -> Result<Vec<ZonedTime>, Error> {
         self.send(Preview::new(id.into_task_id()?, count)).await?
     }
 

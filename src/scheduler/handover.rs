@@ -10,6 +10,7 @@ use crate::clock::Busy;
 use crate::event::{Event, EventMask, RunFact};
 use crate::executor::message::Seats;
 use crate::task::{Alias, Code, Failure, Handler, Run, StoredTask, TaskContext, TaskId, TaskInfo, Wait};
+use crate::trigger::Zones;
 
 /// A task of a store.
 pub(super) type Name = (Alias, TaskId);
@@ -20,6 +21,8 @@ pub(super) struct Standing {
     runs: HashMap<Name, (u32, u32)>,
     /// What those wait for that wait, at this revision.
     waits: HashMap<Name, (u64, Wait)>,
+    /// The rules in force.
+    zones: Arc<Zones>,
 }
 
 impl Standing {
@@ -29,7 +32,7 @@ impl Standing {
         let (all, queued) = self.runs.get(&name).copied().unwrap_or((0, 0));
         let wait = self.waits.get(&name).filter(|(revision, _)| *revision == task.state.revision);
         let wait = wait.map(|(_, wait)| wait.clone());
-        TaskInfo::new(name.0, task, false, all).queued(queued).waiting(wait)
+        TaskInfo::new(name.0, task, false, all, &self.zones).queued(queued).waiting(wait)
     }
 }
 
@@ -104,7 +107,7 @@ impl Scheduler {
             *all += 1;
             *queued += u32::from(run.is_queued());
         }
-        Standing { runs, waits: self.estate.waitlist.all_told() }
+        Standing { runs, waits: self.estate.waitlist.all_told(), zones: self.settings.zones.get() }
     }
 
     /// A run asked for by somebody or by the shutdown trigger.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use actix::fut::{ready, wrap_future};
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 use super::actor::Scheduler;
 use super::lifecycle::Permit;
@@ -18,7 +17,7 @@ use crate::error::Error;
 use crate::event::{EventStream, ListenerId, OpenStream, Subscribe, Unsubscribe};
 use crate::store::message::{FindRuns, Found, List, Runs};
 use crate::task::{Account, Alias, Run, RunId, RunRecord, StoredTask, TaskId, TaskInfo, TaskQuery};
-use crate::trigger::SearchError;
+use crate::trigger::{SearchError, ZonedTime};
 
 /// So many records are looked at for one account.
 const RECORDS: usize = 4 * MOST_ACCOUNTED;
@@ -119,20 +118,20 @@ impl Handler<ListTasks> for Scheduler {
 }
 
 impl Handler<Preview> for Scheduler {
-    type Result = Answer<Vec<DateTime<Tz>>>;
+    type Result = Answer<Vec<ZonedTime>>;
 
     fn handle(&mut self, request: Preview, ctx: &mut Self::Context) -> Self::Result {
         let Preview { id, store, count } = request;
         let found = Handler::<GetTask>::handle(self, GetTask { id, store }, ctx);
         Box::pin(found.then(move |found, scheduler, _| {
-            let now = scheduler.clock().now();
+            let (now, zones) = (scheduler.clock().now(), scheduler.settings.zones.get());
             wrap_future(async move {
                 let info = found?;
                 let task = StoredTask { spec: info.spec, state: info.state };
-                let zone = task.spec.trigger.zone(&task.spec.context(task.state.anchor));
-                let times = slices::preview(&task, now, count).await;
+                let zone = task.spec.trigger.zone(&task.spec.context(task.state.anchor, &zones));
+                let times = slices::preview(&task, now, count, &zones).await;
                 let times = times.map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
-                Ok(times.into_iter().map(|time| time.with_timezone(&zone)).collect())
+                Ok(times.into_iter().map(|at| zones.time(at, zone)).collect())
             })
         }))
     }
@@ -143,8 +142,9 @@ impl Handler<Timeline> for Scheduler {
 
     fn handle(&mut self, Timeline { query, until, limit }: Timeline, _: &mut Self::Context) -> Self::Result {
         let now = self.clock().now();
-        Box::pin(self.select(query).then(move |tasks, _, _| {
-            wrap_future(async move { slices::timeline(tasks?, now, until, limit).await })
+        Box::pin(self.select(query).then(move |tasks, scheduler, _| {
+            let zones = scheduler.settings.zones.get();
+            wrap_future(async move { slices::timeline(tasks?, now, until, limit, &zones).await })
         }))
     }
 }
@@ -210,6 +210,7 @@ impl Handler<Why> for Scheduler {
         };
         Box::pin(wrap_future::<_, Self>(read).then(move |read: Result<_, Error>, scheduler, _| {
             let (now, state) = (scheduler.clock().now(), scheduler.state());
+            let zones = scheduler.settings.zones.get();
             let asked = read
                 .as_ref()
                 .map_or_else(|_| Flying::default(), |(id, task, _)| scheduler.flying(id, task.as_ref()));
@@ -218,12 +219,14 @@ impl Handler<Why> for Scheduler {
                 let task = task.map(|(_, task)| task);
                 let Flying { flight, queued, waiting } = &asked;
                 let waiting = waiting.as_deref();
-                let question = Question { now, from, to, limit, scheduler: state, flight, queued, waiting };
+                let zones = &*zones;
+                let question =
+                    Question { now, from, to, limit, scheduler: state, flight, queued, waiting, zones };
                 let account = async {
                     // What comes after the records that were read is for the next answer.
                     let end = found.rest.map_or(to, |rest| rest.max(from).min(to));
                     let fires = match &task {
-                        Some(task) => slices::between(task, from, end, limit + 1).await?,
+                        Some(task) => slices::between(task, from, end, limit + 1, zones).await?,
                         None => Vec::new(),
                     };
                     Ok(why::account(task.as_ref(), found, fires, &question))

@@ -14,7 +14,9 @@ use super::locks::{self, StoreLock};
 use super::message::*;
 use super::pending::Pending;
 use super::session::within;
-use super::{ExecutorState, SchedulerState, SchedulerStatus, Shutdown, Started, StoreStatus};
+use super::{
+    ExecutorState, SchedulerState, SchedulerStatus, Shutdown, Started, StoreStatus, TimezonesStatus,
+};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::Event;
@@ -458,7 +460,7 @@ impl Handler<GetStatus> for Scheduler {
 
     fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
         let clock = self.clock();
-        let started = self.estate.state.started_at;
+        let (started, zones) = (self.estate.state.started_at, self.settings.zones.get());
         let uptime = started.map(|(_, elapsed)| clock.monotonic().saturating_sub(elapsed));
         MessageResult(SchedulerStatus {
             state: self.state(),
@@ -470,6 +472,10 @@ impl Handler<GetStatus> for Scheduler {
             running: self.estate.flight.len(),
             pending: self.estate.pending.len(),
             waiting: self.estate.waitlist.len(),
+            timezones: TimezonesStatus {
+                source: zones.source().to_owned(),
+                version: zones.version().map(str::to_owned),
+            },
             stores: self
                 .estate
                 .stores

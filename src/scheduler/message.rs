@@ -30,7 +30,6 @@
 
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 
 use super::{SchedulerStatus, Shutdown, Started};
 use crate::error::Error;
@@ -43,7 +42,7 @@ use crate::task::{
     Account, Added, Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo,
     TaskQuery,
 };
-use crate::trigger::Trigger;
+use crate::trigger::{Trigger, ZonedTime};
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).
 #[derive(Debug, Clone, Copy, Default, Message)]
@@ -272,7 +271,7 @@ about_task! {
     Preview {
         /// How many: at most 10,000 whatever is asked for.
         count: usize,
-    } -> "Result<Vec<DateTime<Tz>>, Error>"
+    } -> "Result<Vec<ZonedTime>, Error>"
 }
 
 about_task! {

@@ -53,6 +53,7 @@ mod waiting;
 mod waitlist;
 mod wake;
 mod why;
+mod zones;
 
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ pub struct SchedulerStatus {
     pub pending: usize,
     /// Tasks that are due and wait, because what is to run them is not there or has no room.
     pub waiting: usize,
+    /// By which rules it reads clocks.
+    pub timezones: TimezonesStatus,
     /// Its stores.
     pub stores: Vec<StoreStatus>,
     /// Its executors.
@@ -152,6 +155,15 @@ impl Started {
     pub fn is_complete(&self) -> bool {
         self.stores.is_empty() && self.tasks.is_empty()
     }
+}
+
+/// By which rules clocks are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TimezonesStatus {
+    /// Where the rules are from: `bundled`, or the directory of the database.
+    pub source: String,
+    /// The version of the database, for instance `2026f`; `None` when it does not say.
+    pub version: Option<String>,
 }
 
 /// How a store is.

@@ -107,11 +107,11 @@ impl Scheduler {
         seats: Option<Seats>,
     ) -> Answer<RunId> {
         let now = self.clock().now();
+        let zones = self.settings.zones.get();
         let planned = match request.only_if_due {
-            true => plan::run_due(&task, now).map(|due| due.map(|(then, due)| (then, Some(due)))),
-            false => {
-                plan::run_now(&task, source, request.remove_finished, now).map(|then| Some((then, None)))
-            }
+            true => plan::run_due(&task, now, &zones).map(|due| due.map(|(then, due)| (then, Some(due)))),
+            false => plan::run_now(&task, source, request.remove_finished, now, &zones)
+                .map(|then| Some((then, None))),
         };
         let (then, due) = match planned {
             Ok(Some(planned)) => planned,
@@ -125,7 +125,7 @@ impl Scheduler {
         let skipped = match &then {
             Then::Remove if due.is_none() => {
                 let id = self.next_run_id();
-                why::passed_over(&task, None, now, id)
+                why::passed_over(&task, None, now, id, &zones)
             }
             _ => None,
         };

@@ -234,9 +234,9 @@ impl Pending {
         let (first_run, paused) = (task.first_run, task.paused);
         let mut spec = task.clone().resolve(&settings.defaults, settings.timezone)?;
         spec.trigger = settings.registry.resolve(&spec.trigger)?;
-        let now = settings.clock.now();
-        let state = plan::add(&spec, first_run, paused, task.spread, *since, now)
+        let (now, zones) = (settings.clock.now(), settings.zones.get());
+        let state = plan::add(&spec, first_run, paused, task.spread, (*since, now), &zones)
             .map_err(|error| error.about(&spec.id))?;
-        Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0))
+        Ok(TaskInfo::new(store, StoredTask { spec: Arc::new(spec), state }, true, 0, &zones))
     }
 }

@@ -251,7 +251,7 @@ async fn replan_batch(
         for (task, found) in tasks.drain(..).zip(found) {
             let task = settings.resolved(task);
             let id = task.spec.id.clone();
-            match plan::replan(&task, &found?.runs, now, before) {
+            match plan::replan(&task, &found?.runs, now, before, &settings.zones.get()) {
                 Ok(plan::Replan { then, marked, back, finished }) => {
                     told.push((
                         id.clone(),

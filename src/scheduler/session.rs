@@ -192,7 +192,13 @@ impl Session {
     ) -> Result<(), StoreError> {
         let (id, revision) = (before.spec.id.clone(), before.state.revision);
         let now = self.settings.clock.now();
-        let skipped = why::passed_over(before, after.map(|after| &after.state), now, self.skipping);
+        let skipped = why::passed_over(
+            before,
+            after.map(|after| &after.state),
+            now,
+            self.skipping,
+            &self.settings.zones.get(),
+        );
         match (skipped, after) {
             (Some(skipped), _) => {
                 let change = Change { id: id.clone(), revision, then, runs: vec![skipped] };

@@ -10,7 +10,7 @@ use super::handover::Standing;
 use super::plan::{self, Ahead};
 use crate::error::Error;
 use crate::task::{Alias, Fire, StoredTask, TaskId, TaskInfo, TaskQuery};
-use crate::trigger::SearchError;
+use crate::trigger::{SearchError, Zones};
 
 /// The most run times in one answer of [`Preview`](super::message::Preview) and
 /// [`Timeline`](super::message::Timeline).
@@ -44,11 +44,12 @@ pub(super) async fn between(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     limit: usize,
+    zones: &Zones,
 ) -> Result<Vec<Fire>, SearchError> {
     let (mut found, mut from) = (Vec::new(), from);
     loop {
         let wanted = SLICE.min(limit - found.len());
-        let some = plan::between(task, from, to, wanted)?;
+        let some = plan::between(task, from, to, wanted, zones)?;
         let more = some.len() == wanted;
         let last = some.last().map(|fire| fire.nominal);
         found.extend(some);
@@ -65,10 +66,11 @@ pub(super) async fn preview(
     task: &StoredTask,
     now: DateTime<Utc>,
     count: usize,
+    zones: &Zones,
 ) -> Result<Vec<DateTime<Utc>>, SearchError> {
     let (mut ahead, mut times, mut turns) = (Ahead::of(task, now), Vec::new(), Turns::default());
     while times.len() < count.min(MOST_TIMES)
-        && let Some(time) = ahead.step(task)?
+        && let Some(time) = ahead.step(task, zones)?
     {
         times.push(time);
         turns.step().await;
@@ -82,11 +84,13 @@ pub(super) async fn timeline(
     now: DateTime<Utc>,
     until: DateTime<Utc>,
     limit: usize,
+    zones: &Zones,
 ) -> Result<Vec<(DateTime<Utc>, TaskId)>, Error> {
     let mut turns = Turns::default();
     let (mut tracks, mut heads) = (Vec::new(), BinaryHeap::new());
     let step = |ahead: &mut Ahead, task: &StoredTask| {
-        let step = ahead.step(task).map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
+        let step =
+            ahead.step(task, zones).map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
         Ok::<_, Error>(step.filter(|at| *at <= until).map(|at| (at, task.spec.id.clone())))
     };
     for info in tasks.into_iter().filter(|info| !info.state.paused) {

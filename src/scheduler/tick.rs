@@ -269,6 +269,7 @@ impl Scheduler {
             seats: std::mem::take(&mut booking.seats),
         };
         let (mut deferrals, mut again) = (Vec::new(), false);
+        let zones = self.settings.zones.get();
         let lock = self.estate.stores.get(store).and_then(|slot| slot.lock.as_ref());
         let others_until = lock.and_then(StoreLock::others_until);
         let mut changes = Vec::with_capacity(tasks.len());
@@ -276,7 +277,7 @@ impl Scheduler {
             let index = changes.len();
             let mut task = self.settings.resolved(task);
             if let Some(until) = others_until {
-                plan::pass_over(&mut task, until);
+                plan::pass_over(&mut task, until, &zones);
             }
             // One that lingers only goes.
             let want = self.want(&task.spec).or_else(|| booking.short.remove(&place));
@@ -287,8 +288,8 @@ impl Scheduler {
             }
             let refusal = want.as_ref().map(|want| want.reason.clone());
             let mut plan = match want {
-                None => plan::tick(&task, now, || self.estate.flight.running(store, &task.spec.id)),
-                Some(want) => match plan::blocked(&task, now, self.patience(store, &task, now)) {
+                None => plan::tick(&task, &zones, now, || self.estate.flight.running(store, &task.spec.id)),
+                Some(want) => match plan::blocked(&task, &zones, now, self.patience(store, &task, now)) {
                     Blocked::Wait(until) => {
                         deferrals.push(self.let_wait(store, &task, want, until, now));
                         continue;

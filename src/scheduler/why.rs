@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use chrono_tz::Tz;
 
 use super::{SchedulerState, plan};
 use crate::store::message::Found;
@@ -11,6 +10,7 @@ use crate::task::{
     Coalesce, Fate, Fire, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask,
     TaskState, standing_for,
 };
+use crate::trigger::{Zone, Zones};
 
 /// Run times that are counted one by one when they are passed over.
 const COUNTED: usize = 10_000;
@@ -22,6 +22,7 @@ pub(super) fn passed_over(
     after: Option<&TaskState>,
     now: DateTime<Utc>,
     id: RunId,
+    zones: &Zones,
 ) -> Option<RunRecord> {
     let state = &before.state;
     // What was decided a moment ago holds from then on: its run times are not passed over.
@@ -36,7 +37,7 @@ pub(super) fn passed_over(
         None => Skip::Removed,
     };
     let last = now - TimeDelta::nanoseconds(1);
-    let passed = plan::between(before, next.nominal, last, COUNTED).map_or(1, |passed| passed.len());
+    let passed = plan::between(before, next.nominal, last, COUNTED, zones).map_or(1, |passed| passed.len());
     Some(RunRecord {
         id,
         task: before.spec.id.clone(),
@@ -65,6 +66,8 @@ pub(super) struct Question<'a> {
     pub queued: &'a HashSet<RunId>,
     /// What the task waits for, if it does.
     pub waiting: Option<&'a str>,
+    /// The rules in force.
+    pub zones: &'a Zones,
 }
 
 /// Each run time of `task` in the window with what became of it, each run that was asked for, and
@@ -97,7 +100,9 @@ pub(super) fn account(
     let teller = Teller {
         task,
         question,
-        zone: task.map_or(Tz::UTC, |task| task.spec.trigger.zone(&task.spec.context(task.state.anchor))),
+        zone: task.map_or(Zone::UTC, |task| {
+            task.spec.trigger.zone(&task.spec.context(task.state.anchor, question.zones))
+        }),
         // Between records that are older than that, others may have been let go.
         oldest: found.oldest.map(|oldest| found.complete_since.map_or(oldest, |since| since.max(oldest))),
         newest: found.runs.iter().filter(|run| run.source == Source::Scheduled).map(|run| run.nominal).max(),
@@ -258,7 +263,7 @@ fn length(time: TimeDelta) -> String {
 struct Teller<'a> {
     task: Option<&'a StoredTask>,
     question: &'a Question<'a>,
-    zone: Tz,
+    zone: Zone,
     /// Since when there is a record of each run time; `None` when there is none at all.
     oldest: Option<DateTime<Utc>>,
     /// The latest of the schedule's run times that are on record.
@@ -268,7 +273,7 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     fn at(&self, time: DateTime<Utc>) -> String {
-        time.with_timezone(&self.zone).to_rfc3339_opts(SecondsFormat::AutoSi, true)
+        self.question.zones.time(time, self.zone).fixed_offset().to_rfc3339_opts(SecondsFormat::AutoSi, true)
     }
 
     /// A run time that has records of its own.

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -12,7 +11,7 @@ use super::{
     Alias, Coalesce, Code, Handler, MisfireGrace, Overlap, Retry, TaskContext, TaskDefaults, TaskError,
     TaskId, TaskReturn, TaskSpec, WhenFinished,
 };
-use crate::trigger::IntoTrigger;
+use crate::trigger::{IntoTrigger, Zone};
 
 /// When a new task runs first, if not when its trigger says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +194,7 @@ impl Task {
     }
 
     /// Checks what can be checked without a scheduler, and decides the options left out.
-    pub(crate) fn resolve(mut self, defaults: &TaskDefaults, zone: Tz) -> Result<TaskSpec, TaskError> {
+    pub(crate) fn resolve(mut self, defaults: &TaskDefaults, zone: Zone) -> Result<TaskSpec, TaskError> {
         self.check()?;
         let trigger = match (self.options.trigger.take(), &defaults.schedule) {
             (Some(trigger), _) => trigger,
@@ -307,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_reported_when_the_task_is_resolved() {
-        let resolve = |task: Task| task.resolve(&TaskDefaults::default(), Tz::UTC).unwrap_err().to_string();
+        let resolve = |task: Task| task.resolve(&TaskDefaults::default(), Zone::UTC).unwrap_err().to_string();
         let task = || Task::new("x").trigger(Interval::seconds(1));
         assert!(resolve(task().id("")).contains("id is empty"));
         assert!(resolve(task().max_instances(0)).contains("max_instances"));
@@ -322,7 +321,7 @@ mod tests {
         let spec = Task::new("x")
             .id("a")
             .trigger(Interval::seconds(1))
-            .resolve(&TaskDefaults::default(), Tz::UTC)
+            .resolve(&TaskDefaults::default(), Zone::UTC)
             .unwrap();
         let changed = TaskChanges::new().coalesce(false).apply(&spec).unwrap();
         assert_eq!(changed, TaskSpec { coalesce: Coalesce::All, ..spec.clone() });

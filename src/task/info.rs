@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Alias, StoredTask, TaskId, TaskSpec, TaskState};
+use crate::trigger::Zones;
 
 /// Where a task's schedule stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,15 +56,15 @@ pub struct TaskInfo {
 }
 
 impl TaskInfo {
-    /// The snapshot of a task in `store`.
-    pub fn new(store: Alias, task: StoredTask, pending: bool, running: u32) -> Self {
+    /// The snapshot of a task in `store`, told by the rules of `zones`.
+    pub fn new(store: Alias, task: StoredTask, pending: bool, running: u32, zones: &Zones) -> Self {
         let schedule_state = match () {
             () if pending => ScheduleState::Pending,
             () if task.state.paused => ScheduleState::Paused,
             () if task.is_finished() => ScheduleState::Finished,
             () => ScheduleState::Scheduled,
         };
-        let description = task.spec.trigger.describe(&task.spec.context(task.state.anchor));
+        let description = task.spec.trigger.describe(&task.spec.context(task.state.anchor, zones));
         Self {
             store,
             spec: task.spec,

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Utc};
-use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::{Alias, Coalesce, Handler, MisfireGrace, Overlap, Retry, TaskError, TaskSpec, WhenFinished};
 use crate::trigger::Trigger;
+use crate::trigger::Zone;
 
 /// The run times of a backlog that are to run are in memory together.
 const MOST_CATCH_UP: u32 = 10_000;
@@ -17,7 +17,7 @@ pub(super) struct Options {
     pub(super) handler: Option<Handler>,
     pub(super) args: Option<Value>,
     pub(super) trigger: Option<Trigger>,
-    pub(super) timezone: Option<Tz>,
+    pub(super) timezone: Option<Zone>,
     pub(super) executor: Option<Alias>,
     pub(super) coalesce: Option<Coalesce>,
     pub(super) max_catch_up: Option<u32>,
@@ -143,8 +143,8 @@ macro_rules! option_setters {
 
         /// The zone in which the trigger is read where it names none itself. Default: the
         /// scheduler's.
-        pub fn timezone(mut self, zone: Tz) -> Self {
-            self.options.timezone = Some(zone);
+        pub fn timezone(mut self, zone: impl Into<$crate::trigger::Zone>) -> Self {
+            self.options.timezone = Some(zone.into());
             self
         }
 

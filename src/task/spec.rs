@@ -3,13 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::policy::millis;
 use super::{Alias, Coalesce, Code, MisfireGrace, Overlap, Retry, TaskId, TaskState, WhenFinished};
-use crate::trigger::{Context, Trigger};
+use crate::trigger::{Context, Trigger, Zone, Zones};
 
 /// A task as it is stored: every option decided, nothing that a run changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +26,7 @@ pub struct TaskSpec {
     /// When it runs.
     pub trigger: Trigger,
     /// The zone in which the trigger is read where it names none itself.
-    pub timezone: Tz,
+    pub timezone: Zone,
     /// Where it runs.
     pub executor: Alias,
     /// Which of the run times that are due together run.
@@ -68,9 +67,9 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
-    /// What the trigger is told about this task.
-    pub fn context(&self, anchor: DateTime<Utc>) -> Context<'_> {
-        Context { zone: self.timezone, anchor, key: self.id.as_str() }
+    /// What the trigger is told about this task, where clocks are read by the rules of `zones`.
+    pub fn context<'a>(&'a self, anchor: DateTime<Utc>, zones: &'a Zones) -> Context<'a> {
+        Context { zone: self.timezone, zones, anchor, key: self.id.as_str() }
     }
 
     /// Whether its runs are remembered until they are settled: they may be tried again.

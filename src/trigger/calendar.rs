@@ -4,14 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::cron::search::{LAST_WALL, civil, day_number, month_length};
-use super::limits::{seconds, zone_name};
+use super::limits::seconds;
 use super::moment::named;
-use super::zone::{DAY, Fold, Gap, Zone, ceil_seconds};
-use super::{Context, TriggerError, text};
+use super::zone::{DAY, Fold, Gap, Rules, ceil_seconds};
+use super::{Context, SearchError, TriggerError, Zone, text};
 
 /// Every so many years, months, weeks and days, at a wall-clock time.
 ///
@@ -36,7 +35,7 @@ use super::{Context, TriggerError, text};
 ///     .start_date(NaiveDate::from_ymd_opt(2026, 1, 2).unwrap())
 ///     .into_trigger()?;
 /// let from: DateTime<Utc> = "2026-03-20T00:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::Europe::Berlin, anchor: from, key: "pay" };
+/// let cx = Context::new(chrono_tz::Europe::Berlin, from, "pay");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-03-27T16:00:00+00:00");
 /// let after = trigger.after("2026-03-27T16:00:00Z".parse().unwrap(), &cx)?;
 /// assert_eq!(after.unwrap().to_rfc3339(), "2026-04-10T15:00:00+00:00");
@@ -70,8 +69,8 @@ pub struct CalendarIntervalBuilder {
     start_date: Option<NaiveDate>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "named::end_date")]
     end_date: Option<NaiveDate>,
-    #[serde(skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
-    zone: Option<Tz>,
+    #[serde(skip_serializing_if = "Option::is_none", rename = "timezone")]
+    zone: Option<Zone>,
     #[serde(skip_serializing_if = "Duration::is_zero", with = "seconds")]
     jitter: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,8 +130,8 @@ impl CalendarIntervalBuilder {
     }
 
     /// The zone of the wall clock; default: the scheduler's.
-    pub fn timezone(mut self, zone: Tz) -> Self {
-        self.zone = Some(zone);
+    pub fn timezone(mut self, zone: impl Into<Zone>) -> Self {
+        self.zone = Some(zone.into());
         self
     }
 
@@ -156,7 +155,7 @@ impl CalendarIntervalBuilder {
 
     pub(crate) fn with_options(
         mut self,
-        zone: Option<Tz>,
+        zone: Option<Zone>,
         jitter: Duration,
         gap: Option<Gap>,
         fold: Option<Fold>,
@@ -228,12 +227,12 @@ impl CalendarInterval {
         CalendarIntervalBuilder::default()
     }
 
-    pub(crate) fn zone(&self, cx: &Context<'_>) -> Tz {
+    pub(crate) fn zone(&self, cx: &Context<'_>) -> Zone {
         self.given.zone.unwrap_or(cx.zone)
     }
 
     /// The same with all that may be left out written down, in `zone` where it names none.
-    pub(super) fn in_zone(&self, zone: Tz) -> CalendarIntervalBuilder {
+    pub(super) fn in_zone(&self, zone: Zone) -> CalendarIntervalBuilder {
         CalendarIntervalBuilder {
             zone: Some(self.given.zone.unwrap_or(zone)),
             gap: Some(self.gap()),
@@ -272,7 +271,7 @@ impl CalendarInterval {
     /// The last moment of the last date.
     pub(crate) fn last_moment(&self, cx: &Context<'_>) -> Option<DateTime<Utc>> {
         let end = super::Moment::from(self.given.end_date?.succ_opt()?);
-        end.instant(self.zone(cx)).checked_sub_signed(chrono::TimeDelta::nanoseconds(1))
+        end.known(|| cx.rules(self.zone(cx)).ok())?.checked_sub_signed(chrono::TimeDelta::nanoseconds(1))
     }
 
     fn months(&self) -> i64 {
@@ -330,8 +329,15 @@ impl CalendarInterval {
         }
     }
 
-    pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        let zone = Zone::of(self.zone(cx));
+    pub(super) fn next(
+        &self,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+        Ok(self.next_by(cx.rules(self.zone(cx))?, from, cx))
+    }
+
+    fn next_by(&self, zone: &Rules, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
         let start = match self.given.start_date {
             Some(date) => number(date),
             None => zone.wall(cx.anchor.timestamp()).div_euclid(DAY),

@@ -55,7 +55,7 @@ impl Budget {
 ///
 /// let trigger = Or::of(Cron::builder().hour(9)).or(Cron::builder().day_of_week("mon").hour(17)).into_trigger()?;
 /// let from: DateTime<Utc> = "2026-01-05T09:00:01Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "task" };
+/// let cx = Context::new(chrono_tz::UTC, from, "task");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-01-05T17:00:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -82,7 +82,7 @@ pub struct Or {
 ///
 /// let trigger = And::of(Cron::builder().day(13).hour(9)).and(Cron::builder().day_of_week("fri").hour(9)).into_trigger()?;
 /// let from: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "task" };
+/// let cx = Context::new(chrono_tz::UTC, from, "task");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-02-13T09:00:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

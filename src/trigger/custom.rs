@@ -43,7 +43,7 @@ use super::{Context, SearchError, SearchErrorKind, TriggerError};
 /// let stored = Custom::new("minutes", json!({ "step": 7 })).into_trigger()?;
 /// let trigger = stored.resolve(&|name| (name == "minutes").then(|| Arc::new(Minutes) as _))?;
 /// let from: DateTime<Utc> = "1970-01-01T00:01:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "task" };
+/// let cx = Context::new(chrono_tz::UTC, from, "task");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "1970-01-01T00:07:00+00:00");
 /// assert!(stored.next(from, &cx).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -3,12 +3,10 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use super::limits::zone_name;
 use super::moment::named;
-use super::{Context, Moment};
+use super::{Context, Moment, SearchError, Zone};
 
 /// Once, at an instant.
 ///
@@ -22,7 +20,7 @@ use super::{Context, Moment};
 ///
 /// let trigger = Date::at("2026-05-01 12:00".parse::<Moment>()?).timezone(chrono_tz::Europe::Berlin).into_trigger()?;
 /// let from: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "party" };
+/// let cx = Context::new(chrono_tz::UTC, from, "party");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-05-01T10:00:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -31,8 +29,8 @@ use super::{Context, Moment};
 pub struct Date {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named::run_at")]
     run_at: Option<Moment>,
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
-    zone: Option<Tz>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "timezone")]
+    zone: Option<Zone>,
 }
 
 impl Date {
@@ -47,8 +45,8 @@ impl Date {
     }
 
     /// The zone a naive time is read in; default: the scheduler's.
-    pub fn timezone(mut self, zone: Tz) -> Self {
-        self.zone = Some(zone);
+    pub fn timezone(mut self, zone: impl Into<Zone>) -> Self {
+        self.zone = Some(zone.into());
         self
     }
 
@@ -57,19 +55,27 @@ impl Date {
         self.run_at
     }
 
-    pub(super) fn own_zone(&self) -> Option<Tz> {
+    pub(super) fn own_zone(&self) -> Option<Zone> {
         self.zone
     }
 
-    pub(super) fn instant(&self, cx: &Context<'_>) -> DateTime<Utc> {
-        self.run_at.map_or(cx.anchor, |at| at.instant(self.zone(cx)))
+    pub(super) fn instant(&self, cx: &Context<'_>) -> Result<DateTime<Utc>, SearchError> {
+        match self.run_at {
+            None => Ok(cx.anchor),
+            Some(Moment::Exact(at)) => Ok(at.to_utc()),
+            Some(Moment::Naive(wall)) => Ok(cx.rules(self.zone(cx))?.instant(wall)),
+        }
     }
 
-    pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        Some(self.instant(cx)).filter(|at| *at >= from)
+    pub(super) fn next(
+        &self,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+        Ok(Some(self.instant(cx)?).filter(|at| *at >= from))
     }
 
-    pub(super) fn zone(&self, cx: &Context<'_>) -> Tz {
+    pub(super) fn zone(&self, cx: &Context<'_>) -> Zone {
         self.zone.unwrap_or(cx.zone)
     }
 }

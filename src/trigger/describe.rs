@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use chrono::{LocalResult, TimeZone};
-
 use super::cron::field::{FIRST_YEAR, LAST_YEAR};
 use super::cron::search::{Pattern, Sets};
 use super::limits::Limits;
@@ -36,12 +34,15 @@ pub(super) fn trigger(trigger: &Trigger, cx: &Context<'_>) -> String {
     match trigger {
         Trigger::Date(date) => match date.run_at() {
             Some(_) => {
-                let local = date.instant(cx).with_timezone(&date.zone(cx));
-                let wall = local.naive_local();
+                let (Ok(at), Ok(rules)) = (date.instant(cx), cx.rules(date.zone(cx))) else {
+                    let given = date.run_at().map(|at| at.to_string()).unwrap_or_default();
+                    return format!("once at {given}, {}", zone());
+                };
+                let wall = rules.local(at);
                 // The offset is said where the zone leaves two to choose from.
-                let offset = match date.zone(cx).from_local_datetime(&wall) {
-                    LocalResult::Ambiguous(..) => local.format(" (%:z)").to_string(),
-                    _ => String::new(),
+                let offset = match rules.is_repeated(wall) {
+                    true => format!(" ({})", rules.offset(at)),
+                    false => String::new(),
                 };
                 format!("once at {wall}{offset}, {}", zone())
             }

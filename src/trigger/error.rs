@@ -1,5 +1,7 @@
 //! What can be wrong with a trigger, and what can go wrong while it is searched.
 
+use super::{Zone, Zones};
+
 /// Why a trigger could not be built, or was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -57,9 +59,21 @@ pub enum SearchErrorKind {
     Unresolved,
     /// A custom trigger broke its contract or reported a failure.
     Custom,
+    /// The time zone database in use does not have a zone that the trigger names.
+    UnknownZone,
 }
 
 impl SearchError {
+    #[cold]
+    pub(crate) fn unknown_zone(zone: Zone, zones: &Zones) -> Self {
+        let version = zones.version().unwrap_or("of unknown version");
+        let reason = format!(
+            "the time zone database in use ({}, {version}) has no zone {zone}; use a newer one, or another zone",
+            zones.source()
+        );
+        Self { kind: SearchErrorKind::UnknownZone, reason }
+    }
+
     pub(crate) fn limit(reason: impl Into<String>) -> Self {
         Self { kind: SearchErrorKind::Limit, reason: reason.into() }
     }

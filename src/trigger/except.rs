@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Utc};
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::combine::{Budget, HORIZON, PATIENCE};
 use super::footprint;
+use super::zone::Rules;
 use super::{Context, IntoTrigger, Moment, SearchError, Trigger, TriggerError};
 
 /// A trigger minus dates, ranges and the runs of other triggers.
@@ -26,7 +26,7 @@ use super::{Context, IntoTrigger, Moment, SearchError, Trigger, TriggerError};
 /// // Weekdays at 9, but not on Christmas Day, whichever year.
 /// let trigger = Except::of(Cron::builder().day_of_week("mon-fri").hour(9)).date("12-25").into_trigger()?;
 /// let from: DateTime<Utc> = "2026-12-24T10:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "task" };
+/// let cx = Context::new(chrono_tz::UTC, from, "task");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-12-28T09:00:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -108,7 +108,7 @@ impl Except {
         cx: &Context<'_>,
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
-        let zone = self.trigger.zone(cx);
+        let zone = cx.rules(self.trigger.zone(cx))?;
         let horizon = from.checked_add_signed(HORIZON).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let mut at = from;
         for step in 0u32.. {
@@ -131,7 +131,7 @@ impl Except {
     fn left_out(
         &self,
         run: DateTime<Utc>,
-        zone: Tz,
+        zone: &Rules,
         cx: &Context<'_>,
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
@@ -146,7 +146,7 @@ impl Except {
             }
         }
         if !self.dates.is_empty() {
-            let date = run.with_timezone(&zone).date_naive();
+            let date = zone.local(run).date();
             if self.dates.iter().any(|left_out| left_out.is(date)) {
                 // A fold at midnight can show the date again after the next one has begun, so the
                 // jump is only taken when it does not pass over part of the next date.
@@ -188,7 +188,7 @@ impl ExceptRange {
         Self { from: from.into(), to: Edge::EndOf(to) }
     }
 
-    fn end(&self, zone: Tz) -> DateTime<Utc> {
+    fn end(&self, zone: &Rules) -> DateTime<Utc> {
         match self.to {
             Edge::At(moment) => moment.instant(zone),
             Edge::EndOf(date) => {

@@ -8,13 +8,13 @@
 use std::ops::{BitAnd, BitOr};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 
-use super::cron::search::{LAST_WALL, Pattern, Sets};
+use super::combine::HORIZON;
+use super::cron::search::{Pattern, Sets};
 use super::interval::nanos;
 use super::limits::Limits;
-use super::zone::{DAY, Gap, Zone, ceil_seconds};
-use super::{Context, Trigger};
+use super::zone::{DAY, Gap, Rules, ceil_seconds};
+use super::{Context, Trigger, Zone};
 
 const MINUTES: i64 = 7 * 24 * 60;
 const WEEK: i64 = 7 * DAY;
@@ -66,9 +66,13 @@ impl Footprint {
     fn of(trigger: &Trigger, at: i64, cx: &Context<'_>) -> Footprint {
         let mut marks = Footprint::NOTHING;
         match trigger {
-            Trigger::Date(date) => marks.instant(date.instant(cx).timestamp()),
+            Trigger::Date(date) => match date.instant(cx) {
+                Ok(at) => marks.instant(at.timestamp()),
+                Err(_) => return Footprint::EVERYTHING,
+            },
             Trigger::Interval(interval) => {
-                let (start, length) = (interval.start(cx), interval.step());
+                let length = interval.step();
+                let Ok(start) = interval.start(cx) else { return Footprint::EVERYTHING };
                 if start.timestamp_subsec_nanos() != 0
                     || length.subsec_nanos() != 0
                     || length <= TimeDelta::zero()
@@ -94,7 +98,7 @@ impl Footprint {
             Trigger::CalendarInterval(interval) => {
                 let time = interval.time();
                 let times = (0..7).map(|day| day * 1440 + time / 60);
-                marks.walls(times, 1 << (time % 60), interval.zone(cx), at);
+                marks.walls(times, 1 << (time % 60), interval.zone(cx), at, cx);
             }
             Trigger::Or(or) => {
                 for part in or.triggers() {
@@ -127,13 +131,23 @@ impl Footprint {
             let (day, hour, minute) = (minute / 1440, minute / 60 % 24, minute % 60);
             weekdays >> day & 1 == 1 && sets.hours >> hour & 1 == 1 && sets.minutes >> minute & 1 == 1
         });
-        self.walls(times, sets.seconds, limits.zone(cx), at);
+        self.walls(times, sets.seconds, limits.zone(cx), at, cx);
     }
 
     /// Minutes of the week on the wall clock of a zone, by the offset it has at an instant.
-    fn walls(&mut self, minutes: impl Iterator<Item = i64>, seconds: u64, tz: Tz, at: i64) {
-        let zone = Zone::of(tz);
-        let offset = zone.segment(zone.at(at)).offset;
+    fn walls(
+        &mut self,
+        minutes: impl Iterator<Item = i64>,
+        seconds: u64,
+        zone: Zone,
+        at: i64,
+        cx: &Context<'_>,
+    ) {
+        let Ok(rules) = cx.rules(zone) else {
+            *self = Footprint::EVERYTHING;
+            return;
+        };
+        let offset = rules.segment(rules.at(at)).offset;
         for minute in minutes {
             let second = minute * 60 - offset;
             self.mark(second.div_euclid(60));
@@ -178,8 +192,10 @@ pub(super) fn can_meet(
     let mut zones = Vec::new();
     triggers.iter().for_each(|trigger| collect_zones(trigger, cx, &mut zones));
     let from = ceil_seconds(from);
-    let ends = zones.iter().flat_map(|zone| zone.segments().iter().map(|segment| segment.end));
-    let mut cuts: Vec<i64> = ends.filter(|end| (from..=LAST_WALL).contains(end)).chain([from]).collect();
+    // No search for a meeting goes farther.
+    let until = from.saturating_add(HORIZON.num_seconds());
+    let ends = zones.iter().flat_map(|zone| zone.changes(from, until));
+    let mut cuts: Vec<i64> = ends.chain([from]).collect();
     cuts.sort_unstable();
     cuts.dedup();
     let mut known: Vec<Vec<i64>> = Vec::new();
@@ -216,8 +232,8 @@ pub(super) fn can_meet(
 }
 
 /// The zones whose wall clocks a trigger looks at.
-fn collect_zones(trigger: &Trigger, cx: &Context<'_>, zones: &mut Vec<&'static Zone>) {
-    let tz = match trigger {
+fn collect_zones<'a>(trigger: &Trigger, cx: &Context<'a>, zones: &mut Vec<&'a Rules>) {
+    let zone = match trigger {
         Trigger::Cron(cron) => cron.limits().zone(cx),
         Trigger::Crontab(crontab) => crontab.limits().zone(cx),
         Trigger::Quartz(quartz) => quartz.limits().zone(cx),
@@ -231,7 +247,7 @@ fn collect_zones(trigger: &Trigger, cx: &Context<'_>, zones: &mut Vec<&'static Z
         Trigger::Except(except) => return collect_zones(except.trigger(), cx, zones),
         Trigger::Date(_) | Trigger::Interval(_) | Trigger::Custom(_) | Trigger::Shutdown => return,
     };
-    zones.push(Zone::of(tz));
+    zones.extend(cx.rules(zone));
 }
 
 /// Whether a trigger may run at an instant, or as near to it as the tolerance says.
@@ -281,8 +297,8 @@ pub(super) fn lattice(triggers: &[Trigger], cx: &Context<'_>) -> Result<Option<L
         let Trigger::Interval(interval) = trigger else {
             continue;
         };
-        let one =
-            Lattice { start: nanos(interval.start(cx) - DateTime::UNIX_EPOCH), step: nanos(interval.step()) };
+        let Ok(start) = interval.start(cx) else { return Ok(None) };
+        let one = Lattice { start: nanos(start - DateTime::UNIX_EPOCH), step: nanos(interval.step()) };
         if one.step <= 0 {
             continue;
         }

@@ -4,12 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::moment::without_leap_second;
-use super::{Context, Moment, TriggerError, text};
+use super::{Context, Moment, SearchError, TriggerError, Zone, text};
 
 const NANOS: i128 = 1_000_000_000;
 
@@ -29,7 +28,7 @@ pub(super) const SHORTEST: TimeDelta = TimeDelta::milliseconds(1);
 ///
 /// let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
 /// let trigger = Interval::minutes(90).start_at(start).into_trigger()?;
-/// let cx = Context { zone: chrono_tz::UTC, anchor: start, key: "poll" };
+/// let cx = Context::new(chrono_tz::UTC, start, "poll");
 /// let from = "2026-01-01T00:00:01Z".parse().unwrap();
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-01-01T01:30:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -83,8 +82,8 @@ impl Interval {
     }
 
     /// The zone in which naive times are read and runs are shown; default: the scheduler's.
-    pub fn timezone(mut self, zone: Tz) -> Self {
-        self.limits.zone = Some(zone);
+    pub fn timezone(mut self, zone: impl Into<Zone>) -> Self {
+        self.limits.zone = Some(zone.into());
         self
     }
 
@@ -158,17 +157,36 @@ impl Interval {
         Ok(self)
     }
 
-    pub(super) fn start(&self, cx: &Context<'_>) -> DateTime<Utc> {
-        self.limits
-            .start_at
-            .map_or(without_leap_second(cx.anchor), |start| start.instant(self.limits.zone(cx)))
+    pub(super) fn start(&self, cx: &Context<'_>) -> Result<DateTime<Utc>, SearchError> {
+        match self.limits.start_at {
+            None => Ok(without_leap_second(cx.anchor)),
+            Some(Moment::Exact(start)) => Ok(start.to_utc()),
+            Some(Moment::Naive(wall)) => Ok(self.limits.rules(cx)?.instant(wall)),
+        }
     }
 
-    pub(super) fn next(&self, from: DateTime<Utc>, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        let (start, from) = (self.start(cx), without_leap_second(from));
-        let length = self.step();
-        let found = if from <= start {
-            start
+    pub(super) fn next(
+        &self,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+        let end = match self.limits.end_at {
+            None => None,
+            Some(Moment::Exact(end)) => Some(end.to_utc()),
+            Some(Moment::Naive(wall)) => Some(self.limits.rules(cx)?.instant(wall)),
+        };
+        let found = self.on_grid(self.start(cx)?, from);
+        let over = |found: &DateTime<Utc>| {
+            end.is_some_and(|end| *found > end) || found.timestamp() > super::cron::search::LAST_WALL
+        };
+        Ok(found.filter(|found| !over(found) && self.length > TimeDelta::zero()))
+    }
+
+    /// The first point of the grid at or after `from`.
+    fn on_grid(&self, start: DateTime<Utc>, from: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let (from, length) = (without_leap_second(from), self.step());
+        if from <= start {
+            Some(start)
         } else if let (0, 0, Some(step @ 1..)) =
             (start.timestamp_subsec_nanos(), length.subsec_nanos(), Some(length.num_seconds()))
         {
@@ -176,18 +194,14 @@ impl Interval {
             let passed = super::zone::ceil_seconds(from) - start.timestamp();
             let rest = passed % step;
             let behind = if rest == 0 { 0 } else { step - rest };
-            DateTime::from_timestamp(start.timestamp().checked_add(passed)?.checked_add(behind)?, 0)?
+            DateTime::from_timestamp(start.timestamp().checked_add(passed)?.checked_add(behind)?, 0)
         } else {
             let length = nanos(length);
             let passed = nanos(from - start);
             let offset = (passed + length - 1) / length * length;
             let seconds = i64::try_from(offset.div_euclid(NANOS)).ok()?;
-            start.checked_add_signed(TimeDelta::new(seconds, offset.rem_euclid(NANOS) as u32)?)?
-        };
-        let zone = self.limits.zone(cx);
-        let over = self.limits.end(zone).is_some_and(|end| found > end)
-            || found.timestamp() > super::cron::search::LAST_WALL;
-        (!over && self.length > TimeDelta::zero()).then_some(found)
+            start.checked_add_signed(TimeDelta::new(seconds, offset.rem_euclid(NANOS) as u32)?)
+        }
     }
 }
 

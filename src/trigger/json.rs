@@ -9,10 +9,9 @@ use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::limits::zone_named;
 use super::{
     And, CalendarIntervalBuilder, CronBuilder, CrontabBuilder, Custom, Date, Except, ExceptDate, ExceptRange,
-    Interval, IntoTrigger, Moment, Or, QuartzBuilder, Trigger, TriggerError,
+    Interval, IntoTrigger, Moment, Or, QuartzBuilder, Trigger, TriggerError, Zone,
 };
 
 /// What a member can be. Only those that may be left out with `null` are marked so.
@@ -152,7 +151,7 @@ impl Is {
             Is::Pattern => value.is_string() || value.is_i64() || value.is_u64(),
             Is::Moment => text.is_some_and(|text| text.parse::<Moment>().is_ok()),
             Is::Day => text.is_some_and(|text| NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d").is_ok()),
-            Is::Zone => text.is_some_and(|name| zone_named(name).is_ok()),
+            Is::Zone => text.is_some_and(|name| Zone::named(name).is_ok()),
             Is::OneOf(words) => text.is_some_and(|word| words.contains(&word)),
         }
     }
@@ -162,7 +161,13 @@ impl Is {
     }
 
     pub(super) fn wrong(self, field: String, value: &Value) -> TriggerError {
-        TriggerError::invalid(field, format!("{} is not valid; allowed is {}", shown(value), self.allowed()))
+        let mut reason = format!("{} is not valid; allowed is {}", shown(value), self.allowed());
+        if let (Is::Zone, Some(Err(unknown))) = (self, value.as_str().map(Zone::named))
+            && !unknown.nearest.is_empty()
+        {
+            reason = format!("{reason}; {}", unknown.advice());
+        }
+        TriggerError::invalid(field, reason)
     }
 }
 

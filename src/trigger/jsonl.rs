@@ -1,14 +1,10 @@
 //! Questions and answers as JSON lines: how other programs ask "when would this run?".
 
-use std::fmt::Write as _;
-
-use chrono::{DateTime, Offset, SecondsFormat, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
 use super::json::{Is, Json};
-use super::limits::zone_named;
-use super::{Context, Moment, Trigger, TriggerError};
+use super::{Context, Moment, Trigger, TriggerError, Zone, Zones};
 
 /// How many runs one question may ask for.
 const MOST: usize = 100_000;
@@ -32,10 +28,15 @@ const INSTANT: &str =
 /// assert_eq!(answer(question), r#"{"exhausted":false,"got":["2026-01-05T09:00:00+01:00"],"id":"a"}"#);
 /// ```
 pub fn answer(line: &str) -> String {
+    answer_by(line, Zones::bundled())
+}
+
+/// The same by other rules than those that are compiled in.
+pub fn answer_by(line: &str, zones: &Zones) -> String {
     match serde_json::from_str::<Json>(line) {
         Ok(Json(Value::Object(question))) => {
             let id = question.get("id").cloned().unwrap_or_default();
-            match runs(question, &id) {
+            match runs(question, &id, zones) {
                 Ok((got, exhausted)) => json!({ "id": id, "got": got, "exhausted": exhausted }),
                 Err(error) => json!({ "id": id, "error": error.to_string() }),
             }
@@ -46,7 +47,11 @@ pub fn answer(line: &str) -> String {
     .to_string()
 }
 
-fn runs(mut question: Map<String, Value>, id: &Value) -> Result<(Vec<String>, bool), TriggerError> {
+fn runs(
+    mut question: Map<String, Value>,
+    id: &Value,
+    zones: &Zones,
+) -> Result<(Vec<String>, bool), TriggerError> {
     let trigger: Trigger = match question.remove("trigger") {
         Some(Value::String(text)) => text.parse()?,
         Some(json) => super::json::trigger(json, "")?,
@@ -60,10 +65,10 @@ fn runs(mut question: Map<String, Value>, id: &Value) -> Result<(Vec<String>, bo
     let mut given = |name: &str| question.remove(name).filter(|value| !value.is_null());
     let zone = match given("timezone") {
         Some(name) => {
-            let zone = name.as_str().and_then(|name| zone_named(name).ok());
+            let zone = name.as_str().and_then(|name| Zone::named(name).ok());
             zone.ok_or_else(|| Is::Zone.wrong("timezone".into(), &name))?
         }
-        None => Tz::UTC,
+        None => Zone::UTC,
     };
     let from = match given("after") {
         Some(after) => {
@@ -86,7 +91,7 @@ fn runs(mut question: Map<String, Value>, id: &Value) -> Result<(Vec<String>, bo
         Value::String(id) => id.clone(),
         id => id.to_string(),
     };
-    let cx = Context { zone, anchor: from, key: &key };
+    let cx = Context::new(zone, from, &key).with_zones(zones);
     let (count, zone) = (count.min(MOST), trigger.zone(&cx));
     let mut got = Vec::new();
     let mut next = trigger.next(from, &cx);
@@ -94,28 +99,8 @@ fn runs(mut question: Map<String, Value>, id: &Value) -> Result<(Vec<String>, bo
         let Some(run) = next? else {
             return Ok((got, true));
         };
-        got.push(rfc3339(run, zone));
+        got.push(zones.time(run, zone).to_rfc3339());
         next = trigger.after(run, &cx);
     }
     Ok((got, false))
-}
-
-/// RFC 3339 in a zone; an offset with seconds (local mean time) keeps them.
-pub(crate) fn rfc3339(at: DateTime<Utc>, zone: Tz) -> String {
-    let offset = zone.offset_from_utc_datetime(&at.naive_utc()).fix();
-    let Some(wall) = at.naive_utc().checked_add_offset(offset) else {
-        return at.to_rfc3339_opts(SecondsFormat::AutoSi, false);
-    };
-    let seconds = offset.local_minus_utc();
-    let (sign, seconds) = if seconds < 0 { ('-', -seconds) } else { ('+', seconds) };
-    let mut text = format!(
-        "{}{sign}{:02}:{:02}",
-        wall.format("%Y-%m-%dT%H:%M:%S%.f"),
-        seconds / 3600,
-        seconds / 60 % 60
-    );
-    if seconds % 60 != 0 {
-        let _ = write!(text, ":{:02}", seconds % 60);
-    }
-    text
 }

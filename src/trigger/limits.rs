@@ -4,13 +4,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::moment::named;
-use super::zone::{Fold, Gap};
-use super::{Context, Moment, TriggerError, text};
+use super::zone::{Fold, Gap, Rules};
+use super::{Context, Moment, SearchError, TriggerError, Zone, Zones, text};
+
+/// By more than this no law moves a clock.
+const ABOUT: TimeDelta = TimeDelta::hours(3);
 
 /// The options as stored; JSON members of the same names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -19,8 +21,8 @@ pub(crate) struct Limits {
     pub(crate) start_at: Option<Moment>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named::end_at")]
     pub(crate) end_at: Option<Moment>,
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "zone_name", rename = "timezone")]
-    pub(crate) zone: Option<Tz>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "timezone")]
+    pub(crate) zone: Option<Zone>,
     #[serde(default, skip_serializing_if = "Duration::is_zero", with = "seconds")]
     pub(crate) jitter: Duration,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,20 +32,38 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn zone(&self, cx: &Context<'_>) -> Tz {
+    #[inline]
+    pub(crate) fn zone(&self, cx: &Context<'_>) -> Zone {
         self.zone.unwrap_or(cx.zone)
     }
 
-    pub(crate) fn end(&self, zone: Tz) -> Option<DateTime<Utc>> {
-        self.end_at.map(|end| end.instant(zone))
+    /// The rules of its zone.
+    #[inline]
+    pub(crate) fn rules<'a>(&self, cx: &Context<'a>) -> Result<&'a Rules, SearchError> {
+        cx.rules(self.zone(cx))
+    }
+
+    /// The end, where there is one and it can be told.
+    pub(crate) fn end(&self, cx: &Context<'_>) -> Option<DateTime<Utc>> {
+        self.end_at?.known(|| self.rules(cx).ok())
+    }
+
+    /// The start, where there is one and it can be told.
+    pub(crate) fn start(&self, cx: &Context<'_>) -> Option<DateTime<Utc>> {
+        self.start_at?.known(|| self.rules(cx).ok())
     }
 
     /// Refuses an end before the start, where both can be compared without a scheduler's zone.
     pub(crate) fn ordered(&self) -> Result<(), TriggerError> {
-        let before = match (self.start_at, self.end_at, self.zone) {
-            (Some(Moment::Naive(start)), Some(Moment::Naive(end)), _) => end < start,
-            (Some(Moment::Exact(start)), Some(Moment::Exact(end)), _) => end < start,
-            (Some(start), Some(end), Some(zone)) => end.instant(zone) < start.instant(zone),
+        let before = match (self.start_at, self.end_at) {
+            (Some(Moment::Naive(start)), Some(Moment::Naive(end))) => end < start,
+            (Some(Moment::Exact(start)), Some(Moment::Exact(end))) => end < start,
+            // By which rules a wall time will be read is not known here, only about when it is.
+            (Some(start), Some(end)) => {
+                let rules = || Zones::bundled().rules(self.zone?);
+                let about = |moment: Moment| moment.known(rules);
+                about(end).zip(about(start)).is_some_and(|(end, start)| end + ABOUT < start)
+            }
             _ => false,
         };
         match (before, self.start_at, self.end_at) {
@@ -80,33 +100,6 @@ impl Limits {
             Some(Fold::Both) => f.write_str(" fold both"),
             None => Ok(()),
         }
-    }
-}
-
-/// A zone by its name in the IANA database.
-pub(crate) fn zone_named(name: &str) -> Result<Tz, TriggerError> {
-    name.parse().map_err(|_| {
-        TriggerError::invalid(
-            "timezone",
-            format!("`{name}` is no zone of the IANA database; write for instance Europe/Lisbon or UTC"),
-        )
-    })
-}
-
-pub(crate) mod zone_name {
-    use chrono_tz::Tz;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<S: Serializer>(zone: &Option<Tz>, serializer: S) -> Result<S::Ok, S::Error> {
-        match zone {
-            Some(zone) => serializer.serialize_str(zone.name()),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tz>, D::Error> {
-        let name = Option::<String>::deserialize(deserializer)?;
-        name.map(|name| super::zone_named(&name).map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `zone` | wall time and real time: gaps, folds, the table of each zone |
+//! | `zone` | wall time and real time: gaps, folds, the rules of a zone |
+//! | `zones` `tzif` `zoned` | zones by name and sets of rules, rules from bytes, times as they are handed out |
 //! | `cron` | patterns: one field, crontab, Quartz, and the search |
 //! | `date` `interval` `calendar` | the plain triggers |
 //! | `combine` `except` `custom` | triggers made of others, or by users |
@@ -34,15 +35,17 @@ mod limits;
 mod moment;
 mod same;
 mod text;
+mod tzif;
 mod warn;
 mod zone;
+mod zoned;
+mod zones;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 use serde::Serialize;
 
 use combine::Budget;
@@ -57,21 +60,51 @@ pub use error::{SearchError, SearchErrorKind, TriggerError};
 pub use except::{Except, ExceptBuilder, ExceptDate, ExceptRange};
 pub use interval::Interval;
 pub(crate) use jitter::hash;
-pub use jsonl::answer;
+pub use jsonl::{answer, answer_by};
 pub use moment::Moment;
 pub use warn::{Warning, WarningKind};
 use zone::ceil_seconds;
-pub use zone::{Fold, Gap};
+pub use zone::{Fold, Gap, Rules};
+pub use zoned::ZonedTime;
+pub use zones::{DamagedZone, UnknownZone, Zone, Zones};
 
-/// What a trigger is told about the task it belongs to.
+/// What a trigger is told: about the task it belongs to, and by which rules clocks are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The zone in which naive times and wall-clock patterns without a zone of their own are read.
-    pub zone: Tz,
+    pub zone: Zone,
+    /// The rules of all zones.
+    pub zones: &'a Zones,
     /// The instant an omitted `run_at` or `start_at` stands for: when the trigger was set.
     pub anchor: DateTime<Utc>,
     /// The task's id: seeds jitter and `H` fields.
     pub key: &'a str,
+}
+
+impl<'a> Context<'a> {
+    /// A context in which clocks are read by the rules that are compiled in ([`Zones::bundled`]).
+    pub fn new(zone: impl Into<Zone>, anchor: DateTime<Utc>, key: &'a str) -> Self {
+        Self { zone: zone.into(), zones: Zones::bundled(), anchor, key }
+    }
+
+    /// The same with other rules.
+    pub fn with_zones(self, zones: &'a Zones) -> Self {
+        Self { zones, ..self }
+    }
+
+    /// What the clocks of [`zone`](Self::zone) show at an instant.
+    pub fn time(&self, at: DateTime<Utc>) -> ZonedTime {
+        self.zones.time(at, self.zone)
+    }
+
+    /// The rules of a zone.
+    #[inline]
+    pub(crate) fn rules(&self, zone: Zone) -> Result<&'a Rules, SearchError> {
+        match self.zones.rules(zone) {
+            Some(rules) => Ok(rules),
+            None => Err(SearchError::unknown_zone(zone, self.zones)),
+        }
+    }
 }
 
 /// When a task runs: a value that can be stored, compared, printed and parsed.
@@ -123,12 +156,12 @@ impl Trigger {
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         match self {
-            Trigger::Date(date) => Ok(date.next(from, cx)),
-            Trigger::Interval(interval) => Ok(interval.next(from, cx)),
-            Trigger::Cron(cron) => Ok(cron.pattern().run(cron.limits(), ceil_seconds(from), cx)),
-            Trigger::Crontab(crontab) => Ok(crontab.pattern().run(crontab.limits(), ceil_seconds(from), cx)),
-            Trigger::Quartz(quartz) => Ok(quartz.pattern().run(quartz.limits(), ceil_seconds(from), cx)),
-            Trigger::CalendarInterval(interval) => Ok(interval.next(from, cx)),
+            Trigger::Date(date) => date.next(from, cx),
+            Trigger::Interval(interval) => interval.next(from, cx),
+            Trigger::Cron(cron) => cron.pattern().run(cron.limits(), ceil_seconds(from), cx),
+            Trigger::Crontab(crontab) => crontab.pattern().run(crontab.limits(), ceil_seconds(from), cx),
+            Trigger::Quartz(quartz) => quartz.pattern().run(quartz.limits(), ceil_seconds(from), cx),
+            Trigger::CalendarInterval(interval) => interval.next(from, cx),
             Trigger::And(and) => and.next(from, cx, budget),
             Trigger::Or(or) => or.next(from, cx, budget),
             Trigger::Except(except) => except.next(from, cx, budget),
@@ -154,7 +187,7 @@ impl Trigger {
                 };
             }
         };
-        Ok(pattern.run(limits, time.timestamp() + 1, cx))
+        pattern.run(limits, time.timestamp() + 1, cx)
     }
 
     /// The run times from `from` on, one by one.
@@ -165,7 +198,7 @@ impl Trigger {
     ///
     /// let trigger: Trigger = "0 9 * * mon".parse()?;
     /// let from: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
-    /// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "task" };
+    /// let cx = Context::new(chrono_tz::UTC, from, "task");
     /// let mondays: Vec<_> = trigger.times(from, &cx).take(2).map(|run| run.unwrap().to_string()).collect();
     /// assert_eq!(mondays, ["2026-01-05 09:00:00 UTC", "2026-01-12 09:00:00 UTC"]);
     /// # Ok::<(), callboard::trigger::TriggerError>(())
@@ -232,7 +265,7 @@ impl Trigger {
 
     /// The jitter that applies to a run, and the end it must not pass.
     fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
-        let of = |limits: &Limits| (limits.jitter, limits.end(limits.zone(cx)));
+        let of = |limits: &Limits| (limits.jitter, limits.end(cx));
         let runs = |trigger: &&Trigger| trigger.next(nominal, cx) == Ok(Some(nominal));
         match self {
             Trigger::Interval(interval) => of(interval.limits()),
@@ -265,7 +298,7 @@ impl Trigger {
 
     /// The zone the trigger thinks in: its own, else the scheduler's. An `and` or `or` has none of
     /// its own, an `except` has that of its base.
-    pub fn zone(&self, cx: &Context<'_>) -> Tz {
+    pub fn zone(&self, cx: &Context<'_>) -> Zone {
         match self {
             Trigger::Date(date) => date.zone(cx),
             Trigger::Interval(interval) => interval.limits().zone(cx),
@@ -330,7 +363,7 @@ impl Trigger {
 
     /// Whether this trigger, read in `zone` where it names none, has the same run times as `other`, read
     /// in `other_zone`: a zone means nothing to an interval.
-    pub(crate) fn has_same_times(&self, zone: Tz, other: &Trigger, other_zone: Tz) -> bool {
+    pub(crate) fn has_same_times(&self, zone: Zone, other: &Trigger, other_zone: Zone) -> bool {
         same::times((self, zone), (other, other_zone))
     }
 
@@ -392,7 +425,7 @@ impl Trigger {
     /// use callboard::trigger::{Context, Trigger};
     ///
     /// let trigger: Trigger = "30 8 * * mon-fri".parse()?;
-    /// let cx = Context { zone: chrono_tz::Europe::Lisbon, anchor: chrono::DateTime::UNIX_EPOCH, key: "task" };
+    /// let cx = Context::new(chrono_tz::Europe::Lisbon, chrono::DateTime::UNIX_EPOCH, "task");
     /// assert_eq!(trigger.describe(&cx), "at 08:30 on Monday to Friday, Europe/Lisbon");
     /// # Ok::<(), callboard::trigger::TriggerError>(())
     /// ```
@@ -407,7 +440,7 @@ impl Trigger {
     ///
     /// let trigger: Trigger = "30 2 * * *".parse()?;
     /// let anchor = "2027-01-01T00:00:00Z".parse().unwrap();
-    /// let cx = Context { zone: chrono_tz::Europe::Berlin, anchor, key: "task" };
+    /// let cx = Context::new(chrono_tz::Europe::Berlin, anchor, "task");
     /// let warnings = trigger.warnings(&cx);
     /// assert_eq!(warnings[0].to_string(), "02:30 does not exist on 2027-03-28 in Europe/Berlin: the run is at 03:00 that day");
     /// # Ok::<(), callboard::trigger::TriggerError>(())

@@ -7,11 +7,10 @@ use chrono::{
     DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, SecondsFormat, TimeZone, Timelike,
     Utc,
 };
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::TriggerError;
-use super::zone::Zone;
+use super::zone::Rules;
 
 /// A point in time: an instant, or a naive wall-clock time that is read in the trigger's own
 /// zone, else in the scheduler's.
@@ -21,11 +20,12 @@ use super::zone::Zone;
 /// `2026-05-01T12:00Z`, `2026-05-01T12:00:00.5+02:00`.
 ///
 /// ```
-/// use callboard::trigger::Moment;
+/// use callboard::trigger::{Moment, Zones};
 ///
 /// let moment: Moment = "2026-05-01 12:00".parse()?;
 /// assert_eq!(moment.to_string(), "2026-05-01T12:00:00");
-/// assert_eq!(moment.instant(chrono_tz::Europe::Berlin).to_rfc3339(), "2026-05-01T10:00:00+00:00");
+/// let berlin = Zones::bundled().rules(chrono_tz::Europe::Berlin).unwrap();
+/// assert_eq!(moment.instant(berlin).to_rfc3339(), "2026-05-01T10:00:00+00:00");
 /// # Ok::<(), callboard::trigger::TriggerError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,15 +38,27 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// The instant it stands for where naive times are read in `zone`.
-    pub fn instant(&self, zone: Tz) -> DateTime<Utc> {
+    /// The instant it stands for where naive times are read in a zone that has these rules.
+    pub fn instant(&self, rules: &Rules) -> DateTime<Utc> {
         match self {
             Moment::Exact(at) => at.with_timezone(&Utc),
-            Moment::Naive(naive) => {
-                let wall = naive.and_utc();
-                let seconds = Zone::of(zone).instant(wall.timestamp());
-                DateTime::from_timestamp(seconds, wall.timestamp_subsec_nanos()).unwrap_or(wall)
-            }
+            Moment::Naive(naive) => rules.instant(*naive),
+        }
+    }
+
+    /// The instant it stands for where naive times are read in UTC.
+    pub(crate) fn in_utc(&self) -> DateTime<Utc> {
+        match self {
+            Moment::Exact(at) => at.with_timezone(&Utc),
+            Moment::Naive(naive) => naive.and_utc(),
+        }
+    }
+
+    /// The same where the rules may be unknown: an instant needs none.
+    pub(crate) fn known<'a>(&self, rules: impl FnOnce() -> Option<&'a Rules>) -> Option<DateTime<Utc>> {
+        match self {
+            Moment::Exact(at) => Some(at.with_timezone(&Utc)),
+            Moment::Naive(naive) => Some(rules()?.instant(*naive)),
         }
     }
 }

@@ -1,12 +1,10 @@
 //! Whether two triggers have the same run times, whatever they are written like.
 
-use chrono_tz::Tz;
-
 use super::limits::Limits;
-use super::{Moment, Trigger};
+use super::{Moment, Trigger, Zone, Zones};
 
 /// A trigger and the zone in which it is read where it names none.
-type Read<'a> = (&'a Trigger, Tz);
+type Read<'a> = (&'a Trigger, Zone);
 
 /// Whether two triggers have the same run times for a task. A zone means nothing to an interval, nor a
 /// zone by name to what had it already.
@@ -40,8 +38,7 @@ pub(super) fn times((a, zone_a): Read<'_>, (b, zone_b): Read<'_>) -> bool {
         (Trigger::Or(a), Trigger::Or(b)) => all(a.triggers(), b.triggers()),
         (Trigger::Except(a), Trigger::Except(b)) => {
             let read = |trigger: &Trigger, zone| {
-                let key = super::Context { zone, anchor: chrono::DateTime::UNIX_EPOCH, key: "" };
-                trigger.zone(&key)
+                trigger.zone(&super::Context::new(zone, chrono::DateTime::UNIX_EPOCH, ""))
             };
             let dated = !(a.dates().is_empty() && a.ranges().is_empty());
             let days = !dated || read(a.trigger(), zone_a) == read(b.trigger(), zone_b);
@@ -57,11 +54,18 @@ pub(super) fn times((a, zone_a): Read<'_>, (b, zone_b): Read<'_>) -> bool {
     }
 }
 
-fn same_moment((a, zone_a): (Option<Moment>, Tz), (b, zone_b): (Option<Moment>, Tz)) -> bool {
-    a.map(|at| at.instant(zone_a)) == b.map(|at| at.instant(zone_b))
+fn same_moment((a, zone_a): (Option<Moment>, Zone), (b, zone_b): (Option<Moment>, Zone)) -> bool {
+    match (a, b) {
+        // By whatever rules they are read.
+        (Some(Moment::Naive(a)), Some(Moment::Naive(b))) if zone_a == zone_b => a == b,
+        _ => {
+            let at = |moment: Option<Moment>, zone: Zone| moment?.known(|| Zones::bundled().rules(zone));
+            a.is_some() == b.is_some() && at(a, zone_a) == at(b, zone_b)
+        }
+    }
 }
 
-fn same_limits((a, zone_a): (&Limits, Tz), (b, zone_b): (&Limits, Tz), on_the_wall: bool) -> bool {
+fn same_limits((a, zone_a): (&Limits, Zone), (b, zone_b): (&Limits, Zone), on_the_wall: bool) -> bool {
     let (zone_a, zone_b) = (a.zone.unwrap_or(zone_a), b.zone.unwrap_or(zone_b));
     (!on_the_wall || zone_a == zone_b)
         && same_moment((a.start_at, zone_a), (b.start_at, zone_b))
@@ -73,12 +77,13 @@ fn same_limits((a, zone_a): (&Limits, Tz), (b, zone_b): (&Limits, Tz), on_the_wa
 mod tests {
     use chrono_tz::{
         Europe::{Berlin, Lisbon},
-        UTC,
+        Tz, UTC,
     };
 
     use super::*;
 
     fn same(a: &str, zone_a: Tz, b: &str, zone_b: Tz) -> bool {
+        let (zone_a, zone_b) = (zone_a.into(), zone_b.into());
         let (a, b): (Trigger, Trigger) = (a.parse().unwrap(), b.parse().unwrap());
         times((&a, zone_a), (&b, zone_b))
     }

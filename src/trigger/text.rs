@@ -9,11 +9,11 @@ use chrono::{NaiveTime, Timelike};
 
 use super::cron::{CronBuilder, Crontab, Quartz};
 use super::json::Json;
-use super::limits::{Limits, zone_named};
+use super::limits::Limits;
 use super::zone::{Fold, Gap};
 use super::{
     And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger, TriggerError,
-    calendar,
+    Zone, calendar,
 };
 
 const UNITS: [(&str, u64); 9] = [
@@ -147,7 +147,7 @@ pub(crate) fn split_limits(text: &str) -> Result<(&str, Limits), TriggerError> {
         }
         let wrong = |error| placed(text, value)(named(word)(error));
         let new = match word {
-            "in" => limits.zone.replace(zone_named(value).map_err(wrong)?).is_none(),
+            "in" => limits.zone.replace(zone(value).map_err(wrong)?).is_none(),
             "from" => limits.start_at.replace(value.parse().map_err(wrong)?).is_none(),
             "until" => limits.end_at.replace(value.parse().map_err(wrong)?).is_none(),
             "jitter" => std::mem::replace(&mut limits.jitter, parse_duration(word, value, text)?).is_zero(),
@@ -396,7 +396,7 @@ fn once(rest: &str, line: &str) -> Result<Trigger, TriggerError> {
     let (at, zone) = match rest.rsplit_once("in ") {
         Some((at, zone)) if at.is_empty() || at.ends_with(char::is_whitespace) => {
             let zone = zone.trim();
-            (at.trim(), Some(zone_named(zone).map_err(|error| placed(line, zone)(named("in")(error)))?))
+            (at.trim(), Some(self::zone(zone).map_err(|error| placed(line, zone)(named("in")(error)))?))
         }
         _ => (rest.trim(), None),
     };
@@ -444,4 +444,8 @@ fn cron_fields(text: &str, line: &str) -> Result<CronBuilder, TriggerError> {
         rest = after.trim_start();
     }
     Ok(builder)
+}
+
+fn zone(name: &str) -> Result<Zone, TriggerError> {
+    Ok(Zone::named(name)?)
 }

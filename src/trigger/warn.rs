@@ -8,8 +8,8 @@ use super::cron::field::{Dialect, Field, Item, Kind};
 use super::cron::search::{Pattern, Sets, month_length};
 use super::describe::clock;
 use super::limits::Limits;
-use super::zone::{DAY, Fold, Gap, Zone};
-use super::{Context, Trigger};
+use super::zone::{DAY, Fold, Gap};
+use super::{Context, Trigger, Zone};
 
 /// Something about a trigger that its author may not have meant. It fires all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,14 +82,8 @@ fn collect(trigger: &Trigger, cx: &Context<'_>, list: &mut Vec<Warning>) {
         Trigger::CalendarInterval(interval) => {
             let time = interval.time();
             let at = |wall: i64| wall.div_euclid(DAY) * DAY + time;
-            changes(
-                interval.zone(cx).name(),
-                Zone::of(interval.zone(cx)),
-                cx,
-                unless_chosen(interval.chosen(), (interval.gap(), Fold::First)),
-                &at,
-                list,
-            );
+            let rule = unless_chosen(interval.chosen(), (interval.gap(), Fold::First));
+            changes(interval.zone(cx), cx, rule, &at, list);
         }
         Trigger::Interval(interval) if interval.length() <= TimeDelta::seconds(1) => {
             list.push(every_second())
@@ -230,7 +224,7 @@ fn pattern(pattern: &Pattern, fields: &[Field], limits: &Limits, cx: &Context<'_
     }
     let next = |wall: i64| pattern.wall(wall, cx.key).unwrap_or(i64::MAX);
     let rule = unless_chosen((limits.gap, limits.fold), (pattern.gap, pattern.fold));
-    changes(zone.name(), Zone::of(zone), cx, rule, &next, list);
+    changes(zone, cx, rule, &next, list);
 }
 
 /// The rule for changes of the clock, as far as its author did not choose it: what was asked for is no
@@ -284,20 +278,22 @@ fn short_months(sets: &Sets, fields: &[Field], list: &mut Vec<Warning>) {
 /// Looks at the coming changes of the clock; `next` gives the first wall time that matches. Nothing is
 /// said about gaps, or folds, without a rule for them.
 fn changes(
-    name: &str,
-    zone: &Zone,
+    zone: Zone,
     cx: &Context<'_>,
     (gap, fold): (Option<Gap>, Option<Fold>),
     next: &dyn Fn(i64) -> i64,
     list: &mut Vec<Warning>,
 ) {
+    let name = zone.name();
+    let Ok(zone) = cx.rules(zone) else { return };
     let now = cx.anchor.timestamp();
     let (mut in_gap, mut in_fold) = (false, false);
-    for k in zone.at(now) + 1..zone.segments().len() {
-        let (before, after) = (zone.segment(k - 1), zone.segment(k));
+    for k in zone.at(now) + 1.. {
+        let before = zone.segment(k - 1);
         if before.end > now + AHEAD {
             break;
         }
+        let Some(after) = zone.get(k) else { break };
         let date =
             |wall: i64| DateTime::from_timestamp(wall, 0).map(|at| at.date_naive()).unwrap_or(NaiveDate::MIN);
         let time = |wall: i64| clock(wall.rem_euclid(DAY) as u32);
@@ -355,10 +351,13 @@ fn changes(
 /// Why a trigger has no run at or after `from`.
 pub(super) fn never(trigger: &Trigger, from: DateTime<Utc>, cx: &Context<'_>) -> String {
     match trigger {
-        Trigger::Date(date) => format!("its only time, {}, has passed", date.instant(cx)),
-        Trigger::Interval(interval) => match interval.limits().end(interval.limits().zone(cx)) {
+        Trigger::Date(date) => match date.instant(cx) {
+            Ok(at) => format!("its only time, {at}, has passed"),
+            Err(error) => error.to_string(),
+        },
+        Trigger::Interval(interval) => match interval.limits().end(cx) {
             _ if interval.length() <= TimeDelta::zero() => "its length is zero".into(),
-            Some(end) if end < interval.start(cx) => {
+            Some(end) if interval.start(cx).is_ok_and(|start| end < start) => {
                 format!("its end, {end}, lies before its start")
             }
             Some(end) => format!("its end, {end}, leaves no run"),
@@ -419,8 +418,7 @@ fn never_pattern(pattern: &Pattern, limits: &Limits, cx: &Context<'_>) -> String
     if !pattern.possible(cx.key) {
         return impossible(&pattern.resolved(cx.key));
     }
-    let zone = limits.zone(cx);
-    match (limits.start_at.map(|start| start.instant(zone)), limits.end(zone)) {
+    match (limits.start(cx), limits.end(cx)) {
         (Some(start), Some(end)) if end < start => {
             format!("its end, {end}, lies before its start, {start}")
         }

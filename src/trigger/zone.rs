@@ -1,17 +1,19 @@
 //! Wall time and real time: the one place that knows about gaps and folds.
 //!
 //! A *gap* is a stretch of wall time that does not occur because the clock goes forward, a *fold*
-//! one that occurs twice because it goes back. Each zone is a list of [`Segment`]s, stretches of
-//! time with one offset from UTC; between two of them lies a gap, a fold or nothing.
+//! one that occurs twice because it goes back. The [`Rules`] of a zone are a list of [`Segment`]s,
+//! stretches of time with one offset from UTC; between two of them lies a gap, a fold or nothing.
 //!
-//! The segments come from `chrono-tz` by asking it for offsets, once for each zone that is used:
-//! after that a look-up is an index into an array and a step or two, instead of a binary search.
+//! What lies before [`NEAR`] is a table with an index over time: a look-up is an index into an array
+//! and a step or two. A zone that goes on changing its clock after that has a longer table, up to the
+//! year 9999, which is made at the first question that reaches so far.
 
 use std::sync::OnceLock;
 
-use chrono::{DateTime, Offset, TimeZone, Utc};
-use chrono_tz::{TZ_VARIANTS, Tz};
+use chrono::{DateTime, FixedOffset, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
+
+use super::cron::search::LAST_WALL;
 
 pub(crate) const DAY: i64 = 86_400;
 
@@ -62,70 +64,96 @@ pub(crate) struct Segment {
     pub(crate) seen: i64,
 }
 
-/// All segments of a zone, with an index over time.
-#[derive(Debug)]
-pub(crate) struct Zone {
+/// The changes of the clock of a zone in one year, for a year far ahead.
+pub(crate) type Yearly = Box<dyn Fn(i64) -> [(i64, i64); 2] + Send + Sync>;
+
+/// The rules of one zone: which offset from UTC its clocks have, for every instant up to the year
+/// 9999. Immutable; handed out by [`Zones::rules`](super::Zones::rules).
+///
+/// ```
+/// use callboard::trigger::Zones;
+/// use chrono::{DateTime, Utc};
+///
+/// let rules = Zones::bundled().rules(chrono_tz::Africa::Casablanca).unwrap();
+/// let at: DateTime<Utc> = "2026-11-29T00:00:00Z".parse().unwrap();
+/// assert_eq!(rules.offset(at).to_string(), "+00:00");
+/// ```
+pub struct Rules {
+    /// Those that begin before [`NEAR`]; the last one has its true end.
     segments: Box<[Segment]>,
-    /// For each bucket of time, the segment at its start.
+    /// For each bucket of time, the segment at its start; empty where there is one segment.
     index: Box<[u16]>,
+    /// The changes after [`NEAR`], where there are any.
+    yearly: Option<Yearly>,
+    /// All segments of a zone that goes on changing its clock.
+    far: OnceLock<Box<[Segment]>>,
 }
 
-// chrono-tz has transitions between 1844 and 2099; before and after, the first and the last
-// offset of a zone hold.
+// No clock was set by law before 1840. Before the first change its offset holds.
 const FIRST: i64 = -4_102_444_800; // 1840-01-01
-const LAST: i64 = 4_133_980_800; // 2101-01-01
-const PROBE: i64 = DAY;
+/// Where the first table ends: 2101-01-01.
+pub(crate) const NEAR: i64 = 4_133_980_800;
+/// The first year that is not in it.
+const NEAR_YEAR: i64 = 2101;
 const BUCKET: u32 = 24;
-// Offsets lie within 16 hours of UTC, local mean times included.
-const WIDEST: i64 = 16 * 3600;
+/// Offsets lie within 26 hours of UTC, local mean times included.
+pub(crate) const WIDEST: i64 = 26 * 3600;
 // Far outside anything asked for, near enough that adding an offset cannot overflow.
 const NEVER: i64 = i64::MAX / 4;
 
-static ZONES: [OnceLock<Zone>; TZ_VARIANTS.len()] = [const { OnceLock::new() }; TZ_VARIANTS.len()];
+/// Appends changes of the clock to a list of segments.
+struct Chain {
+    segments: Vec<Segment>,
+    offset: i64,
+    wall_start: i64,
+    seen: i64,
+}
 
-impl Zone {
-    /// The table of `tz`, built at the first call.
-    pub(crate) fn of(tz: Tz) -> &'static Zone {
-        ZONES[tz as usize].get_or_init(|| Zone::probe(tz))
+impl Chain {
+    fn new(offset: i64) -> Self {
+        Self { segments: Vec::new(), offset, wall_start: -NEVER, seen: -NEVER }
     }
 
-    fn probe(tz: Tz) -> Zone {
-        let offset = |at: i64| -> i64 {
-            let at = DateTime::from_timestamp(at, 0).unwrap_or_default();
-            tz.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc().into()
-        };
-        let mut segments = Vec::new();
-        let (mut at, mut current) = (FIRST, offset(FIRST));
-        let mut wall_start = -NEVER;
-        let mut seen = -NEVER;
-        while at < LAST {
-            let next = at + PROBE;
-            if offset(next) == current {
-                at = next;
-                continue;
-            }
-            // Somewhere in (at, next] the offset leaves `current`: halve until it is one second.
-            let (mut before, mut after) = (at, next);
-            while after - before > 1 {
-                let middle = before + (after - before) / 2;
-                if offset(middle) == current { before = middle } else { after = middle }
-            }
-            segments.push(Segment {
-                end: after,
-                offset: current,
-                wall_start,
-                wall_end: after + current,
-                seen,
-            });
-            seen = seen.max(after + current);
-            (at, current) = (after, offset(after));
-            wall_start = after + current;
+    fn end(&self, end: i64, wall_end: i64) -> Segment {
+        Segment { end, offset: self.offset, wall_start: self.wall_start, wall_end, seen: self.seen }
+    }
+
+    fn change(&mut self, at: i64, offset: i64) {
+        if offset == self.offset {
+            return;
         }
-        segments.push(Segment { end: NEVER, offset: current, wall_start, wall_end: NEVER, seen });
+        let wall_end = at + self.offset;
+        self.segments.push(self.end(at, wall_end));
+        self.seen = self.seen.max(wall_end);
+        (self.offset, self.wall_start) = (offset, at + offset);
+    }
+
+    fn finish(mut self) -> Box<[Segment]> {
+        let last = self.end(NEVER, NEVER);
+        self.segments.push(last);
+        self.segments.into()
+    }
+}
+
+impl Rules {
+    /// The rules of a zone whose clocks begin with `offset` and are set to another one at each of
+    /// `changes`, which are in order. After [`NEAR`] the changes of each year are those that `yearly`
+    /// tells: two a year, in order, each to another offset than the one before.
+    pub(crate) fn new(offset: i64, changes: &[(i64, i64)], yearly: Option<Yearly>) -> Rules {
+        let mut chain = Chain::new(offset);
+        changes.iter().for_each(|(at, offset)| chain.change(*at, *offset));
+        let segments = match &yearly {
+            Some(yearly) => {
+                let [(at, offset), _] = yearly(NEAR_YEAR);
+                chain.change(at, offset);
+                chain.segments.into_boxed_slice()
+            }
+            None => chain.finish(),
+        };
         let mut k = 0;
-        let index = match segments.len() {
-            1 => Vec::new(),
-            _ => (0..=(LAST - FIRST) >> BUCKET)
+        let index = match (segments.len(), &yearly) {
+            (1, None) => Vec::new(),
+            _ => (0..=(NEAR - FIRST) >> BUCKET)
                 .map(|bucket| {
                     while segments[k].end <= FIRST + (bucket << BUCKET) {
                         k += 1;
@@ -134,36 +162,78 @@ impl Zone {
                 })
                 .collect(),
         };
-        Zone { segments: segments.into(), index: index.into() }
+        Rules { segments, index: index.into(), yearly, far: OnceLock::new() }
+    }
+
+    /// All segments to the year 9999, the near ones first.
+    #[cold]
+    fn all(&self) -> &[Segment] {
+        let Some(yearly) = &self.yearly else { return &self.segments };
+        self.far.get_or_init(|| {
+            let mut chain = Chain::new(self.segments[0].offset);
+            chain.segments = self.segments.to_vec();
+            let mut year = NEAR_YEAR;
+            if let (Some(last), [(at, offset), (later, then)]) = (self.segments.last(), yearly(year)) {
+                chain.seen = last.seen.max(last.wall_end);
+                (chain.offset, chain.wall_start) = (offset, at + offset);
+                chain.change(later, then);
+            }
+            while year <= 9999 {
+                year += 1;
+                yearly(year).into_iter().for_each(|(at, offset)| chain.change(at, offset));
+            }
+            chain.finish()
+        })
     }
 
     /// The number of the segment in force at an instant.
     #[inline]
     pub(crate) fn at(&self, instant: i64) -> usize {
-        if self.segments.len() == 1 {
+        if self.index.is_empty() {
             return 0;
         }
-        let bucket = ((instant - FIRST) >> BUCKET).clamp(0, self.index.len() as i64 - 1);
-        let mut k = self.index[bucket as usize] as usize;
-        while self.segments[k].end <= instant {
+        let Some(bucket) = self.index.get(((instant - FIRST) >> BUCKET) as u64 as usize) else {
+            return self.at_far(instant);
+        };
+        let mut k = usize::from(*bucket);
+        while self.segment(k).end <= instant {
             k += 1;
         }
         k
     }
 
-    #[inline]
-    pub(crate) fn segment(&self, k: usize) -> &Segment {
-        &self.segments[k]
+    /// The same, before and after what the index covers.
+    #[cold]
+    fn at_far(&self, instant: i64) -> usize {
+        if instant < FIRST {
+            return 0;
+        }
+        let all = self.all();
+        all.partition_point(|segment| segment.end <= instant).min(all.len() - 1)
     }
 
-    /// The segments, in order.
-    pub(crate) fn segments(&self) -> &[Segment] {
-        &self.segments
+    #[inline]
+    pub(crate) fn segment(&self, k: usize) -> &Segment {
+        match self.segments.get(k) {
+            Some(segment) => segment,
+            None => &self.all()[k],
+        }
+    }
+
+    /// The segment, if the zone has so many.
+    pub(crate) fn get(&self, k: usize) -> Option<&Segment> {
+        self.segments.get(k).or_else(|| self.all().get(k))
+    }
+
+    /// The instants, after `from` and up to `until`, at which the clock changes.
+    pub(crate) fn changes(&self, from: i64, until: i64) -> impl Iterator<Item = i64> {
+        let ends = (self.at(from)..).map_while(|k| self.get(k)).map(|segment| segment.end);
+        ends.take_while(move |end| *end <= until.min(LAST_WALL))
     }
 
     /// Wall time at an instant.
     pub(crate) fn wall(&self, instant: i64) -> i64 {
-        instant + self.segments[self.at(instant)].offset
+        instant + self.segment(self.at(instant)).offset
     }
 
     /// The first segment that ends after the wall time: it shows it, or begins after the gap that
@@ -171,7 +241,7 @@ impl Zone {
     #[inline]
     pub(crate) fn first_at_wall(&self, wall: i64) -> usize {
         let mut k = self.at(wall - WIDEST);
-        while self.segments[k].wall_end <= wall {
+        while self.segment(k).wall_end <= wall {
             k += 1;
         }
         k
@@ -180,29 +250,29 @@ impl Zone {
     /// The last segment that begins at or before the wall time, or the one after the gap.
     pub(crate) fn last_at_wall(&self, wall: i64) -> usize {
         let mut k = self.at(wall + WIDEST);
-        while self.segments[k].wall_start > wall {
+        while self.segment(k).wall_start > wall {
             k -= 1;
         }
         // In a gap: the segment that begins at its end.
-        if self.segments[k].wall_end <= wall { k + 1 } else { k }
+        if self.segment(k).wall_end <= wall { k + 1 } else { k }
     }
 
     /// Whether the whole civil date of a wall time inside the gap before segment `k` lies in it.
     pub(crate) fn date_skipped(&self, k: usize, wall: i64) -> bool {
         let midnight = wall.div_euclid(DAY) * DAY;
-        k > 0 && self.segments[k - 1].wall_end <= midnight && midnight + DAY <= self.segments[k].wall_start
+        k > 0 && self.segment(k - 1).wall_end <= midnight && midnight + DAY <= self.segment(k).wall_start
     }
 
     /// When the clock shows `wall`: none, one or two instants, by the given rules.
     pub(crate) fn instants(&self, wall: i64, gap: Gap, fold: Fold) -> [Option<i64>; 2] {
         let first = self.first_at_wall(wall);
-        let start = self.segments[first].wall_start;
+        let start = self.segment(first).wall_start;
         if wall < start {
             let kept = gap == Gap::FireAfter && !self.date_skipped(first, wall);
-            return [kept.then(|| start - self.segments[first].offset), None];
+            return [kept.then(|| start - self.segment(first).offset), None];
         }
         let last = self.last_at_wall(wall);
-        let (a, b) = (wall - self.segments[first].offset, wall - self.segments[last].offset);
+        let (a, b) = (wall - self.segment(first).offset, wall - self.segment(last).offset);
         match fold {
             Fold::First => [Some(a), None],
             Fold::Second => [Some(b), None],
@@ -210,10 +280,57 @@ impl Zone {
         }
     }
 
-    /// The instant a naive time stands for: inside a fold the first pass, inside a gap its end.
-    pub(crate) fn instant(&self, wall: i64) -> i64 {
-        let segment = &self.segments[self.first_at_wall(wall)];
-        wall.max(segment.wall_start) - segment.offset
+    /// The instant at which the clock shows a wall time: inside a fold the first pass, inside a gap
+    /// its end.
+    pub fn instant(&self, wall: NaiveDateTime) -> DateTime<Utc> {
+        let wall = wall.and_utc();
+        let seconds = wall.timestamp();
+        let segment = self.segment(self.first_at_wall(seconds));
+        let at = seconds.max(segment.wall_start) - segment.offset;
+        DateTime::from_timestamp(at, wall.timestamp_subsec_nanos()).unwrap_or(wall)
+    }
+
+    /// Whether the clock shows a wall time twice.
+    pub(crate) fn is_repeated(&self, wall: NaiveDateTime) -> bool {
+        let wall = wall.and_utc().timestamp();
+        matches!(self.instants(wall, Gap::Skip, Fold::Both), [Some(_), Some(_)])
+    }
+
+    /// The offset from UTC at an instant: positive to the east.
+    pub fn offset(&self, at: DateTime<Utc>) -> FixedOffset {
+        let seconds = self.segment(self.at(at.timestamp())).offset;
+        let offset = i32::try_from(seconds).ok().and_then(FixedOffset::east_opt);
+        // A table holds no offset of more than a day.
+        offset.unwrap_or_else(|| chrono::Offset::fix(&Utc))
+    }
+
+    /// What the clock shows at an instant.
+    pub fn local(&self, at: DateTime<Utc>) -> NaiveDateTime {
+        at.naive_utc().checked_add_offset(self.offset(at)).unwrap_or(at.naive_utc())
+    }
+
+    /// A number that differs where the clocks differ at any time since 1970: for instance between the
+    /// rules of two databases. The same from one run of a program to the next.
+    pub fn digest(&self) -> u64 {
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        for segment in self.segments.iter().filter(|segment| segment.end > 0) {
+            for byte in [segment.offset, segment.end].into_iter().flat_map(i64::to_le_bytes) {
+                digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        digest
+    }
+
+    /// How much memory it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let segments = self.segments.len() + self.far.get().map_or(0, |far| far.len());
+        size_of::<Self>() + segments * size_of::<Segment>() + self.index.len() * size_of::<u16>()
+    }
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rules").field("digest", &self.digest()).finish_non_exhaustive()
     }
 }
 
@@ -221,27 +338,4 @@ impl Zone {
 #[inline]
 pub(crate) fn ceil_seconds(at: DateTime<Utc>) -> i64 {
     at.timestamp() + i64::from(at.timestamp_subsec_nanos() > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Probing day by day would miss an offset that came and went between two probes; none does.
-    #[test]
-    fn tables_say_what_chrono_tz_says() {
-        // A step that shares no factor with a day, so that all hours are met.
-        const STEP: usize = 360_007;
-        for tz in TZ_VARIANTS {
-            let zone = Zone::of(tz);
-            for at in (FIRST..LAST + 1000 * DAY).step_by(STEP) {
-                let naive = DateTime::from_timestamp(at, 0).unwrap_or_default().naive_utc();
-                let offset = i64::from(tz.offset_from_utc_datetime(&naive).fix().local_minus_utc());
-                assert_eq!(zone.wall(at), at + offset, "{tz} at {naive}");
-            }
-            for segment in zone.segments() {
-                assert!(segment.offset.abs() < WIDEST, "{tz}");
-            }
-        }
-    }
 }

@@ -50,7 +50,7 @@ fn next(zone: Tz, starts: &[DateTime<Utc>]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, crontab, quartz, saffron) in PATTERNS {
         let ours: Trigger = crontab.parse().unwrap();
-        let cx = Context { zone, anchor: starts[0], key: "task" };
+        let cx = Context::new(zone, starts[0], "task");
         let quartz = quartz.map(|line| cron::Schedule::from_str(line).unwrap());
         let croner = croner::parser::CronParser::builder()
             .seconds(croner::parser::Seconds::Optional)

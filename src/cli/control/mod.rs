@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix_rt::Arbiter;
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
@@ -19,6 +18,7 @@ use crate::config::TaskSettings;
 use crate::scheduler::Handle;
 use crate::scheduler::message::{RunTask, Why};
 use crate::task::{Account, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::trigger::Zone;
 
 /// Run times and runs that `inspect` shows.
 const SHOWN: usize = 5;
@@ -38,7 +38,7 @@ pub(super) struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// Opens the socket at `path`, in the directory of `hold`. `zone` is the service's.
-    pub(super) fn open(path: &Path, hold: &'a Hold, handle: Handle, zone: Tz) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, hold: &'a Hold, handle: Handle, zone: Zone) -> Result<Self, Failure> {
         let listeners = hold.open_socket(path)?;
         let arbiter = Arbiter::new();
         let answering = Answering { handle, zone };
@@ -59,7 +59,7 @@ impl Drop for Control<'_> {
 struct Answering {
     handle: Handle,
     /// The service's.
-    zone: Tz,
+    zone: Zone,
 }
 
 impl Answering {
@@ -75,7 +75,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     done.map_err(|error| Failure::new(Exit::Failed, format!("the answer could not be made: {error}")))
 }
 
-async fn answer(handle: &Handle, service: Tz, request: Request) -> Result<Value, Failure> {
+async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Value, Failure> {
     match request {
         Request::List { text, state, sort, descending } => {
             let mut query = TaskQuery::new().sort(sort);
@@ -190,10 +190,10 @@ async fn why(
     id: TaskId,
     from: Option<String>,
     to: Option<String>,
-    timezone: Option<Tz>,
-    service: Tz,
+    timezone: Option<Zone>,
+    service: Zone,
     limit: u32,
-) -> Result<(Account, Tz), Failure> {
+) -> Result<(Account, Zone), Failure> {
     let task = match handle.task(&id).await {
         Ok(task) => Some(task),
         // Its records may still be there.
@@ -232,7 +232,7 @@ async fn why(
 }
 
 /// The zone that was named, else that of the task, which must be there.
-async fn zone_of(handle: &Handle, id: &TaskId, named: Option<Tz>) -> Result<Tz, Failure> {
+async fn zone_of(handle: &Handle, id: &TaskId, named: Option<Zone>) -> Result<Zone, Failure> {
     match named {
         Some(zone) => Ok(zone),
         None => Ok(handle.task(id).await?.spec.timezone),
@@ -243,7 +243,7 @@ async fn zone_of(handle: &Handle, id: &TaskId, named: Option<Tz>) -> Result<Tz, 
 ///
 /// One rule for every command that takes a time: the zone that was named, else the task's, else,
 /// where there is no task, the service's.
-fn read(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failure> {
+fn read(option: &str, text: &str, zone: Zone) -> Result<DateTime<Utc>, Failure> {
     super::time::parse(text, zone).map_err(|error| Failure::new(Exit::Invalid, format!("{option}: {error}")))
 }
 
@@ -263,6 +263,7 @@ async fn show(handle: &Handle, id: &TaskId) -> Result<Value, Failure> {
 
 /// What the trigger of a task warns of, as text.
 fn warnings(task: &TaskInfo) -> Vec<String> {
-    let cx = task.spec.context(Clock::system().now());
+    let zones = super::time::rules();
+    let cx = task.spec.context(Clock::system().now(), &zones);
     task.spec.trigger.warnings(&cx).iter().map(ToString::to_string).collect()
 }

@@ -9,6 +9,7 @@ use crate::task::{
     Attempt, Coalesce, Fire, MAX_AHEAD, Outcome, Replanned, RunId, RunRecord, Source, Span, StoredTask,
     TaskSpec, TaskState,
 };
+use crate::trigger::Zones;
 
 /// How long a task that ended late, with run times passed over, stays to be found again.
 pub(crate) const LINGER: TimeDelta = TimeDelta::days(7);
@@ -73,6 +74,7 @@ pub(crate) fn replan(
     found: &[RunRecord],
     now: DateTime<Utc>,
     before: RunId,
+    zones: &Zones,
 ) -> Result<Replan, PlanError> {
     let StoredTask { spec, state } = task;
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
@@ -94,7 +96,7 @@ pub(crate) fn replan(
     }
     after.modified_at = state.modified_at.min(now);
     after.last_run = state.last_run.map(|last| last.min(now));
-    let spans = merged(&Times::of(spec, after.anchor), had, known)?;
+    let spans = merged(&Times::of(spec, after.anchor, zones), had, known)?;
     after.replanned = Some(Box::new(Replanned { at: now, before, ran: spans }));
 
     // What was refused is open again, and counted when it is asked for again.
@@ -118,7 +120,7 @@ pub(crate) fn replan(
     }
     after.backfill = after.backfill.filter(|backfill| backfill.next < backfill.until);
 
-    let times = Times::of_task(spec, &after);
+    let times = Times::of_task(spec, &after, zones);
     // A first run that was set for a time to come, and not for the wrong now.
     let set = state.begins.filter(|begins| *begins > now);
     let defined = state.modified_at.max(state.created_at).max(state.set_at.unwrap_or(state.modified_at));

@@ -8,7 +8,7 @@ use super::{PlannedRun, settle};
 use crate::error::Error;
 use crate::store::message::Then;
 use crate::task::{Backfill, Fire, Overlap, Source, StoredTask, TaskError, TaskSpec, TaskState, check_range};
-use crate::trigger::{SearchError, Trigger};
+use crate::trigger::{SearchError, Trigger, Zones};
 
 /// The first run time from `from` on and before `until`: of the trigger alone, because the window and
 /// the number of runs say what is scheduled, and this is asked for.
@@ -17,8 +17,9 @@ fn first(
     anchor: DateTime<Utc>,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<Option<DateTime<Utc>>, SearchError> {
-    let cx = spec.context(earlier(spec, anchor, from));
+    let cx = spec.context(earlier(spec, anchor, from), zones);
     Ok(spec.trigger.next(from, &cx)?.filter(|nominal| *nominal < until))
 }
 
@@ -39,6 +40,7 @@ pub(crate) fn backfill(
     (from, to): (DateTime<Utc>, DateTime<Utc>),
     every: Duration,
     now: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<TaskState, Error> {
     let StoredTask { spec, state } = task;
     let invalid = |field, reason: String| Err(TaskError::Invalid { field, reason }.into());
@@ -62,7 +64,7 @@ pub(crate) fn backfill(
         return Err(Error::BackfillUnderWay { id: spec.id.clone(), next, until });
     }
     let search = |source| Error::Search { id: spec.id.clone(), source };
-    let Some(next) = first(spec, state.anchor, from, to).map_err(search)? else {
+    let Some(next) = first(spec, state.anchor, from, to, zones).map_err(search)? else {
         return invalid(
             "from",
             format!("is {}, and the trigger has no run time from then to {}", shown(from), shown(to)),
@@ -91,7 +93,7 @@ pub(crate) fn cancel_backfill(task: &StoredTask, now: DateTime<Utc>) -> Option<T
 pub(super) fn step(
     spec: &TaskSpec,
     state: &mut TaskState,
-    now: DateTime<Utc>,
+    (now, zones): (DateTime<Utc>, &Zones),
     running: usize,
 ) -> (Option<PlannedRun>, Option<SearchError>) {
     let anchor = state.anchor;
@@ -108,7 +110,7 @@ pub(super) fn step(
     state.runs += 1;
     let run = PlannedRun::first(Fire { nominal, due: now }, 0, Source::Backfill);
     let from = nominal.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(nominal);
-    match first(spec, anchor, from, backfill.until) {
+    match first(spec, anchor, from, backfill.until, zones) {
         Ok(Some(next)) => backfill.next = next,
         Ok(None) => state.backfill = None,
         Err(error) => {

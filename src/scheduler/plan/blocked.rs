@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{PlannedRun, TaskPlan, TurnedAway, settle};
 use crate::store::message::{Then, Until};
 use crate::task::{Coalesce, Fire, MisfireGrace, StoredTask, TaskSpec, TaskState};
+use crate::trigger::Zones;
 
 /// What is to be done about a task that is due and cannot run.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,10 +19,15 @@ pub(crate) enum Blocked {
 
 /// Decides about a task that is due at `now` and cannot run; from `limit` on that is an outcome. Its
 /// back-fill is put off without an end.
-pub(crate) fn blocked(task: &StoredTask, now: DateTime<Utc>, limit: Option<DateTime<Utc>>) -> Blocked {
+pub(crate) fn blocked(
+    task: &StoredTask,
+    zones: &Zones,
+    now: DateTime<Utc>,
+    limit: Option<DateTime<Utc>>,
+) -> Blocked {
     let StoredTask { spec, state } = task;
     let over = limit.is_some_and(|limit| limit <= now);
-    let mut watch = Watch { spec, now, over, until: limit.filter(|_| !over) };
+    let mut watch = Watch { spec, zones, now, over, until: limit.filter(|_| !over) };
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
     let mut plan = TaskPlan::nothing();
     watch.attempts(&mut plan, &mut after);
@@ -37,6 +43,7 @@ pub(crate) fn blocked(task: &StoredTask, now: DateTime<Utc>, limit: Option<DateT
 
 struct Watch<'a> {
     spec: &'a TaskSpec,
+    zones: &'a Zones,
     now: DateTime<Utc>,
     over: bool,
     /// When something is turned away that is not now.
@@ -102,7 +109,7 @@ impl Watch<'_> {
             return;
         }
         let (mut moved, mut trial) = (after.clone(), TaskPlan::nothing());
-        trial.advance(self.spec, &mut moved, first, horizon, false);
+        trial.advance(self.spec, &mut moved, first, (horizon, self.zones), false);
         let mut kept = false;
         for run in trial.earlier.iter_mut().chain(&mut trial.run) {
             run.turned_away = self.verdict(run.fire.due);
@@ -133,7 +140,7 @@ mod tests {
 
     fn task(trigger: impl IntoTrigger, change: impl FnOnce(Task) -> Task) -> StoredTask {
         let task = change(Task::new("x").id("x").trigger(trigger));
-        let spec = task.resolve(&TaskDefaults::default(), chrono_tz::UTC).unwrap();
+        let spec = task.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).unwrap();
         let mut state = TaskState::new(at(0));
         state.next = Some(Fire { nominal: at(0), due: at(0) });
         StoredTask { spec: Arc::new(spec), state }
@@ -164,44 +171,60 @@ mod tests {
     fn without_grace_and_limit_it_waits_until_it_is_recalled() {
         for coalesce in [Coalesce::Latest, Coalesce::Earliest, Coalesce::All] {
             let task = every_ten(|task| task.coalesce(coalesce));
-            assert_eq!(blocked(&task, at(1_000_000), None), Blocked::Wait(Until::Recalled));
-            assert_eq!(blocked(&task, at(9), Some(at(600))), Blocked::Wait(Until::At(at(600))));
+            assert_eq!(blocked(&task, Zones::bundled(), at(1_000_000), None), Blocked::Wait(Until::Recalled));
+            assert_eq!(
+                blocked(&task, Zones::bundled(), at(9), Some(at(600))),
+                Blocked::Wait(Until::At(at(600)))
+            );
         }
     }
 
     #[test]
     fn after_the_limit_it_is_refused_once() {
-        let (runs, then) = over(blocked(&every_ten(|task| task), at(35), Some(at(35))));
+        let (runs, then) = over(blocked(&every_ten(|task| task), Zones::bundled(), at(35), Some(at(35))));
         assert_eq!(runs, [(30, 3, TurnedAway::Refused)]);
         let Then::State(state) = then else { panic!("{then:?}") };
         assert_eq!((state.next.unwrap().nominal, state.runs, state.fired), (at(40), 1, 1));
-        let (runs, then) = over(blocked(&task(Date::at(at(0)), |task| task), at(35), Some(at(30))));
+        let (runs, then) =
+            over(blocked(&task(Date::at(at(0)), |task| task), Zones::bundled(), at(35), Some(at(30))));
         assert_eq!((runs, then), (vec![(0, 0, TurnedAway::Refused)], Then::Remove));
     }
 
     #[test]
     fn what_is_too_late_is_missed_and_what_joins_it_is_not() {
         let task = every_ten(grace(5));
-        assert_eq!(blocked(&task, at(5), None), Blocked::Wait(Until::At(at(5) + nanosecond())));
-        assert_eq!(over(blocked(&task, at(5) + nanosecond(), None)).0, [(0, 0, TurnedAway::Missed)]);
+        assert_eq!(
+            blocked(&task, Zones::bundled(), at(5), None),
+            Blocked::Wait(Until::At(at(5) + nanosecond()))
+        );
+        assert_eq!(
+            over(blocked(&task, Zones::bundled(), at(5) + nanosecond(), None)).0,
+            [(0, 0, TurnedAway::Missed)]
+        );
         // The later run time stands for the earlier one, and is in time.
-        assert_eq!(blocked(&task, at(12), None), Blocked::Wait(Until::At(at(15) + nanosecond())));
-        assert_eq!(over(blocked(&task, at(16), None)).0, [(10, 1, TurnedAway::Missed)]);
+        assert_eq!(
+            blocked(&task, Zones::bundled(), at(12), None),
+            Blocked::Wait(Until::At(at(15) + nanosecond()))
+        );
+        assert_eq!(over(blocked(&task, Zones::bundled(), at(16), None)).0, [(10, 1, TurnedAway::Missed)]);
         // The earliest stands for the later ones, and is not.
         let earliest = every_ten(|task| grace(5)(task).coalesce(Coalesce::Earliest));
-        assert_eq!(over(blocked(&earliest, at(12), None)).0, [(0, 1, TurnedAway::Missed)]);
+        assert_eq!(over(blocked(&earliest, Zones::bundled(), at(12), None)).0, [(0, 1, TurnedAway::Missed)]);
     }
 
     #[test]
     fn of_several_that_run_each_the_late_ones_are_missed_and_the_others_wait() {
         let task = every_ten(|task| grace(15)(task).coalesce(Coalesce::All));
-        let (runs, then) = over(blocked(&task, at(31), None));
+        let (runs, then) = over(blocked(&task, Zones::bundled(), at(31), None));
         assert_eq!(runs, [(0, 0, TurnedAway::Missed), (10, 0, TurnedAway::Missed)]);
         let Then::State(state) = then else { panic!("{then:?}") };
         let rest = StoredTask { spec: task.spec.clone(), state };
         assert_eq!(rest.state.next.unwrap().nominal, at(20));
-        assert_eq!(blocked(&rest, at(31), None), Blocked::Wait(Until::At(at(35) + nanosecond())));
-        let (runs, _) = over(blocked(&rest, at(31), Some(at(31))));
+        assert_eq!(
+            blocked(&rest, Zones::bundled(), at(31), None),
+            Blocked::Wait(Until::At(at(35) + nanosecond()))
+        );
+        let (runs, _) = over(blocked(&rest, Zones::bundled(), at(31), Some(at(31))));
         assert_eq!(runs, [(20, 0, TurnedAway::Refused), (30, 0, TurnedAway::Refused)]);
     }
 
@@ -218,9 +241,12 @@ mod tests {
             interrupted: 0,
             at: Some(at(0)),
         });
-        assert_eq!(blocked(&task, at(3), None), Blocked::Wait(Until::At(at(5) + nanosecond())));
-        assert_eq!(over(blocked(&task, at(6), None)).0, [(-100, 0, TurnedAway::Missed)]);
-        let (runs, then) = over(blocked(&task, at(3), Some(at(2))));
+        assert_eq!(
+            blocked(&task, Zones::bundled(), at(3), None),
+            Blocked::Wait(Until::At(at(5) + nanosecond()))
+        );
+        assert_eq!(over(blocked(&task, Zones::bundled(), at(6), None)).0, [(-100, 0, TurnedAway::Missed)]);
+        let (runs, then) = over(blocked(&task, Zones::bundled(), at(3), Some(at(2))));
         assert_eq!((runs, then), (vec![(-100, 0, TurnedAway::Refused)], Then::Remove));
     }
 
@@ -230,6 +256,6 @@ mod tests {
         task.state.next = None;
         let backfill = Backfill { next: at(-50), until: at(-10), every_ms: 1000, at: at(0) };
         task.state.backfill = Some(Box::new(backfill));
-        assert_eq!(blocked(&task, at(900), Some(at(600))), Blocked::Wait(Until::Recalled));
+        assert_eq!(blocked(&task, Zones::bundled(), at(900), Some(at(600))), Blocked::Wait(Until::Recalled));
     }
 }

@@ -7,7 +7,7 @@ use super::times::{Times, left};
 use crate::task::{
     Fire, FirstRun, Kept, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished, check_range,
 };
-use crate::trigger::{Trigger, TriggerError};
+use crate::trigger::{Trigger, TriggerError, Zones};
 
 /// The state of a task that is new in its store. Its schedule counts from `since`.
 pub(crate) fn add(
@@ -15,8 +15,8 @@ pub(crate) fn add(
     first_run: Option<FirstRun>,
     paused: bool,
     spread: bool,
-    since: DateTime<Utc>,
-    now: DateTime<Utc>,
+    (since, now): (DateTime<Utc>, DateTime<Utc>),
+    zones: &Zones,
 ) -> Result<TaskState, PlanError> {
     let mut state = TaskState::new(since);
     state.paused = paused;
@@ -28,7 +28,7 @@ pub(crate) fn add(
     {
         (state.anchor, state.set_at) = (at, Some(since));
     }
-    state.next = first_fire(spec, &state, first_run, since, now)?;
+    state.next = first_fire(spec, &state, first_run, (since, now), zones)?;
     state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     Ok(state)
 }
@@ -37,7 +37,7 @@ pub(crate) fn add(
 #[cfg(feature = "cli")]
 pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
     let spec = TaskSpec { when_finished: crate::task::WhenFinished::Remove, ..spec };
-    let added = add(&spec, None, false, false, now, now);
+    let added = add(&spec, None, false, false, (now, now), crate::trigger::Zones::bundled());
     let never = |error: &PlanError| {
         matches!(error, PlanError::Task(TaskError::Trigger(crate::trigger::TriggerError::NeverFires { .. })))
     };
@@ -54,6 +54,7 @@ pub(crate) fn replace(
     spec: &TaskSpec,
     first_run: Option<FirstRun>,
     now: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<Option<TaskState>, PlanError> {
     let StoredTask { spec: before, state } = existing;
     if **before == *spec {
@@ -70,12 +71,12 @@ pub(crate) fn replace(
         let ran = state.last_run.filter(|_| !spec.trigger.is_at_once());
         state.anchor = ran.unwrap_or(now);
         state.set_at = (state.anchor != now).then_some(now);
-        state.next = first_fire(spec, &state, first_run, now, now)?;
+        state.next = first_fire(spec, &state, first_run, (now, now), zones)?;
         state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
         // No other schedule makes a task run at once that has run.
         let at_once = state.next.filter(|next| next.nominal <= now && !due && ran.is_some());
         if at_once.is_some() {
-            (state.next, state.begins) = (Times::of_task(spec, &state).after(now)?, None);
+            (state.next, state.begins) = (Times::of_task(spec, &state, zones).after(now)?, None);
         }
         // An interval has no run times before it was set.
         if let (Some(next), Some(_), Trigger::Interval(_)) = (state.next, ran, &spec.trigger)
@@ -89,12 +90,12 @@ pub(crate) fn replace(
     {
         // A run that is due, or that the former window allowed as well, is not for another one.
         let stays = |next: &Fire| {
-            Times::of(spec, state.anchor).contains(next.nominal)
+            Times::of(spec, state.anchor, zones).contains(next.nominal)
                 && left(spec, &state) > 0
                 && (before.start_at == spec.start_at || next.due <= now)
         };
         if !state.next.is_some_and(|next| stays(&next)) {
-            state.next = first_fire(spec, &state, None, now, now)?;
+            state.next = first_fire(spec, &state, None, (now, now), zones)?;
         }
     }
     Ok(Some(state))
@@ -148,12 +149,13 @@ pub(crate) fn update(
     after: &TaskSpec,
     next_run: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<TaskState, PlanError> {
-    let state = replace(before, after, None, now)?;
+    let state = replace(before, after, None, now, zones)?;
     let mut state =
         state.unwrap_or_else(|| TaskState { revision: before.state.revision + 1, ..before.state.clone() });
     if let Some(at) = next_run {
-        set_next_run(after, &mut state, at, now)?;
+        set_next_run(after, &mut state, at, now, zones)?;
     }
     Ok(state)
 }
@@ -164,6 +166,7 @@ fn set_next_run(
     state: &mut TaskState,
     at: DateTime<Utc>,
     now: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<(), PlanError> {
     let field = "next_run";
     let refused = |reason: String| TaskError::Invalid { field, reason };
@@ -175,7 +178,7 @@ fn set_next_run(
         );
         return Err(refused(reason).into());
     }
-    if !Times::of_task(spec, state).contains(at) {
+    if !Times::of_task(spec, state, zones).contains(at) {
         return Err(outside(spec, field, at).into());
     }
     if left(spec, state) == 0 {
@@ -198,10 +201,10 @@ fn first_fire(
     spec: &TaskSpec,
     state: &TaskState,
     first_run: Option<FirstRun>,
-    from: DateTime<Utc>,
-    now: DateTime<Utc>,
+    (from, now): (DateTime<Utc>, DateTime<Utc>),
+    zones: &Zones,
 ) -> Result<Option<Fire>, PlanError> {
-    let times = Times::of_task(spec, state);
+    let times = Times::of_task(spec, state, zones);
     let soonest = spec.start_at.map_or(now, |start| start.max(now));
     if left(spec, state) > 0 {
         // A first run that was had, or passed, in an earlier schedule of the task does not come again.
@@ -281,18 +284,22 @@ mod tests {
     }
 
     fn spec(trigger: &str) -> TaskSpec {
-        Task::new("x").id("x").trigger(trigger).resolve(&TaskDefaults::default(), Tz::UTC).unwrap()
+        Task::new("x")
+            .id("x")
+            .trigger(trigger)
+            .resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC)
+            .unwrap()
     }
 
     fn added(spec: TaskSpec) -> StoredTask {
-        let state = add(&spec, None, false, false, at(0), at(0)).unwrap();
+        let state = add(&spec, None, false, false, (at(0), at(0)), Zones::bundled()).unwrap();
         StoredTask { spec: spec.into(), state }
     }
 
     /// Runs what is due up to `until`, without a store.
     fn ran(mut task: StoredTask, until: DateTime<Utc>) -> StoredTask {
         while let Some(due) = task.state.due().filter(|due| *due <= until) {
-            match super::super::tick(&task, due, || 0).then {
+            match super::super::tick(&task, Zones::bundled(), due, || 0).then {
                 crate::store::message::Then::State(state) => task.state = state,
                 other => panic!("{other:?}"),
             }
@@ -301,7 +308,13 @@ mod tests {
     }
 
     fn next(task: &StoredTask, changes: TaskChanges, now: DateTime<Utc>) -> Result<TaskState, PlanError> {
-        update(task, &changes.clone().apply(&task.spec).unwrap(), changes.get_next_run(), now)
+        update(
+            task,
+            &changes.clone().apply(&task.spec).unwrap(),
+            changes.get_next_run(),
+            now,
+            Zones::bundled(),
+        )
     }
 
     #[test]
@@ -317,7 +330,10 @@ mod tests {
             assert_eq!(length.trigger_since(), at(7300));
         }
         // Nothing was there to count from.
-        let fresh = StoredTask { state: add(&task.spec, None, true, false, at(0), at(0)).unwrap(), ..task };
+        let fresh = StoredTask {
+            state: add(&task.spec, None, true, false, (at(0), at(0)), Zones::bundled()).unwrap(),
+            ..task
+        };
         let length = next(&fresh, TaskChanges::new().trigger("every 2h"), at(7300)).unwrap();
         assert_eq!(length.next.unwrap().nominal, at(7300));
     }
@@ -328,7 +344,9 @@ mod tests {
         for n in 0..1000 {
             let task =
                 TaskSpec { id: crate::task::TaskId::new(format!("t{n}")).unwrap(), ..spec("every 1h") };
-            let first = |since| add(&task, None, false, true, since, since).unwrap().next.unwrap().nominal;
+            let first = |since| {
+                add(&task, None, false, true, (since, since), Zones::bundled()).unwrap().next.unwrap().nominal
+            };
             let place = (first(at(0)) - at(0)).num_seconds();
             assert!((0..=3600).contains(&place));
             assert_eq!(first(at(7200)), first(at(0)) + TimeDelta::hours(2), "whenever it is added");
@@ -341,7 +359,7 @@ mod tests {
             (spec("every 1h from 2027-01-15T08:00:00Z"), None),
             (spec("every 1h"), Some(FirstRun::At(at(0)))),
         ] {
-            let state = add(&task, first, false, true, at(0), at(0)).unwrap();
+            let state = add(&task, first, false, true, (at(0), at(0)), Zones::bundled()).unwrap();
             assert_eq!(state.next.unwrap().nominal, at(0));
         }
     }
@@ -351,10 +369,11 @@ mod tests {
         let task = ran(added(spec("every 1h")), at(10));
         let other = spec("every 2h");
         for first in [FirstRun::Now, FirstRun::Soonest, FirstRun::At(at(5)), FirstRun::At(at(20))] {
-            let state = replace(&task, &other, Some(first), at(20)).unwrap().unwrap();
+            let state = replace(&task, &other, Some(first), at(20), Zones::bundled()).unwrap().unwrap();
             assert_eq!(state.next.unwrap().nominal, at(7200), "{first:?}");
         }
-        let later = replace(&task, &other, Some(FirstRun::At(at(30))), at(20)).unwrap().unwrap();
+        let later =
+            replace(&task, &other, Some(FirstRun::At(at(30))), at(20), Zones::bundled()).unwrap().unwrap();
         assert_eq!(later.next.unwrap().nominal, at(30));
     }
 
@@ -362,13 +381,13 @@ mod tests {
     fn what_is_not_taken_is_said() {
         let task = ran(added(spec("every 1h")), at(10));
         let said = |spec: &TaskSpec, first, paused| {
-            let state = replace(&task, spec, first, at(20)).unwrap();
+            let state = replace(&task, spec, first, at(20), Zones::bundled()).unwrap();
             let after = state.as_ref().unwrap_or(&task.state);
             let said = kept(&task, spec, first, paused, after, at(20));
             said.iter().map(|kept| kept.option).collect::<Vec<_>>()
         };
         let same = spec("every 1h");
-        let elsewhere = TaskSpec { timezone: Tz::Europe__Lisbon, ..same.clone() };
+        let elsewhere = TaskSpec { timezone: Tz::Europe__Lisbon.into(), ..same.clone() };
         assert_eq!(said(&same, None, false), [""; 0]);
         assert_eq!(said(&same, Some(FirstRun::At(at(100))), true), ["first_run", "paused"]);
         assert_eq!(said(&same, Some(FirstRun::At(at(0))), false), [""; 0], "it was had");
@@ -444,7 +463,7 @@ mod tests {
                 prop_assume!(before.1.is_some());
                 let edited = changes.clone().apply(&task.spec).unwrap();
                 let same = task.spec.trigger == edited.trigger && task.spec.timezone == edited.timezone;
-                let Ok(state) = update(&task, &edited, None, now) else { continue };
+                let Ok(state) = update(&task, &edited, None, now, Zones::bundled()) else { continue };
                 if state.next != before.0 {
                     let next = state.next.unwrap();
                     // What is no other schedule may have a run time at this very instant.

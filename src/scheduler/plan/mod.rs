@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::message::Then;
 use crate::task::{Coalesce, Fire, Source, Span, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished};
-use crate::trigger::{SearchError, TriggerError};
+use crate::trigger::{SearchError, TriggerError, Zones};
 use times::{Times, left};
 
 pub(crate) use ahead::{Replan, latest_time, replan};
@@ -93,7 +93,12 @@ pub(crate) struct Backlog {
 }
 
 /// Decides about a task that is due at `now`, and whose runs can begin; `running` says how many go on.
-pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, running: impl FnOnce() -> u32) -> TaskPlan {
+pub(crate) fn tick(
+    task: &StoredTask,
+    zones: &Zones,
+    now: DateTime<Utc>,
+    running: impl FnOnce() -> u32,
+) -> TaskPlan {
     let StoredTask { spec, state } = task;
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
     let mut plan = TaskPlan::nothing();
@@ -102,11 +107,11 @@ pub(crate) fn tick(task: &StoredTask, now: DateTime<Utc>, running: impl FnOnce()
         after.runs += plan.earlier.len() as u64;
     }
     if let Some(first) = state.next.filter(|next| next.due <= now) {
-        plan.advance(spec, &mut after, first, now, true);
+        plan.advance(spec, &mut after, first, (now, zones), true);
     }
     if state.backfill.is_some() {
         let running = running() as usize + plan.runs().count();
-        let (run, error) = backfill::step(spec, &mut after, now, running);
+        let (run, error) = backfill::step(spec, &mut after, (now, zones), running);
         plan.earlier.extend(run);
         plan.stalled = plan.stalled.or(error);
         attempts::note(spec, &mut after, run.as_slice());
@@ -137,7 +142,7 @@ impl TaskPlan {
         spec: &TaskSpec,
         state: &mut TaskState,
         first: Fire,
-        now: DateTime<Utc>,
+        (now, zones): (DateTime<Utc>, &Zones),
         can_begin: bool,
     ) {
         let left = left(spec, state);
@@ -145,7 +150,7 @@ impl TaskPlan {
             Coalesce::All => spec.max_catch_up.max(1) as usize,
             Coalesce::Latest | Coalesce::Earliest => 1,
         };
-        let mut due = backlog::collect(&Times::of_task(spec, state), first, now, keep);
+        let mut due = backlog::collect(&Times::of_task(spec, state, zones), first, now, keep);
         let mut coalesced = 0;
         match spec.coalesce {
             Coalesce::Latest => coalesced = due.dropped,
@@ -264,9 +269,9 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
 
 /// Takes the run times up to `until` off a task's schedule: another process had them. When the trigger
 /// cannot say what comes after them, they stay, and the tick finds that out.
-pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>) {
+pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>, zones: &Zones) {
     let passed = task.state.next.is_some_and(|next| next.nominal <= until);
-    if passed && let Ok(next) = Times::of_task(&task.spec, &task.state).after(until) {
+    if passed && let Ok(next) = Times::of_task(&task.spec, &task.state, zones).after(until) {
         task.state.next = next;
     }
 }
@@ -278,6 +283,7 @@ pub(crate) fn resume(
     task: &StoredTask,
     catch_up: bool,
     now: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<Option<Then>, PlanError> {
     let StoredTask { spec, state } = task;
     if !state.paused {
@@ -286,7 +292,7 @@ pub(crate) fn resume(
     let next = match state.next {
         Some(next) if catch_up || next.due >= now => Some(next),
         _ if left(spec, state) == 0 => None,
-        _ => Times::of_task(spec, state).from(now)?,
+        _ => Times::of_task(spec, state, zones).from(now)?,
     };
     let mut after =
         TaskState { revision: state.revision + 1, paused: false, next, modified_at: now, ..state.clone() };
@@ -308,6 +314,7 @@ pub(crate) fn run_now(
     source: Source,
     remove_finished: bool,
     now: DateTime<Utc>,
+    zones: &Zones,
 ) -> Result<Then, PlanError> {
     let StoredTask { spec, state } = task;
     let mut after = TaskState {
@@ -320,7 +327,7 @@ pub(crate) fn run_now(
     attempts::note(spec, &mut after, &[PlannedRun::first(Fire { nominal: now, due: now }, 0, source)]);
     if remove_finished && !spec.trigger.on_shutdown() {
         let ahead = state.next.filter(|next| next.nominal > now).is_some();
-        if !ahead && (left(spec, state) == 0 || Times::of_task(spec, state).after(now)?.is_none()) {
+        if !ahead && (left(spec, state) == 0 || Times::of_task(spec, state, zones).after(now)?.is_none()) {
             after.next = None;
             if after.is_finished(spec) {
                 return Ok(Then::Remove);
@@ -341,13 +348,17 @@ pub(crate) struct DueRun {
 
 /// What becomes of a task of which somebody asks to run what is due at `now`: one run, of the latest run
 /// time, and the schedule goes on after it. `None` when nothing is due.
-pub(crate) fn run_due(task: &StoredTask, now: DateTime<Utc>) -> Result<Option<(Then, DueRun)>, PlanError> {
+pub(crate) fn run_due(
+    task: &StoredTask,
+    now: DateTime<Utc>,
+    zones: &Zones,
+) -> Result<Option<(Then, DueRun)>, PlanError> {
     let StoredTask { spec, state } = task;
     let Some(first) = state.next.filter(|next| next.due <= now) else { return Ok(None) };
     let one = TaskSpec { coalesce: Coalesce::Latest, ..TaskSpec::clone(spec) };
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
     let mut plan = TaskPlan::nothing();
-    plan.advance(&one, &mut after, first, now, true);
+    plan.advance(&one, &mut after, first, (now, zones), true);
     if let Some(error) = plan.stalled {
         return Err(error.into());
     }
@@ -375,11 +386,15 @@ impl Ahead {
     }
 
     /// The next one of `task`, which is the same each time.
-    pub(crate) fn step(&mut self, task: &StoredTask) -> Result<Option<DateTime<Utc>>, SearchError> {
+    pub(crate) fn step(
+        &mut self,
+        task: &StoredTask,
+        zones: &Zones,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
         if self.left == 0 {
             return Ok(None);
         }
-        let times = Times::of_task(&task.spec, &task.state);
+        let times = Times::of_task(&task.spec, &task.state, zones);
         let next = match (self.last, task.state.next) {
             (Some(last), _) => times.after(last)?,
             (None, Some(next)) => Some(next),
@@ -397,8 +412,9 @@ pub(crate) fn between(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     limit: usize,
+    zones: &Zones,
 ) -> Result<Vec<Fire>, SearchError> {
-    let times = Times::of_task(&task.spec, &task.state);
+    let times = Times::of_task(&task.spec, &task.state, zones);
     let (mut found, mut next) = (Vec::new(), times.from(from)?);
     while let Some(fire) = next.filter(|fire| fire.nominal <= to && found.len() < limit) {
         found.push(fire);

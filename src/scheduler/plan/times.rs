@@ -1,7 +1,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::task::{Fire, Span, TaskSpec, TaskState};
-use crate::trigger::{Context, SearchError, Trigger};
+use crate::trigger::{Context, SearchError, Trigger, Zones};
 
 /// The run times of a task: those of its trigger within its window. Everything that asks for a run
 /// time asks here.
@@ -16,15 +16,15 @@ pub(super) struct Times<'a> {
 }
 
 impl<'a> Times<'a> {
-    pub(super) fn of(spec: &'a TaskSpec, anchor: DateTime<Utc>) -> Self {
-        let cx = spec.context(anchor);
+    pub(super) fn of(spec: &'a TaskSpec, anchor: DateTime<Utc>, zones: &'a Zones) -> Self {
+        let cx = spec.context(anchor, zones);
         Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: &[] }
     }
 
     /// The run times that are left to a task: without those that it had while the clock was ahead.
-    pub(super) fn of_task(spec: &'a TaskSpec, state: &'a TaskState) -> Self {
+    pub(super) fn of_task(spec: &'a TaskSpec, state: &'a TaskState, zones: &'a Zones) -> Self {
         let had = state.replanned.as_ref().map(|replanned| replanned.ran.as_slice()).unwrap_or_default();
-        Self { had, ..Self::of(spec, state.anchor) }
+        Self { had, ..Self::of(spec, state.anchor, zones) }
     }
 
     /// Whether a run time ran already, while the clock was ahead.

@@ -120,7 +120,7 @@ pub(super) async fn closures_are_kept_or_refused(subject: &Subject) {
     let spec = code
         .id("a")
         .trigger(Interval::seconds(1))
-        .resolve(&TaskDefaults::default(), Tz::UTC)
+        .resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC)
         .unwrap_or_else(|error| panic!("{error}"));
     let task = StoredTask { spec: Arc::new(spec), state: sample_state(Some(at(1))) };
     assert!(matches!(task.spec.handler, Handler::Closure(_)));

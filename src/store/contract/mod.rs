@@ -23,7 +23,6 @@ mod records;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 use futures::channel::oneshot;
 
 pub use durable::durable;
@@ -83,7 +82,7 @@ pub async fn suite<S: StoreSource>(mut fresh: impl FnMut() -> S) {
 pub fn sample(id: &str, due: DateTime<Utc>) -> StoredTask {
     let task =
         Task::new("handler").id(id).trigger(Interval::seconds(1)).args(serde_json::json!({ "of": id }));
-    match task.resolve(&TaskDefaults::default(), Tz::UTC) {
+    match task.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC) {
         Ok(spec) => StoredTask { spec: Arc::new(spec), state: sample_state(Some(due)) },
         Err(error) => panic!("{id:?} is not a task: {error}"),
     }

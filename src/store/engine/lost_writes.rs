@@ -206,7 +206,7 @@ fn begin() -> DateTime<Utc> {
 
 fn sample(id: &str, size: usize) -> StoredTask {
     let task = Task::new("handler").id(id).trigger(Interval::seconds(1)).args("x".repeat(size));
-    let spec = task.resolve(&TaskDefaults::default(), chrono_tz::Tz::UTC).unwrap();
+    let spec = task.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).unwrap();
     StoredTask { spec: Arc::new(spec), state: TaskState::new(begin()) }
 }
 

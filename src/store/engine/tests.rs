@@ -172,7 +172,7 @@ pub(super) fn begin() -> DateTime<Utc> {
 
 pub(super) fn sample(id: &str) -> StoredTask {
     let task = Task::new("handler").id(id).trigger(Interval::seconds(1));
-    let spec = task.resolve(&TaskDefaults::default(), chrono_tz::Tz::UTC).unwrap();
+    let spec = task.resolve(&TaskDefaults::default(), crate::trigger::Zone::UTC).unwrap();
     let next = Some(crate::task::Fire { nominal: begin(), due: begin() });
     StoredTask { spec: Arc::new(spec), state: TaskState { next, ..TaskState::new(begin()) } }
 }

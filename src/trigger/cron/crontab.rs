@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::field::{Collected, Dialect, Fault, Field, Kind, is_open};
@@ -42,7 +41,7 @@ use crate::trigger::{Fold, Gap, Moment, TriggerError};
 ///
 /// let trigger = Crontab::parse("30 2 * * *")?.into_trigger()?;
 /// let from: DateTime<Utc> = "2027-03-27T12:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::Europe::Berlin, anchor: from, key: "backup" };
+/// let cx = Context::new(chrono_tz::Europe::Berlin, from, "backup");
 /// // 02:30 does not exist on 28 March: the run is moved to 03:00.
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2027-03-28T01:00:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -9,15 +9,14 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::field::{Collected, Dialect, Field, Kind};
 use self::search::{LAST_WALL, Pattern};
 use super::limits::Limits;
-use super::zone::{Fold, Gap, Zone, ceil_seconds};
-use super::{Context, Moment, TriggerError};
+use super::zone::{Fold, Gap, ceil_seconds};
+use super::{Context, Moment, SearchError, TriggerError};
 
 pub use crontab::{Crontab, CrontabBuilder};
 pub use quartz::{Quartz, QuartzBuilder};
@@ -25,17 +24,22 @@ pub use quartz::{Quartz, QuartzBuilder};
 impl Pattern {
     /// The first run within the limits at or after an instant, given in whole seconds.
     #[inline]
-    pub(crate) fn run(&self, limits: &Limits, from: i64, cx: &Context<'_>) -> Option<DateTime<Utc>> {
-        let tz = limits.zone(cx);
+    pub(crate) fn run(
+        &self,
+        limits: &Limits,
+        from: i64,
+        cx: &Context<'_>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+        let rules = limits.rules(cx)?;
         let from = match limits.start_at {
-            Some(start) => from.max(ceil_seconds(start.instant(tz))),
+            Some(start) => from.max(ceil_seconds(start.instant(rules))),
             None => from,
         };
-        let found = DateTime::from_timestamp(self.next(from, Zone::of(tz), cx.key)?, 0)?;
-        match limits.end_at {
-            Some(end) if found > end.instant(tz) => None,
-            _ => Some(found),
-        }
+        let found = self.next(from, rules, cx.key).and_then(|found| DateTime::from_timestamp(found, 0));
+        Ok(match limits.end_at {
+            Some(end) => found.filter(|found| *found <= end.instant(rules)),
+            None => found,
+        })
     }
 
     /// Whether the pattern matches any wall time at all.
@@ -155,7 +159,7 @@ impl<'de> Deserialize<'de> for FieldValue {
 ///
 /// let trigger = Cron::builder().day_of_week("mon-fri").hour(8).minute(30).into_trigger()?;
 /// let from: DateTime<Utc> = "2026-01-02T10:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::Europe::Lisbon, anchor: from, key: "report" };
+/// let cx = Context::new(chrono_tz::Europe::Lisbon, from, "report");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-01-05T08:30:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -245,8 +249,8 @@ macro_rules! limit_setters {
         }
 
         /// The zone the pattern is read in; default: the scheduler's.
-        pub fn timezone(mut self, zone: Tz) -> Self {
-            self.$field.zone = Some(zone);
+        pub fn timezone(mut self, zone: impl Into<$crate::trigger::Zone>) -> Self {
+            self.$field.zone = Some(zone.into());
             self
         }
 

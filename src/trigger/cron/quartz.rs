@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +29,7 @@ use crate::trigger::{Fold, Gap, Moment, TriggerError};
 ///
 /// let trigger = Quartz::parse("0 30 8 ? * 2-6")?.into_trigger()?; // Monday to Friday
 /// let from: DateTime<Utc> = "2026-01-03T00:00:00Z".parse().unwrap();
-/// let cx = Context { zone: chrono_tz::UTC, anchor: from, key: "report" };
+/// let cx = Context::new(chrono_tz::UTC, from, "report");
 /// assert_eq!(trigger.next(from, &cx)?.unwrap().to_rfc3339(), "2026-01-05T08:30:00+00:00");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

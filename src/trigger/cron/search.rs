@@ -7,7 +7,7 @@
 //! most one cycle of the calendar (400 years), and gaps are finitely many.
 
 use crate::trigger::jitter;
-use crate::trigger::zone::{DAY, Fold, Gap, Zone};
+use crate::trigger::zone::{DAY, Fold, Gap, Rules};
 
 use super::field::{Collected, FIRST_YEAR, Kind, LAST_YEAR};
 
@@ -495,7 +495,7 @@ impl Pattern {
 
     /// The first run at or after an instant, both in seconds.
     #[inline]
-    pub(crate) fn next(&self, from: i64, zone: &Zone, key: &str) -> Option<i64> {
+    pub(crate) fn next(&self, from: i64, zone: &Rules, key: &str) -> Option<i64> {
         // Years a pattern cannot mean; also keeps the arithmetic below from overflowing.
         if !(-LAST_WALL..=LAST_WALL + 2 * DAY).contains(&from) {
             return if from > 0 { None } else { self.next(-LAST_WALL, zone, key) };
@@ -508,7 +508,7 @@ impl Pattern {
     }
 
     #[inline]
-    fn lay(&self, sets: &Ready, from: i64, zone: &Zone) -> Option<i64> {
+    fn lay(&self, sets: &Ready, from: i64, zone: &Rules) -> Option<i64> {
         match self.fold {
             Fold::First => self.lay_once(sets, from, zone, true),
             Fold::Second => self.lay_once(sets, from, zone, false),
@@ -519,7 +519,7 @@ impl Pattern {
     /// Where each wall time has one instant: real time never goes back while wall time goes on,
     /// so the answer is the first wall time whose instant is not before `from`.
     #[inline]
-    fn lay_once(&self, sets: &Ready, from: i64, zone: &Zone, first: bool) -> Option<i64> {
+    fn lay_once(&self, sets: &Ready, from: i64, zone: &Rules, first: bool) -> Option<i64> {
         let k = zone.at(from);
         let segment = zone.segment(k);
         let mut wall = from + segment.offset;
@@ -530,7 +530,7 @@ impl Pattern {
             // At the very end of a gap the runs it swallowed still count.
             wall = wall.min(zone.segment(k - 1).wall_end);
         }
-        if !first && let Some(after) = zone.segments().get(k + 1) {
+        if !first && let Some(after) = zone.get(k + 1) {
             // From here on wall times belong to the second pass.
             wall = wall.min(after.wall_start);
         }
@@ -556,7 +556,7 @@ impl Pattern {
 
     /// Where a repeated wall time has two instants: segment by segment.
     #[inline]
-    fn lay_both(&self, sets: &Ready, from: i64, zone: &Zone) -> Option<i64> {
+    fn lay_both(&self, sets: &Ready, from: i64, zone: &Rules) -> Option<i64> {
         let mut k = zone.at(from);
         let mut segment = zone.segment(k);
         let mut wall = from + segment.offset;

@@ -178,7 +178,7 @@ fn tasks(format: u32) -> Vec<StoredTask> {
             |spec| TaskSpec {
                 name: Some("Ein Name".into()),
                 args: json!({ "list": "weekly", "numbers": [1, 2.5, -3e-9, u64::MAX], "nothing": null }),
-                timezone: Tz::America__Argentina__Buenos_Aires,
+                timezone: Tz::America__Argentina__Buenos_Aires.into(),
                 executor: Alias::new("pool").unwrap(),
                 coalesce: Coalesce::All,
                 max_catch_up: 3,

@@ -171,7 +171,7 @@ fn task() -> impl Strategy<Value = StoredTask> {
                 misfire_grace: numbers.2.map_or(MisfireGrace::Unlimited, |ms| {
                     MisfireGrace::Within(Duration::from_millis(ms.into()))
                 }),
-                timezone: chrono_tz::TZ_VARIANTS[numbers.3],
+                timezone: chrono_tz::TZ_VARIANTS[numbers.3].into(),
                 id: sample(&id, start()).spec.id.clone(),
                 ..policies
             };

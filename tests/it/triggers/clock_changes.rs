@@ -5,17 +5,17 @@
 use std::collections::{BTreeSet, HashMap};
 
 use callboard::trigger::{CalendarInterval, Crontab, Fold, Gap, IntoTrigger, Trigger};
-use chrono::{Datelike, Offset, TimeZone, Timelike};
+use chrono::{Datelike, Timelike};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use super::{Dice, context, seconds};
+use super::{Dice, context, rules, seconds};
 
 const FIRST: i64 = 0;
 const LAST: i64 = 2_145_916_800; // 2038-01-01
 const HOUR: i64 = 3600;
 
 fn offset(zone: Tz, at: i64) -> i64 {
-    zone.offset_from_utc_datetime(&seconds(at).naive_utc()).fix().local_minus_utc().into()
+    rules(zone).offset(seconds(at)).local_minus_utc().into()
 }
 
 /// The instants at which the offset of a zone changes.

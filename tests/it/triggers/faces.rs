@@ -435,7 +435,7 @@ fn hashed_fields_are_stable_within_their_range_and_spread() {
     let mut minutes = HashSet::new();
     for n in 0..1000 {
         let key = format!("task {n}");
-        let cx = callboard::trigger::Context { zone: Tz::UTC, anchor: from, key: &key };
+        let cx = callboard::trigger::Context::new(Tz::UTC, from, &key);
         let first = trigger.next(from, &cx).unwrap().unwrap();
         let second = trigger.after(first, &cx).unwrap().unwrap();
         assert_eq!(second - first, TimeDelta::days(1));
@@ -487,7 +487,7 @@ fn jitter_stays_in_its_range_keeps_the_order_and_never_passes_the_end() {
     let mut per_second = [0; 61];
     for n in 0..1000 {
         let key = format!("{n}");
-        let cx = callboard::trigger::Context { zone: Tz::UTC, anchor: nominal, key: &key };
+        let cx = callboard::trigger::Context::new(Tz::UTC, nominal, &key);
         per_second[(trigger.due(nominal, &cx) - nominal).num_seconds() as usize] += 1;
     }
     assert!(per_second.iter().all(|count| *count < 50), "{per_second:?}");

@@ -8,7 +8,7 @@ mod messages;
 mod syntax;
 mod tables;
 
-use callboard::trigger::{Context, IntoTrigger, Trigger};
+use callboard::trigger::{Context, IntoTrigger, Rules, Trigger, Zones};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
@@ -49,8 +49,13 @@ fn seconds(at: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(at, 0).unwrap()
 }
 
+/// The rules of a zone, as they are compiled in.
+fn rules(zone: Tz) -> &'static Rules {
+    Zones::bundled().rules(zone).unwrap()
+}
+
 fn context(zone: Tz, anchor: DateTime<Utc>) -> Context<'static> {
-    Context { zone, anchor, key: "task" }
+    Context::new(zone, anchor, "task")
 }
 
 /// The first runs from `from` on, as text in the trigger's zone.
@@ -59,7 +64,7 @@ fn runs(trigger: impl IntoTrigger, zone: Tz, from: &str, count: usize) -> Vec<St
     let from = at(from);
     let cx = context(zone, from);
     let zone = trigger.zone(&cx);
-    trigger.times(from, &cx).take(count).map(|run| run.unwrap().with_timezone(&zone).to_rfc3339()).collect()
+    trigger.times(from, &cx).take(count).map(|run| cx.zones.time(run.unwrap(), zone).to_rfc3339()).collect()
 }
 
 fn parse(text: &str) -> Trigger {

@@ -215,7 +215,8 @@ fn quartz_is_read_in_its_own_dialect_and_searched_by_our_rule() {
 
 #[test]
 fn moments_are_read_with_and_without_an_offset() {
-    let berlin = |text: &str| text.parse::<Moment>().unwrap().instant(Tz::Europe__Berlin).to_rfc3339();
+    let berlin =
+        |text: &str| text.parse::<Moment>().unwrap().instant(super::rules(Tz::Europe__Berlin)).to_rfc3339();
     assert_eq!(berlin("2026-05-01T12:00:00"), "2026-05-01T10:00:00+00:00");
     assert_eq!(berlin("2026-05-01 12:00"), "2026-05-01T10:00:00+00:00");
     assert_eq!(berlin("2026-05-01"), "2026-04-30T22:00:00+00:00");

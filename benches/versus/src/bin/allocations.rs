@@ -46,7 +46,7 @@ const TRIGGERS: [&str; 13] = [
 fn main() {
     let first = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
     let starts: Vec<DateTime<Utc>> = (0..1024).map(|n| first + TimeDelta::seconds(n * 92_821)).collect();
-    let cx = Context { zone: Tz::America__New_York, anchor: first, key: "task" };
+    let cx = Context::new(Tz::America__New_York, first, "task");
     let mut searches = 0;
     for line in TRIGGERS {
         let trigger: Trigger = line.parse().unwrap();
