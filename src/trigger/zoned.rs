@@ -74,6 +74,7 @@ impl ZonedTime {
     }
 
     /// The wall time in a format of chrono's `strftime`.
+    #[cfg(feature = "cli")]
     pub(crate) fn format(&self, format: &str) -> String {
         self.fixed_offset().format(format).to_string()
     }
