@@ -211,6 +211,9 @@ pub(super) struct Next {
     /// The id of the task: what `H` stands for depends on it.
     #[arg(long, value_name = "ID", value_parser = super::next::id)]
     pub(super) id: Option<String>,
+    /// An interval as the task of --id has it when its first run is spread.
+    #[arg(long, requires = "id")]
+    pub(super) spread: bool,
     /// How many run times.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) count: u32,
@@ -218,7 +221,7 @@ pub(super) struct Next {
     #[arg(long)]
     pub(super) json: bool,
     /// Answer questions in JSON from standard input, one a line.
-    #[arg(long, conflicts_with_all = ["timezone", "after", "id", "count", "json"])]
+    #[arg(long, conflicts_with_all = ["timezone", "after", "id", "spread", "count", "json"])]
     pub(super) jsonl: bool,
 }
 
@@ -428,6 +431,9 @@ pub(super) struct Add {
     /// The alias of the executor.
     #[arg(long, value_name = "ALIAS")]
     pub(super) executor: Option<String>,
+    /// Run an interval first at a place of its own within one length, which follows from the id.
+    #[arg(long)]
+    pub(super) spread: bool,
     /// Add it paused.
     #[arg(long)]
     pub(super) paused: bool,

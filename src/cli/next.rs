@@ -39,7 +39,15 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
         None => now,
     };
     let zones = rules();
-    let cx = Context::new(zone, after, key).with_zones(&zones);
+    let anchor = match trigger.spread_start(key, after) {
+        Some(place) if args.spread => place,
+        None if args.spread => {
+            let message = "--spread is for an interval that names no start, such as \"every 1h\"";
+            return Err(invalid(message.to_owned()));
+        }
+        _ => after,
+    };
+    let cx = Context::new(zone, anchor, key).with_zones(&zones);
     trigger.check(after, &cx).map_err(|error| invalid(error.to_string()))?;
     let count = args.count as usize;
     let times: Result<Vec<_>, _> = trigger.times(after, &cx).take(count).collect();

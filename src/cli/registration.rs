@@ -50,6 +50,8 @@ pub(super) struct Changes {
     pub(super) over: Vec<String>,
     /// Tasks that something is wrong with.
     pub(super) left_out: Vec<LeftOut>,
+    /// How many tasks that are not there yet run first at places of their own.
+    pub(super) spread: usize,
     /// How many tasks wait for a store that is down.
     pub(super) waiting: BTreeMap<Alias, usize>,
     /// What the configuration says and is ignored.
@@ -336,6 +338,7 @@ impl Registration {
                     false => {
                         self.warn(task, changes);
                         changes.ignored.extend(task.unheeded(None));
+                        changes.spread += usize::from(task.is_spread());
                         steps.add.push(*at);
                     }
                 }

@@ -269,12 +269,13 @@ impl Service {
 
     fn say(&mut self, place: &Place<'_>, changes: &Changes) {
         let Place { dir, socket, .. } = place;
-        let Changes { tasks, kept, removed, moved, over, ignored, waiting, warnings, left_out } = changes;
+        let Changes { tasks, kept, removed, moved, over, ignored, spread, waiting, warnings, left_out } =
+            changes;
         let version = env!("CARGO_PKG_VERSION");
         self.show.json(&json!({
             "event": "service_started", "version": version, "data": dir, "socket": socket,
             "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "moved": moved,
-            "over": over, "ignored": ignored, "waiting": waiting, "warnings": warnings,
+            "over": over, "ignored": ignored, "spread": spread, "waiting": waiting, "warnings": warnings,
         }));
         let show = &mut self.show;
         show.text(format!(
@@ -285,6 +286,11 @@ impl Service {
         self.say_changes(changes);
         if !over.is_empty() {
             self.show.text(format!("not added, because their time is over: {}", over.join(", ")));
+        }
+        if *spread > 0 {
+            self.show.text(format!(
+                "{spread} tasks run first at places of their own within their intervals (`spread`)"
+            ));
         }
         warnings.iter().for_each(|warning| self.show.text(format!("warning: {warning}")));
         self.say_left_out(left_out);

@@ -168,6 +168,7 @@ fn describe(add: &Add) -> Result<Value, Failure> {
     set("max_instances", add.max_instances.map(Value::from));
     set("misfire_grace", text(&add.misfire_grace));
     set("executor", text(&add.executor));
+    set("spread", add.spread.then_some(true.into()));
     set("paused", add.paused.then_some(true.into()));
     set("replace", add.replace.then_some(true.into()));
     if let Some(command) = &add.shell {

@@ -12,6 +12,8 @@
 //!                                 #   refused. Default: without an end; 10m in a shared store
 //! startup_delay = "1s"            # before the first run. Default: 0s, with a lock_path 1s
 //! replan_after_jump = "1h"        # a clock that is set back by more was ahead: next runs are worked out again
+//! spread = true                   # whether intervals that name no start run first at places of their own
+//!                                 #   within one length. Default: those that more than 20 tasks have
 //!
 //! [defaults]                      # for tasks that leave an option out
 //! max_instances = 1               # runs of one task at once
@@ -79,6 +81,7 @@
 //! max_runs = 100                  # the schedule ends after so many scheduled runs
 //! when_finished = "keep"          # in a file a task is kept as finished for as long as it stands there;
 //!                                 #   "remove" is for tasks from elsewhere
+//! spread = false                  # whether its interval runs first at a place of its own
 //! first_run_now = false           # whether it runs once at the moment it is added the first time
 //! userdata = { team = "ops" }
 //! ```
@@ -93,6 +96,7 @@ mod directory;
 mod duration;
 mod executor;
 mod policy;
+mod spread;
 mod store;
 mod task;
 mod value;
@@ -109,6 +113,7 @@ pub use directory::KeySettings;
 pub use duration::{DurationError, parse_duration};
 pub use executor::ExecutorSettings;
 use executor::WorkerEnvironment;
+pub use spread::SPREAD_ABOVE;
 pub use store::{History, StoreSettings};
 pub use task::TaskSettings;
 
@@ -147,6 +152,10 @@ pub struct Settings {
     pub unroutable_after: Option<Duration>,
     /// By how much more than this the clock has to be set back for next runs to be worked out again.
     pub replan_after_jump: Option<Duration>,
+    /// Whether tasks whose interval names no start run first at
+    /// [places of their own](crate::task::Task::spread) within one length. Default: those of an interval
+    /// that more than [`SPREAD_ABOVE`] tasks have.
+    pub spread: Option<bool>,
     /// Options of tasks that leave them out.
     pub defaults: TaskDefaults,
     /// The stores by alias.
@@ -214,6 +223,7 @@ impl Default for Settings {
             startup_delay: None,
             unroutable_after: None,
             replan_after_jump: None,
+            spread: None,
             defaults: TaskDefaults::default(),
             stores: BTreeMap::from([(Alias::default_alias(), StoreSettings::default())]),
             executors: BTreeMap::from([(
@@ -302,6 +312,7 @@ impl Settings {
         for (id, section) in root.named("task") {
             settings.tasks.extend(TaskSettings::from_file(&id, section, &settings));
         }
+        settings.spread_tasks();
         root.finish();
         let problems = problems.into_vec();
         if problems.is_empty() {
@@ -321,6 +332,7 @@ impl Settings {
         self.startup_delay = section.duration("startup_delay");
         self.unroutable_after = section.duration("unroutable_after");
         self.replan_after_jump = section.duration("replan_after_jump");
+        self.spread = section.flag("spread");
         section.finish();
     }
 

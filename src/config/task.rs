@@ -18,11 +18,13 @@ pub struct TaskSettings {
     line: Option<usize>,
     handler: String,
     args: Json,
-    trigger: Trigger,
+    pub(super) trigger: Trigger,
     timezone: Option<Zone>,
     /// Of what counts only while it is not there yet, what the file says.
     said: Vec<&'static str>,
-    task: Task,
+    /// Whether its interval is spread, where it says so.
+    pub(super) spread: Option<bool>,
+    pub(super) task: Task,
 }
 
 impl TaskSettings {
@@ -182,6 +184,8 @@ impl TaskSettings {
         let removes = section.peek_text("when_finished").is_some_and(|(text, _)| text == "remove");
         task = bounds(&mut section, task, timezone.or(zone));
         task = task.paused(section.flag("paused").unwrap_or(false));
+        let spread = section.flag("spread");
+        task = task.spread(spread.unwrap_or(false));
         let said =
             [(PAUSED, task.paused), (FIRST_RUN_NOW, task.first_run.is_some()), (WHEN_FINISHED, removes)];
         let said: Vec<_> = said.into_iter().filter_map(|(key, said)| said.then_some(key)).collect();
@@ -199,7 +203,7 @@ impl TaskSettings {
         section.finish();
         let (id, trigger, (handler, args)) = (id_ok?, trigger?, what?);
         task = task.id(&id).args(&args).trigger(trigger.clone());
-        Some(Self { id, key, line, handler, args, trigger, timezone, said, task })
+        Some(Self { id, key, line, handler, args, trigger, timezone, said, spread, task })
     }
 }
 

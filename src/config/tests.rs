@@ -365,3 +365,35 @@ fn limits_of_handlers_are_those_of_the_file_or_the_program() {
     assert_eq!(limits("x"), [("http", 64), ("other", 7), ("shell", 5)]);
     assert_eq!(limits("default"), [("http", 64), ("shell", 32)]);
 }
+
+#[test]
+fn an_interval_that_many_tasks_have_is_spread_unless_something_else_is_said() {
+    use std::fmt::Write;
+
+    let spread = |text: &str| -> Vec<String> {
+        let settings = Settings::from_toml(text, "file").unwrap();
+        let spread = settings.tasks.iter().filter(|task| task.task().spread);
+        spread.map(|task| task.id().to_string()).collect()
+    };
+    let mut many = String::new();
+    for number in 0..=SPREAD_ABOVE {
+        // The same length, whatever it is called.
+        let every = if number % 2 == 0 { "1h" } else { "60m" };
+        write!(many, "[task.t{number:02}]\nevery = '{every}'\nshell = 'true'\n").unwrap();
+    }
+    let few = many.rsplit_once("[task.").unwrap().0;
+    let others = "[task.at_once]\nevery = '1h'\nspread = false\nshell = 'true'\n\
+                  [task.first]\nevery = '1h'\nfirst_run_now = true\nshell = 'true'\n\
+                  [task.begins]\nevery = '1h'\nstart_at = 2099-01-01\nshell = 'true'\n\
+                  [task.own]\ntrigger = 'every 1h from 2099-01-01T00:00:00Z'\nshell = 'true'\n\
+                  [task.cron]\ncron = '0 * * * *'\nshell = 'true'\n\
+                  [task.two]\nevery = '2h'\nshell = 'true'\n";
+    let all: Vec<String> = (0..=SPREAD_ABOVE).map(|number| format!("t{number:02}")).collect();
+    assert_eq!(spread(few), [""; 0]);
+    assert_eq!(spread(&format!("{many}{others}")), all);
+    assert_eq!(spread(&format!("[scheduler]\nspread = false\n{many}")), [""; 0]);
+    let open = Settings::from_toml(&format!("[scheduler]\nspread = true\n{others}"), "file").unwrap();
+    let open: Vec<_> =
+        open.tasks.iter().filter(|task| task.task().spread && task.open_interval().is_some()).collect();
+    assert_eq!(open.iter().map(|task| task.id().as_str()).collect::<Vec<_>>(), ["two"]);
+}

@@ -152,7 +152,7 @@ impl Scheduler {
                         // It may have run since the last look.
                         let now = session.settings.clock.now();
                         let zones = session.settings.zones.get();
-                        let state = plan::replace(existing, &spec, first_run, now, &zones);
+                        let state = plan::replace(existing, &spec, first_run, spread, now, &zones);
                         let state = state.map_err(|error| error.about(&spec.id))?;
                         let after = state.as_ref().unwrap_or(&existing.state);
                         kept.replace(plan::kept(existing, &spec, first_run, paused, after, now));

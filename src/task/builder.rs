@@ -145,6 +145,12 @@ impl Task {
         self
     }
 
+    /// Whether something besides its trigger says when it runs first.
+    #[cfg(feature = "config")]
+    pub(crate) fn says_when_it_begins(&self) -> bool {
+        self.first_run.is_some() || self.options.start_at.flatten().is_some()
+    }
+
     /// Whether a task of the same id is replaced; otherwise adding it is a conflict. A replaced
     /// task keeps the number of its runs, its paused flag and, unless the trigger or the zone
     /// changed, its next run time: registering the same task at every start changes nothing.

@@ -112,6 +112,11 @@ impl Interval {
         if at >= since { Some(at) } else { at.checked_add_signed(TimeDelta::milliseconds(length)) }
     }
 
+    #[cfg(feature = "config")]
+    pub(crate) fn names_no_start(&self) -> bool {
+        self.limits.start_at.is_none()
+    }
+
     /// The time between two runs.
     pub fn length(&self) -> TimeDelta {
         self.length

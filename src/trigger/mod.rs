@@ -367,6 +367,15 @@ impl Trigger {
         same::times((self, zone), (other, other_zone))
     }
 
+    /// The first run, at or after `since`, of the task of this id whose interval is
+    /// [spread](crate::task::Task::spread): `None` unless this is an interval that names no start.
+    pub(crate) fn spread_start(&self, id: &str, since: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Trigger::Interval(interval) => interval.spread(id, since),
+            _ => None,
+        }
+    }
+
     /// Refuses a trigger with an interval in it that is too short. What is stored may have one, which then
     /// counts as the shortest there is.
     pub(crate) fn check_lengths(&self) -> Result<(), TriggerError> {

@@ -20,17 +20,18 @@ pub(crate) fn add(
 ) -> Result<TaskState, PlanError> {
     let mut state = TaskState::new(since);
     state.paused = paused;
-    if let Trigger::Interval(interval) = &spec.trigger
-        && spread
-        && first_run.is_none()
-        && spec.start_at.is_none()
-        && let Some(at) = interval.spread(spec.id.as_str(), since)
-    {
+    if spread && let Some(at) = place(spec, first_run, since) {
         (state.anchor, state.set_at) = (at, Some(since));
     }
     state.next = first_fire(spec, &state, first_run, (since, now), zones)?;
     state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
     Ok(state)
+}
+
+/// Where an interval that is spread begins; `None` of whatever else says when it runs first.
+fn place(spec: &TaskSpec, first_run: Option<FirstRun>, since: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let told = first_run.is_some() || spec.start_at.is_some();
+    if told { None } else { spec.trigger.spread_start(spec.id.as_str(), since) }
 }
 
 /// Whether a task that is added at `now` would never run, because its time is over.
@@ -53,6 +54,7 @@ pub(crate) fn replace(
     existing: &StoredTask,
     spec: &TaskSpec,
     first_run: Option<FirstRun>,
+    spread: bool,
     now: DateTime<Utc>,
     zones: &Zones,
 ) -> Result<Option<TaskState>, PlanError> {
@@ -69,7 +71,8 @@ pub(crate) fn replace(
         }
         // What has run goes on from there: an interval of another length counts from the latest run.
         let ran = state.last_run.filter(|_| !spec.trigger.is_at_once());
-        state.anchor = ran.unwrap_or(now);
+        let fresh = || place(spec, first_run, now).filter(|_| spread);
+        state.anchor = ran.or_else(fresh).unwrap_or(now);
         state.set_at = (state.anchor != now).then_some(now);
         state.next = first_fire(spec, &state, first_run, (now, now), zones)?;
         state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
@@ -151,7 +154,7 @@ pub(crate) fn update(
     now: DateTime<Utc>,
     zones: &Zones,
 ) -> Result<TaskState, PlanError> {
-    let state = replace(before, after, None, now, zones)?;
+    let state = replace(before, after, None, false, now, zones)?;
     let mut state =
         state.unwrap_or_else(|| TaskState { revision: before.state.revision + 1, ..before.state.clone() });
     if let Some(at) = next_run {
@@ -353,6 +356,16 @@ mod tests {
             places.push(place / 360);
         }
         assert!((0..10).all(|tenth| places.iter().filter(|place| **place == tenth).count() > 50));
+        // Another length for one that has not run: a place within that.
+        let fresh = |spread| {
+            let state =
+                add(&spec("every 1h"), None, false, spread, (at(0), at(0)), Zones::bundled()).unwrap();
+            let fresh = StoredTask { spec: spec("every 1h").into(), state };
+            let state = replace(&fresh, &spec("every 2h"), None, spread, at(1), Zones::bundled()).unwrap();
+            state.unwrap().next.unwrap().nominal
+        };
+        let new = add(&spec("every 2h"), None, false, true, (at(1), at(1)), Zones::bundled()).unwrap();
+        assert_eq!((fresh(true), fresh(false)), (new.next.unwrap().nominal, at(1)));
         let plain = TaskSpec { start_at: Some(at(0)), ..spec("every 1h") };
         for (task, first) in [
             (plain, None),
@@ -369,11 +382,13 @@ mod tests {
         let task = ran(added(spec("every 1h")), at(10));
         let other = spec("every 2h");
         for first in [FirstRun::Now, FirstRun::Soonest, FirstRun::At(at(5)), FirstRun::At(at(20))] {
-            let state = replace(&task, &other, Some(first), at(20), Zones::bundled()).unwrap().unwrap();
+            let state =
+                replace(&task, &other, Some(first), false, at(20), Zones::bundled()).unwrap().unwrap();
             assert_eq!(state.next.unwrap().nominal, at(7200), "{first:?}");
         }
-        let later =
-            replace(&task, &other, Some(FirstRun::At(at(30))), at(20), Zones::bundled()).unwrap().unwrap();
+        let later = replace(&task, &other, Some(FirstRun::At(at(30))), false, at(20), Zones::bundled())
+            .unwrap()
+            .unwrap();
         assert_eq!(later.next.unwrap().nominal, at(30));
     }
 
@@ -381,7 +396,7 @@ mod tests {
     fn what_is_not_taken_is_said() {
         let task = ran(added(spec("every 1h")), at(10));
         let said = |spec: &TaskSpec, first, paused| {
-            let state = replace(&task, spec, first, at(20), Zones::bundled()).unwrap();
+            let state = replace(&task, spec, first, false, at(20), Zones::bundled()).unwrap();
             let after = state.as_ref().unwrap_or(&task.state);
             let said = kept(&task, spec, first, paused, after, at(20));
             said.iter().map(|kept| kept.option).collect::<Vec<_>>()

@@ -299,7 +299,6 @@ fn two_copies_of_a_task_that_a_cut_off_move_has_left_become_one() {
     let beat_task = format!("[task.beat]\nevery = '200ms'\n{note}\n");
     place.config(&format!("{stores}{}{beat_task}", task("default")));
     let service = place.serve(&[]);
-    place.json(&["run", "x"]);
     eventually("it has run", || runs(&place, "x") > 0);
     service.stop();
     let count = runs(&place, "x");
@@ -352,5 +351,43 @@ fn thousands_of_tasks_are_registered_while_others_run_and_a_signal_is_obeyed() {
     // What was not registered is at the next start.
     let service = place.serve(&[]);
     assert_eq!(ids(&place).len(), 8001);
+    service.stop();
+}
+
+#[test]
+fn equal_intervals_of_a_file_do_not_run_together() {
+    const TASKS: usize = 6000;
+    let place = Place::new();
+    let note = note(&place);
+    let mut config = format!("[store.default]\ntype = 'memory'\n[task.beat]\nevery = '200ms'\n{note}\n");
+    for number in 0..TASKS {
+        write!(config, "[task.t{number}]\nevery = '1h'\n{note}\n").unwrap();
+    }
+    write!(config, "[task.first]\nevery = '1h'\nfirst_run_now = true\n{note}\n").unwrap();
+    write!(config, "[task.at_once]\nevery = '1h'\nspread = false\n{note}\n").unwrap();
+    place.config(&config);
+    let service = serve_saying(&place, &["6000 tasks run first at places of their own"]);
+    eventually("what is not spread runs at once", || runs(&place, "first") + runs(&place, "at_once") == 2);
+    beat(&place);
+    let tasks = stored(&place);
+    let of_many = |task: &&Value| task["id"].as_str().unwrap().starts_with('t');
+    let mut minutes = [0; 60];
+    for task in tasks.iter().filter(of_many) {
+        let next: chrono::DateTime<chrono::Utc> = task["next"]["nominal"].as_str().unwrap().parse().unwrap();
+        minutes[(next.timestamp() / 60 % 60) as usize] += 1;
+    }
+    assert!(minutes.iter().all(|tasks| (40..200).contains(tasks)), "{minutes:?}");
+    let ran: u64 = tasks.iter().filter(of_many).map(|task| task["runs"].as_u64().unwrap()).sum();
+    assert!(ran < 1000, "{ran} ran since the start");
+
+    // What is shown beforehand is what was planned.
+    let planned = &place.json(&["inspect", "t17"]);
+    let next = place.json(&["next", "every 1h", "--id", "t17", "--spread", "--count", "1"]);
+    assert_eq!(next["next"][0].as_str().unwrap()[14..23], planned["next"][0].as_str().unwrap()[14..23]);
+    let why = place.json(&["why", "t17"]);
+    let times = why["times"].as_array().unwrap();
+    assert_eq!(times.last().unwrap()["nominal"], planned["task"]["next"]["nominal"], "{why}");
+    let wrong = place.run(&["next", "0 * * * *", "--id", "t17", "--spread"]);
+    assert!(wrong.code == 3 && wrong.err.contains("an interval that names no start"), "{wrong:?}");
     service.stop();
 }
