@@ -1,5 +1,7 @@
 //! Every executor through the one suite, and what each has for itself.
 
+mod limits;
+
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
