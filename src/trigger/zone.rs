@@ -186,6 +186,15 @@ impl Rules {
         })
     }
 
+    /// The offset of clocks that are never changed.
+    #[inline]
+    pub(crate) fn fixed(&self) -> Option<i64> {
+        match (&*self.index, &*self.segments) {
+            ([], [only, ..]) => Some(only.offset),
+            _ => None,
+        }
+    }
+
     /// The number of the segment in force at an instant.
     #[inline]
     pub(crate) fn at(&self, instant: i64) -> usize {

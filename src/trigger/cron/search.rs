@@ -338,6 +338,14 @@ pub(crate) fn day_number(year: i64, month: u32, day: u32) -> i64 {
     i64::from(days) - SHIFT_DAYS
 }
 
+/// The day of a wall time of the years -11 000 to 20 000, and the second of the day.
+#[inline]
+fn day_and_second(wall: i64) -> (i64, u32) {
+    const SECONDS: u64 = DAY as u64;
+    let shifted = (wall + SHIFT_DAYS * DAY) as u64;
+    ((shifted / SECONDS) as i64 - SHIFT_DAYS, (shifted % SECONDS) as u32)
+}
+
 /// Monday = 0. 1970-01-01 was a Thursday.
 #[inline]
 pub(crate) fn weekday(day: i64) -> u32 {
@@ -474,9 +482,9 @@ impl Pattern {
     /// The first matching wall time at or after `wall`.
     #[inline]
     fn wall_from(&self, sets: &Ready, wall: i64) -> Option<i64> {
-        let day = wall.div_euclid(DAY);
+        let (day, second) = day_and_second(wall);
         let found = match self.day_from(sets, day)? {
-            same if same == day => match sets.time_from(wall.rem_euclid(DAY) as u32) {
+            same if same == day => match sets.time_from(second) {
                 Some(time) => day * DAY + time,
                 None => self.day_from(sets, day + 1)? * DAY + sets.first_time,
             },
@@ -509,6 +517,10 @@ impl Pattern {
 
     #[inline]
     fn lay(&self, sets: &Ready, from: i64, zone: &Rules) -> Option<i64> {
+        if let Some(offset) = zone.fixed() {
+            // Clocks that are never changed have neither gaps nor folds.
+            return Some(self.wall_from(sets, from + offset)? - offset);
+        }
         match self.fold {
             Fold::First => self.lay_once(sets, from, zone, true),
             Fold::Second => self.lay_once(sets, from, zone, false),
@@ -526,7 +538,7 @@ impl Pattern {
         if first && segment.seen > segment.wall_start {
             // In a second pass: the first one has had its runs.
             wall = wall.max(segment.seen);
-        } else if self.gap == Gap::FireAfter && k > 0 && from == zone.segment(k - 1).end {
+        } else if wall == segment.wall_start && self.gap == Gap::FireAfter && k > 0 {
             // At the very end of a gap the runs it swallowed still count.
             wall = wall.min(zone.segment(k - 1).wall_end);
         }
@@ -560,7 +572,7 @@ impl Pattern {
         let mut k = zone.at(from);
         let mut segment = zone.segment(k);
         let mut wall = from + segment.offset;
-        if self.gap == Gap::FireAfter && k > 0 && from == zone.segment(k - 1).end {
+        if wall == segment.wall_start && self.gap == Gap::FireAfter && k > 0 {
             wall = wall.min(zone.segment(k - 1).wall_end);
         }
         loop {
