@@ -55,6 +55,8 @@ need_packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
+    # The other reader of time zone databases.
+    python3 -c 'import sys, zoneinfo; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || missing+=(python3)
     # Processes that live at another time.
     command -v faketime >/dev/null || missing+=(faketime)
     [ ${#missing[@]} -eq 0 ] && return 0
@@ -76,6 +78,23 @@ need_rust() {
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
+# The newest time zone database of the distribution, unpacked and not installed.
+fetch_tzdata() {
+    local place=$PWD/target/tzdata
+    # Elsewhere than on Debian: a directory like /usr/share/zoneinfo.
+    [ -n "${CALLBOARD_TZDATA:-}" ] && { [ -d "$CALLBOARD_TZDATA" ]; return; }
+    # Named in any case, so that the test that reads it fails where it is not there.
+    export CALLBOARD_TZDATA=$place/unpacked/usr/share/zoneinfo
+    command -v apt-get >/dev/null || { echo "without apt-get: set CALLBOARD_TZDATA to a directory of TZif files"; return 1; }
+    rm -rf "$place"
+    mkdir -p "$place"
+    download() { (cd "$place" && apt-get download -qq tzdata); }
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+    download || { "${sudo[@]}" apt-get update -qq && download; } || return 1
+    dpkg-deb -x "$place"/tzdata_*.deb "$place/unpacked"
+}
+
 need_packages || exit 1
 need_rust || exit 1
 
@@ -83,6 +102,8 @@ check "format" cargo fmt --all --check
 check "clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
 check "no default features" cargo check --no-default-features
 check "default features" cargo check
+check "time zone database" fetch_tzdata
+check "tables of time zones" python3 tests/tables/zones.py check
 if cargo nextest --version >/dev/null 2>&1; then
     counted "tests" cargo nextest run --workspace --all-features --no-fail-fast
 else

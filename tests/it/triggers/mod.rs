@@ -3,6 +3,7 @@
 mod calendar;
 mod clock_changes;
 mod combined;
+mod databases;
 mod faces;
 mod messages;
 mod syntax;
