@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use actix::fut::ActorFuture;
 use actix::prelude::*;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::custom::OwnArbiter;
 use super::deadline::Keeper;
-use super::job::{Desk, Job, Report};
+use super::job::{Desk, Job};
 use super::message::*;
 use super::overlap::{Verdict, Waiting};
+use super::reports::{Report, Reporter, Reports, reports};
 use super::seats::{GiveBack, Places};
 use super::slot::Instances;
 use super::{ExecutorAddr, Keep, Room, Runner, Seats};
@@ -44,8 +45,8 @@ pub struct ExecutorActor<R: Runner> {
     overflow: VecDeque<Job>,
     /// Whether the runner is looked at again, because it was closed.
     looking: bool,
-    reports: mpsc::UnboundedReceiver<Report>,
-    ends: mpsc::UnboundedSender<Report>,
+    reports: Reports,
+    ends: Reporter,
     buffer: Vec<Report>,
     attached: Option<(Arc<Desk>, Recipient<RunsEnded>)>,
     early: Vec<Submit>,
@@ -84,7 +85,7 @@ impl<R: Runner> ExecutorActor<R> {
     /// An executor around `runner`. It drops `keep` when it ends.
     pub fn new(runner: R, keep: Keep) -> Self {
         panics::listen();
-        let (ends, reports) = mpsc::unbounded_channel();
+        let (ends, reports) = reports();
         Self {
             runner,
             instances: Instances::default(),
@@ -278,11 +279,7 @@ impl<R: Runner> ExecutorActor<R> {
     /// Settles the reports that are there, and those that come of it at once.
     fn read_reports(&mut self) {
         loop {
-            while self.buffer.len() < BATCH
-                && let Ok(report) = self.reports.try_recv()
-            {
-                self.buffer.push(report);
-            }
+            self.reports.read(&mut self.buffer, BATCH);
             if self.buffer.is_empty() {
                 return;
             }
@@ -488,9 +485,14 @@ impl<R: Runner> ActorFuture<ExecutorActor<R>> for Reading {
             ctx.stop();
             return task::Poll::Ready(());
         }
-        while executor.reports.poll_recv_many(cx, &mut executor.buffer, BATCH).is_ready() {
-            executor.settle();
+        executor.reports.listen(cx);
+        executor.reports.read(&mut executor.buffer, BATCH);
+        if executor.buffer.is_empty() {
+            return task::Poll::Pending;
         }
+        executor.settle();
+        // More may be there; who waits for an answer has a turn before that.
+        cx.waker().wake_by_ref();
         task::Poll::Pending
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
@@ -9,7 +11,10 @@ macro_rules! executor_addr {
         /// The address of an executor: any actor that handles the messages of
         /// [`message`](super::message).
         #[derive(Clone)]
-        pub struct ExecutorAddr {
+        pub struct ExecutorAddr(Arc<Recipients>);
+
+        /// One for each message; a clone of all of them costs much more than that of the `Arc`.
+        struct Recipients {
             $($field: Recipient<$message>,)+
             reserve: Option<Recipient<Reserve>>,
         }
@@ -21,7 +26,7 @@ macro_rules! executor_addr {
                 A: Actor $(+ Handler<$message>)+,
                 A::Context: Sized $(+ ToEnvelope<A, $message>)+,
             {
-                Self { $($field: addr.clone().recipient(),)+ reserve: None }
+                Self(Arc::new(Recipients { $($field: addr.clone().recipient(),)+ reserve: None }))
             }
 
             /// The executor behind `addr`, which is asked for places before runs begin.
@@ -30,19 +35,20 @@ macro_rules! executor_addr {
                 A: Actor + Handler<Reserve> $(+ Handler<$message>)+,
                 A::Context: Sized + ToEnvelope<A, Reserve> $(+ ToEnvelope<A, $message>)+,
             {
-                Self { $($field: addr.clone().recipient(),)+ reserve: Some(addr.recipient()) }
+                let reserve = Some(addr.clone().recipient());
+                Self(Arc::new(Recipients { $($field: addr.clone().recipient(),)+ reserve }))
             }
 
             /// Whether it has to be asked for places.
             pub fn is_bounded(&self) -> bool {
-                self.reserve.is_some()
+                self.0.reserve.is_some()
             }
 
             /// Asks for places; an error means that the actor has stopped. One that is not bounded
             /// takes any number.
             pub fn reserve(&self, message: Reserve) -> impl Future<Output = Result<Reserved, MailboxError>> + use<> {
                 let tasks = message.tasks.len();
-                let asked = self.reserve.as_ref().map(|reserve| reserve.send(message));
+                let asked = self.0.reserve.as_ref().map(|reserve| reserve.send(message));
                 async move {
                     match asked {
                         Some(asked) => asked.await,
@@ -55,7 +61,7 @@ macro_rules! executor_addr {
                 /// Sends the message and waits for the answer; an error means that the actor has
                 /// stopped.
                 pub fn $field(&self, message: $message) -> impl Future<Output = Result<$answer, MailboxError>> + use<> {
-                    self.$field.send(message)
+                    self.0.$field.send(message)
                 }
             )+
         }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::custom::OwnArbiter;
+use super::reports::Bell;
 use super::{Drive, ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner};
 use crate::clock::Busy;
 use crate::task::RunId;
@@ -244,6 +245,24 @@ struct Crew {
     lines: Vec<Line>,
     taken: usize,
     told: Arc<AtomicUsize>,
+    /// Comes last: when the crew is dropped, its runs end before that.
+    bell: AtEnd,
+}
+
+/// Rings when it is dropped, too.
+#[derive(Default)]
+struct AtEnd(Option<Bell>);
+
+impl AtEnd {
+    fn ring(&self) {
+        self.0.iter().for_each(Bell::ring);
+    }
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        self.ring();
+    }
 }
 
 /// The runs of a handler of which only some may go on at once.
@@ -286,6 +305,7 @@ impl Crew {
             lines: limits.handlers.into_iter().map(line).collect(),
             taken: 0,
             told,
+            bell: AtEnd::default(),
         }
     }
 
@@ -356,6 +376,7 @@ impl Crew {
     fn begin(&mut self, mut job: Job, line: Option<usize>, cx: &mut Context<'_>) {
         job.wake();
         self.taken = self.taken.wrapping_add(1);
+        self.bell.0.get_or_insert_with(|| job.bell().clone());
         if job.run().code.is_blocking() {
             let thread = actix_rt::task::spawn_blocking(move || {
                 let busy = job.clock().busy();
@@ -365,7 +386,10 @@ impl Crew {
                 busy
             });
             self.seat(Running::Blocking(thread), line);
-        } else if let Some(started) = job.begin() {
+            return;
+        }
+        job.be_quiet();
+        if let Some(started) = job.begin() {
             let mut drive = started.drive();
             if drive.poll_once(cx).is_pending() {
                 // Polled again by `running` in this very turn, which leaves the right waker.
@@ -397,7 +421,7 @@ impl Future for Crew {
         // A place that becomes free is given to the next before the clock can move.
         let waiting = crew.lines.iter().map(|line| &line.queue).chain([&crew.queue]);
         let busy = waiting.filter_map(VecDeque::front).next().map(|job| job.clock().busy());
-        let mut more = false;
+        let (mut more, begun) = (false, crew.taken);
         for turn in 0.. {
             if crew.running.len() >= crew.limit {
                 break;
@@ -409,17 +433,22 @@ impl Future for Crew {
             let Some((job, line)) = crew.next() else { break };
             crew.begin(job, line, cx);
         }
+        let mut ended = crew.taken != begun;
         for turn in 0.. {
             if turn == TURN {
                 more = true;
                 break;
             }
             let Poll::Ready(Some(line)) = crew.running.poll_next_unpin(cx) else { break };
+            ended = true;
             if let Some(line) = line {
                 crew.lines[line].running -= 1;
             }
         }
         crew.told.store(crew.taken, Ordering::Relaxed);
+        if ended {
+            crew.bell.ring();
+        }
         // Places have become free for runs that wait.
         more |= crew.has_work() && crew.running.len() < crew.limit;
         crew.let_go(busy);

@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::deadline::Keeper;
+use super::reports::{Bell, Report, Reporter};
 use super::slot::Key;
 use crate::clock::{Busy, Clock};
 use crate::task::panics::Panic;
@@ -15,15 +15,8 @@ pub(super) struct Desk {
     pub(super) alias: Alias,
     pub(super) scheduler: String,
     pub(super) clock: Clock,
-    pub(super) ends: UnboundedSender<Report>,
+    pub(super) ends: Reporter,
     pub(super) keeper: Keeper,
-}
-
-/// The end of a job, on its way to the executor's actor.
-pub(super) struct Report {
-    pub(super) key: Key,
-    pub(super) end: RunEnd,
-    pub(super) busy: Busy,
 }
 
 /// A run that an executor has let in: what a [`Runner`](super::Runner) is given.
@@ -40,6 +33,8 @@ pub struct Job {
     seat: Option<Box<dyn Send>>,
     /// Whether it waits rather than being refused when there is no place for it.
     patient: bool,
+    /// Whether whoever carries it on rings when it has ended.
+    quiet: bool,
     open: bool,
 }
 
@@ -50,7 +45,7 @@ pub struct Started(pub(super) Job);
 impl Job {
     pub(super) fn new(run: Arc<Run>, desk: Arc<Desk>, key: Key, busy: Busy) -> Self {
         run.note_queued();
-        Self { run, desk, key, busy, started: None, seat: None, patient: false, open: true }
+        Self { run, desk, key, busy, started: None, seat: None, patient: false, quiet: false, open: true }
     }
 
     /// The run.
@@ -81,6 +76,15 @@ impl Job {
 
     pub(super) fn is_patient(&self) -> bool {
         self.patient
+    }
+
+    /// Its end is reported quietly: the caller rings after that, also when it lets go of the job.
+    pub(super) fn be_quiet(&mut self) {
+        self.quiet = true;
+    }
+
+    pub(super) fn bell(&self) -> &Bell {
+        self.desk.ends.bell()
     }
 
     /// It waits for a place that others have: whether a virtual clock may go on is for these to say.
@@ -158,8 +162,10 @@ impl Job {
             backtrace,
             ..RunEnd::unstarted(outcome, clock.now())
         };
-        // The actor is gone when this fails: then its guardian's owner settles what was in flight.
-        let _ = self.desk.ends.send(Report { key: self.key, end, busy: clock.busy() });
+        self.desk.ends.report(Report { key: self.key, end, busy: clock.busy() });
+        if !self.quiet {
+            self.bell().ring();
+        }
     }
 }
 

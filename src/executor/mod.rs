@@ -17,6 +17,7 @@ mod overlap;
 mod pipeline;
 #[cfg(all(unix, feature = "process"))]
 mod process;
+mod reports;
 mod seats;
 mod slot;
 #[cfg(feature = "testing")]

@@ -301,7 +301,7 @@ impl Scheduler {
             if !self.estate.waitlist.is_empty() {
                 self.estate.waitlist.leave(store, &task.spec.id);
             }
-            let mut records = Vec::new();
+            let mut records = Vec::with_capacity(usize::from(records_kept));
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;
                 let end = RunEnd::unstarted(Outcome::Missed { late_ms: late }, now);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
@@ -9,7 +11,12 @@ macro_rules! store_addr {
         /// The address of a store: any actor that handles the messages of
         /// [`message`](super::message).
         #[derive(Clone)]
-        pub struct StoreAddr {
+        pub struct StoreAddr(Arc<Recipients>);
+
+        /// One for each message. Each is a box that counts as an address of the actor, so a clone of all of
+        /// them costs much more than the one count of the `Arc` around them.
+        #[derive(Clone)]
+        struct Recipients {
             $($field: Recipient<$message>,)+
             leaf: Option<Recipient<Leaf>>,
         }
@@ -21,13 +28,13 @@ macro_rules! store_addr {
                 A: Actor $(+ Handler<$message>)+,
                 A::Context: Sized $(+ ToEnvelope<A, $message>)+,
             {
-                Self { $($field: addr.clone().recipient(),)+ leaf: None }
+                Self(Arc::new(Recipients { $($field: addr.clone().recipient(),)+ leaf: None }))
             }
 
             $(
                 /// Sends the message and waits for the answer.
                 pub fn $field(&self, message: $message) -> impl Future<Output = Result<$answer, StoreError>> + use<> {
-                    let request = self.$field.send(message);
+                    let request = self.0.$field.send(message);
                     async move { request.await? }
                 }
             )+
@@ -38,12 +45,12 @@ macro_rules! store_addr {
 impl StoreAddr {
     /// The store gives its tasks page by page to who asks `leaf` for them.
     pub(super) fn paged(self, leaf: Recipient<Leaf>) -> Self {
-        Self { leaf: Some(leaf), ..self }
+        Self(Arc::new(Recipients { leaf: Some(leaf), ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// Some of all tasks: of a store that knows no pages, all of them.
     pub(crate) fn leaf(&self, message: Leaf) -> impl Future<Output = Result<Page, StoreError>> + use<> {
-        let (leaf, list) = match &self.leaf {
+        let (leaf, list) = match &self.0.leaf {
             Some(leaf) => (Some(leaf.send(message)), None),
             None => (None, Some(self.list(List))),
         };

@@ -134,6 +134,11 @@ fn hash(id: &TaskId) -> u64 {
     hasher.finish()
 }
 
+fn find(tasks: &[Option<StoredTask>], by_id: &HashTable<u32>, id: &TaskId) -> Option<u32> {
+    let task = |slot: u32| tasks.get(slot as usize).and_then(Option::as_ref);
+    by_id.find(hash(id), |slot| task(*slot).is_some_and(|task| task.spec.id == *id)).copied()
+}
+
 impl MemoryBackend {
     /// Keeps so many run records of each task at most; see [`MemoryStore::history`]. Default: none.
     pub fn history(self, runs: usize) -> Self {
@@ -147,8 +152,7 @@ impl MemoryBackend {
     }
 
     pub(in crate::store) fn find(&self, id: &TaskId) -> Option<u32> {
-        let same = |slot: &u32| self.task(*slot).is_some_and(|task| task.spec.id == *id);
-        self.by_id.find(hash(id), same).copied()
+        find(&self.tasks, &self.by_id, id)
     }
 
     fn task(&self, slot: u32) -> Option<&StoredTask> {
@@ -357,7 +361,7 @@ impl Backend for MemoryBackend {
         let mut recent = self.recent.take();
         let interrupted = recent.as_mut().map(|recent| {
             recent.reindex(|task| self.find(task).is_some());
-            recent.interrupt(owner, now)
+            recent.interrupt(owner, now, |task| self.find(task).is_some())
         });
         self.recent = recent;
         let opened = Opened {
@@ -433,8 +437,10 @@ impl Backend for MemoryBackend {
     }
 
     fn finish(&mut self, Finish { ends }: Finish) -> Reply<()> {
-        if let Some(recent) = &mut self.recent {
-            ends.into_iter().for_each(|(run, _, end)| recent.end(run, end));
+        let Self { tasks, by_id, recent, .. } = self;
+        if let Some(recent) = recent {
+            let exists = |task: &TaskId| find(tasks, by_id, task).is_some();
+            ends.into_iter().for_each(|(run, _, end)| recent.end(run, end, exists));
         }
         Reply::Now(Ok(()))
     }

@@ -1,5 +1,7 @@
 //! The latest run records of a store that has nothing but memory.
 
+use std::cmp::Reverse;
+
 use chrono::{DateTime, Utc};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
@@ -8,85 +10,82 @@ use super::message::{FindRuns, Found};
 use super::retention::{Entry, Ledger, Retention};
 use crate::task::{Outcome, OwnerId, Refusal, RunEnd, RunId, RunRecord, TaskId};
 
-/// What a record takes beside itself and what it says: its places in the book and in the table.
+/// What a record takes beside itself and what it says: its place in the book.
 const OVERHEAD: usize = 96;
 
-/// So many records go for each that comes, at most, and some more.
+/// So many records go for each that comes, at most.
 const AT_ONCE: usize = 16;
 
 /// The run records of a store in memory, those of removed tasks included, for as long as there is room.
 pub(super) struct Recent {
     bounds: Retention,
-    ledger: Ledger,
-    records: FxHashMap<RunId, Box<RunRecord>>,
+    /// Those that have ended.
+    ledger: Ledger<Box<RunRecord>>,
+    /// The others: what cannot go needs no place among what may.
+    open: FxHashMap<RunId, Box<RunRecord>>,
 }
 
 impl Recent {
     pub(super) fn new(bounds: Retention) -> Self {
-        Self { bounds, ledger: Ledger::new(bounds), records: FxHashMap::default() }
+        Self { bounds, ledger: Ledger::new(bounds), open: FxHashMap::default() }
     }
 
     /// Makes the book anew from the records alone: a panic may have left it half changed.
     pub(super) fn reindex(&mut self, exists: impl Fn(&TaskId) -> bool) {
-        let gone_until = self.ledger.gone_until();
-        self.ledger = Ledger::new(self.bounds);
-        self.ledger.note_gone_until(gone_until);
-        let mut records: Vec<&RunRecord> = self.records.values().map(|record| &**record).collect();
-        records.sort_unstable_by_key(|record| record.id);
-        for record in &records {
-            self.ledger.note(&record.task, Entry::new(record, weight(record)));
+        let before = std::mem::replace(&mut self.ledger, Ledger::new(self.bounds));
+        self.ledger.note_gone_until(before.gone_until());
+        let mut entries: Vec<_> = before.into_entries().collect();
+        entries.sort_unstable_by_key(|(_, entry)| entry.run);
+        for (task, entry) in entries {
+            self.ledger.note(&task, entry, exists(&task));
         }
-        for record in records {
-            if !exists(&record.task) {
-                self.ledger.leave(&record.task);
+    }
+
+    /// Notes runs that begin, and others with their ends.
+    pub(super) fn begin(&mut self, task: &TaskId, runs: Vec<RunRecord>) {
+        for record in runs {
+            if record.end.is_some() {
+                self.open.remove(&record.id);
+                self.enter(task, Box::new(record), true);
+            } else {
+                self.open.insert(record.id, Box::new(record));
             }
         }
     }
 
-    /// Notes runs that begin, or that ended without a beginning.
-    pub(super) fn begin(&mut self, task: &TaskId, runs: Vec<RunRecord>) {
-        let Some(latest) = runs.last() else { return };
-        let (now, count) = (latest.submitted_at, runs.len());
-        for record in runs {
-            self.ledger.note(task, Entry::new(&record, weight(&record)));
-            self.records.insert(record.id, Box::new(record));
-        }
-        self.sweep(now, count);
-    }
-
-    /// Notes how a run ended.
-    pub(super) fn end(&mut self, run: RunId, end: RunEnd) {
-        let Some(record) = self.records.get_mut(&run) else { return };
-        if record.end.is_some() {
-            return;
-        }
-        let now = end.ended_at;
+    /// Notes how a run ended, of a task that exists or does not any more.
+    pub(super) fn end(&mut self, run: RunId, end: RunEnd, exists: impl FnOnce(&TaskId) -> bool) {
+        let Some(mut record) = self.open.remove(&run) else { return };
         record.end = Some(end);
-        let (task, entry) = (record.task.clone(), Entry::new(record, weight(record)));
-        self.ledger.note(&task, entry);
-        self.sweep(now, 1);
+        let (task, exists) = (record.task.clone(), exists(&record.task));
+        self.enter(&task, record, exists);
     }
 
-    fn sweep(&mut self, now: DateTime<Utc>, count: usize) {
+    fn enter(&mut self, task: &TaskId, record: Box<RunRecord>, exists: bool) {
+        let now = record.end.as_ref().map_or(record.submitted_at, |end| end.ended_at);
+        let entry = Entry::new(&record, weight(&record)).keeping(record);
+        self.ledger.note(task, entry, exists);
         let before = self.bounds.age.and_then(|age| now.checked_sub_signed(age));
-        let mut gone = Vec::new();
-        self.ledger.excess(before, 2 * count + AT_ONCE, &mut gone);
-        for (_, run) in gone {
-            self.records.remove(&run);
-        }
+        self.ledger.excess(before, AT_ONCE, &mut Vec::new());
     }
 
     /// Ends the runs of other owners.
-    pub(super) fn interrupt(&mut self, owner: OwnerId, now: DateTime<Utc>) -> Vec<RunRecord> {
+    pub(super) fn interrupt(
+        &mut self,
+        owner: OwnerId,
+        now: DateTime<Utc>,
+        exists: impl Fn(&TaskId) -> bool,
+    ) -> Vec<RunRecord> {
         let reason = "the scheduler that started it ended before the run did";
-        let others = self.records.values().filter(|record| record.end.is_none() && record.id.owner != owner);
-        let mut runs: Vec<_> = others.map(|record| record.id).collect();
-        runs.sort_unstable();
-        for run in &runs {
-            let outcome = Outcome::Interrupted { reason: reason.to_owned() };
-            self.end(*run, RunEnd::unstarted(outcome, now));
+        let others = self.open.values().filter(|record| record.id.owner != owner);
+        let mut runs: Vec<RunRecord> = others.map(|record| (**record).clone()).collect();
+        runs.sort_unstable_by_key(|record| record.id);
+        for record in &mut runs {
+            let end = RunEnd::unstarted(Outcome::Interrupted { reason: reason.to_owned() }, now);
+            record.end = Some(end.clone());
+            self.end(record.id, end, &exists);
         }
-        runs.iter().filter_map(|run| Some((**self.records.get(run)?).clone())).collect()
+        runs
     }
 
     /// Notes that a task was removed.
@@ -95,7 +94,18 @@ impl Recent {
     }
 
     fn newest_first(&self, task: &TaskId) -> impl Iterator<Item = RunRecord> + '_ {
-        self.ledger.newest_first(task).filter_map(|run| Some((**self.records.get(&run)?).clone()))
+        // Few runs go on at once, measured by how often somebody asks.
+        let mut open: Vec<&RunRecord> =
+            self.open.values().map(|record| &**record).filter(|record| record.task == *task).collect();
+        open.sort_unstable_by_key(|record| Reverse(record.id));
+        let (mut open, mut ended) = (open.into_iter().peekable(), self.ledger.newest_first(task).peekable());
+        std::iter::from_fn(move || {
+            let is_open = match (open.peek(), ended.peek()) {
+                (Some(open), Some(ended)) => open.id > ended.run,
+                (open, _) => open.is_some(),
+            };
+            if is_open { open.next() } else { ended.next().map(|entry| &*entry.record) }.cloned()
+        })
     }
 
     pub(super) fn latest(&self, task: &TaskId, limit: usize) -> Vec<RunRecord> {
@@ -183,6 +193,7 @@ mod tests {
         recent.end(
             RunId { owner: OwnerId(1), serial: 1 },
             RunEnd::unstarted(Outcome::Executed { value: Value::Null }, DateTime::UNIX_EPOCH),
+            |_| true,
         );
         recent.begin(&id("a"), vec![record("a", 7, true)]);
         assert_eq!(serials(&recent, "a"), [7, 6, 5]);
@@ -203,7 +214,10 @@ mod tests {
                 recent.leave(&name);
             }
         }
-        let total: usize = recent.records.values().map(|record| weight(record)).sum();
+        let total: usize = (0..20_000)
+            .flat_map(|task| recent.latest(&id(&task.to_string()), 9))
+            .map(|record| weight(&record))
+            .sum();
         assert_eq!(recent.ledger.total(), total as u64, "every byte is accounted for");
         assert!(total as u64 <= size + 10_000, "{total}");
         assert!(total as u64 > size / 2, "{total}");

@@ -3,7 +3,7 @@
 //!
 //! It is told of each record once and of each end once, and moves an entry a constant number of times:
 //! what a run costs depends neither on how many records there are nor on how many tasks. An entry takes
-//! 32 bytes.
+//! 32 bytes, and what its record takes where that is kept in the book.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
@@ -107,15 +107,16 @@ impl Class {
     }
 }
 
-/// A record.
+/// A record: the record itself (`T`) where it is kept in the book, nothing where it is kept elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct Entry<T = ()> {
     pub run: RunId,
     /// When it was submitted, in milliseconds.
     pub at: i64,
     /// In bytes.
     pub size: u32,
     pub class: Class,
+    pub record: T,
 }
 
 impl Entry {
@@ -125,24 +126,30 @@ impl Entry {
             at: record.submitted_at.timestamp_millis(),
             size: u32::try_from(size).unwrap_or(u32::MAX),
             class: Class::of(record),
+            record: (),
         }
+    }
+
+    pub(super) fn keeping<T>(self, record: T) -> Entry<T> {
+        let Self { run, at, size, class, record: () } = self;
+        Entry { run, at, size, class, record }
     }
 }
 
 /// The records of a task, each in one of these, by run.
-#[derive(Debug, Default)]
-struct Account {
+#[derive(Debug)]
+struct Account<T> {
     task: Option<TaskId>,
     /// Its latest.
-    latest: VecDeque<Entry>,
+    latest: VecDeque<Entry<T>>,
     /// How many of those went wrong.
     failing: usize,
     /// Its latest failures, but for those.
-    failures: VecDeque<Entry>,
+    failures: VecDeque<Entry<T>>,
     /// Older ones that have not ended.
-    open: VecDeque<Entry>,
+    open: VecDeque<Entry<T>>,
     /// Those that may go.
-    spare: Spare<VecDeque<Entry>>,
+    spare: Spare<VecDeque<Entry<T>>>,
     /// The task was removed: all that has ended may go.
     is_removed: bool,
 }
@@ -160,7 +167,24 @@ impl<T> Spare<T> {
     }
 }
 
-impl Account {
+impl<T> Account<T> {
+    fn of(task: Option<TaskId>) -> Self {
+        let list = VecDeque::new;
+        let spare = Spare { routine: list(), failures: list() };
+        Self { task, latest: list(), failing: 0, failures: list(), open: list(), spare, is_removed: false }
+    }
+
+    /// Whether a run is later than all those of the account.
+    fn is_new(&self, run: RunId) -> bool {
+        // Those elsewhere are older than the latest.
+        self.latest.back().map_or_else(|| self.is_empty(), |last| last.run < run)
+    }
+
+    fn lists(&self) -> [&VecDeque<Entry<T>>; 5] {
+        let Self { latest, failures, open, spare, .. } = self;
+        [latest, open, failures, &spare.routine, &spare.failures]
+    }
+
     fn ended(&self) -> usize {
         self.latest.len() + self.failures.len() + self.spare.routine.len() + self.spare.failures.len()
     }
@@ -171,7 +195,7 @@ impl Account {
 }
 
 /// Adds an entry at its place, which is the end as a rule; says whether it is the first.
-fn enter(list: &mut VecDeque<Entry>, entry: Entry) -> bool {
+fn enter<T>(list: &mut VecDeque<Entry<T>>, entry: Entry<T>) -> bool {
     let at = match list.back() {
         Some(last) if last.run > entry.run => list.partition_point(|other| other.run < entry.run),
         _ => list.len(),
@@ -180,21 +204,21 @@ fn enter(list: &mut VecDeque<Entry>, entry: Entry) -> bool {
     at == 0
 }
 
-fn place(list: &VecDeque<Entry>, run: RunId) -> Option<usize> {
+fn place<T>(list: &VecDeque<Entry<T>>, run: RunId) -> Option<usize> {
     list.binary_search_by_key(&run, |entry| entry.run).ok()
 }
 
 /// The records of a store.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Ledger<T = ()> {
     bounds: Retention,
     by_task: FxHashMap<TaskId, u32>,
-    accounts: Vec<Account>,
+    accounts: Vec<Account<T>>,
     free: Vec<u32>,
     /// The accounts with something to spare, by the time of the first of it.
     spare: Spare<BTreeSet<(i64, u32)>>,
     /// More than a task may have.
-    surplus: VecDeque<(TaskId, RunId)>,
+    surplus: VecDeque<(TaskId, Entry<T>)>,
     /// All records together.
     total: u64,
     /// When the latest of those was submitted that are gone.
@@ -203,7 +227,7 @@ pub(super) struct Ledger {
     hand: usize,
 }
 
-impl Ledger {
+impl<T> Ledger<T> {
     pub(super) fn new(bounds: Retention) -> Self {
         Self {
             bounds,
@@ -249,11 +273,11 @@ impl Ledger {
         if let Some(index) = self.by_task.get(task) {
             return *index;
         }
-        let account = Account { task: Some(task.clone()), ..Account::default() };
+        let account = Account::of(Some(task.clone()));
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.accounts.push(Account::default());
+                self.accounts.push(Account::of(None));
                 (self.accounts.len() - 1) as u32
             }
         };
@@ -275,29 +299,43 @@ impl Ledger {
         }
     }
 
-    /// Notes a record that is new, or has changed.
-    pub(super) fn note(&mut self, task: &TaskId, entry: Entry) {
+    /// Notes a record that is new, or has changed, of a task that exists or has been removed.
+    pub(super) fn note(&mut self, task: &TaskId, entry: Entry<T>, exists: bool) {
         let index = self.account(task);
-        self.total += u64::from(entry.size);
         let Some(account) = self.accounts.get_mut(index as usize) else { return };
-        if let Some(there) = place(&account.latest, entry.run).and_then(|at| account.latest.get_mut(at)) {
+        self.total += u64::from(entry.size);
+        let is_new = account.is_new(entry.run);
+        let there = if is_new { None } else { place(&account.latest, entry.run) };
+        if let Some(there) = there.and_then(|at| account.latest.get_mut(at)) {
             self.total -= u64::from(there.size);
             account.failing += usize::from(entry.class == Class::Failure);
             account.failing -= usize::from(there.class == Class::Failure);
             *there = entry;
-        } else if let Some(before) = self.take(index, entry.run) {
+        } else if !is_new && let Some(before) = self.take(index, entry.run) {
             self.total -= u64::from(before.size);
             self.leave_latest(index, entry);
         } else if let Some(account) = self.accounts.get_mut(index as usize) {
-            account.is_removed = false;
+            account.is_removed = !exists;
+            if !exists && entry.class != Class::Open && account.latest.is_empty() {
+                return self.put_to_spare(index, entry.class, entry);
+            }
             account.failing += usize::from(entry.class == Class::Failure);
             enter(&mut account.latest, entry);
         }
         self.settle(index);
     }
 
+    /// All records with their tasks, in no order.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (TaskId, Entry<T>)> {
+        self.accounts.into_iter().flat_map(|account| {
+            let Account { task, latest, failures, open, spare, .. } = account;
+            let lists = [latest, failures, open, spare.routine, spare.failures];
+            lists.into_iter().flatten().filter_map(move |entry| Some((task.clone()?, entry)))
+        })
+    }
+
     /// Takes an entry out of where it is, when that is none of the latest.
-    fn take(&mut self, index: u32, run: RunId) -> Option<Entry> {
+    fn take(&mut self, index: u32, run: RunId) -> Option<Entry<T>> {
         let account = self.accounts.get_mut(index as usize)?;
         if let Some(at) = place(&account.open, run) {
             return account.open.remove(at);
@@ -329,7 +367,7 @@ impl Ledger {
     }
 
     /// Finds the place of an entry that is none of the latest.
-    fn leave_latest(&mut self, index: u32, entry: Entry) {
+    fn leave_latest(&mut self, index: u32, entry: Entry<T>) {
         let Some(account) = self.accounts.get_mut(index as usize) else { return };
         match entry.class {
             Class::Open => drop(enter(&mut account.open, entry)),
@@ -338,12 +376,12 @@ impl Ledger {
         }
     }
 
-    fn put_to_spare(&mut self, index: u32, class: Class, entry: Entry) {
+    fn put_to_spare(&mut self, index: u32, class: Class, entry: Entry<T>) {
         let Some(account) = self.accounts.get_mut(index as usize) else { return };
         let list = account.spare.of(class);
-        let first = list.front().map(|first| first.at);
+        let (first, at) = (list.front().map(|first| first.at), entry.at);
         if enter(list, entry) {
-            self.requeue(index, class, first, Some(entry.at));
+            self.requeue(index, class, first, Some(at));
         }
     }
 
@@ -378,19 +416,19 @@ impl Ledger {
     }
 
     /// The first of what an account has to spare.
-    fn give(&mut self, index: u32, class: Class) -> Option<(TaskId, RunId)> {
+    fn give(&mut self, index: u32, class: Class) -> Option<(TaskId, Entry<T>)> {
         let account = self.accounts.get_mut(index as usize)?;
         let task = account.task.clone()?;
         let list = account.spare.of(class);
         let entry = list.pop_front()?;
         let now_first = list.front().map(|first| first.at);
         self.requeue(index, class, Some(entry.at), now_first);
-        self.written_off(entry);
+        self.written_off(&entry);
         self.close_if_empty(index);
-        Some((task, entry.run))
+        Some((task, entry))
     }
 
-    fn written_off(&mut self, entry: Entry) {
+    fn written_off(&mut self, entry: &Entry<T>) {
         self.total -= u64::from(entry.size);
         self.gone_until = self.gone_until.max(Some(entry.at));
     }
@@ -411,7 +449,7 @@ impl Ledger {
         let Some(account) = self.accounts.get_mut(index as usize) else { return };
         let taken = if let Some(at) = place(&account.latest, run) {
             let entry = account.latest.remove(at);
-            account.failing -= usize::from(entry.is_some_and(|entry| entry.class == Class::Failure));
+            account.failing -= usize::from(entry.as_ref().is_some_and(|entry| entry.class == Class::Failure));
             entry
         } else {
             self.take(index, run)
@@ -426,7 +464,7 @@ impl Ledger {
         &mut self,
         before: Option<DateTime<Utc>>,
         limit: usize,
-        gone: &mut Vec<(TaskId, RunId)>,
+        gone: &mut Vec<(TaskId, Entry<T>)>,
     ) {
         let end = gone.len() + limit;
         while gone.len() < end
@@ -450,7 +488,7 @@ impl Ledger {
         }
     }
 
-    fn first_to_go(&mut self) -> Option<(TaskId, RunId)> {
+    fn first_to_go(&mut self) -> Option<(TaskId, Entry<T>)> {
         for class in [Class::Routine, Class::Failure] {
             if let Some(&(_, index)) = self.spare.of(class).first() {
                 return self.give(index, class);
@@ -460,7 +498,7 @@ impl Ledger {
     }
 
     /// The tasks take turns to give up what they were to keep, the oldest first and failures last.
-    fn give_up(&mut self) -> Option<(TaskId, RunId)> {
+    fn give_up(&mut self) -> Option<(TaskId, Entry<T>)> {
         for _ in 0..HAND.min(self.accounts.len()) {
             let index = self.hand % self.accounts.len();
             self.hand = index + 1;
@@ -478,28 +516,23 @@ impl Ledger {
                 None
             };
             if let Some(entry) = entry {
-                self.written_off(entry);
+                self.written_off(&entry);
                 self.close_if_empty(index as u32);
-                return Some((task, entry.run));
+                return Some((task, entry));
             }
         }
         None
     }
 
-    /// The runs of a task that are on record, the latest first.
-    pub(super) fn newest_first(&self, task: &TaskId) -> impl Iterator<Item = RunId> + '_ {
+    /// The records of a task, the latest first.
+    pub(super) fn newest_first(&self, task: &TaskId) -> impl Iterator<Item = &Entry<T>> + '_ {
         let account = self.by_task.get(task).and_then(|index| self.accounts.get(*index as usize));
-        let mut lists: Vec<_> = account
-            .into_iter()
-            .flat_map(|Account { latest, failures, open, spare, .. }| {
-                [latest, open, failures, &spare.routine, &spare.failures]
-            })
-            .map(|list| list.iter().rev().peekable())
-            .collect();
+        let lists = account.into_iter().flat_map(Account::lists);
+        let mut lists: Vec<_> = lists.map(|list| list.iter().rev().peekable()).collect();
         std::iter::from_fn(move || {
             let heads = lists.iter_mut().enumerate().filter_map(|(at, list)| Some((list.peek()?.run, at)));
             let (_, Reverse(at)) = heads.map(|(run, at)| (run, Reverse(at))).max()?;
-            lists.get_mut(at)?.next().map(|entry| entry.run)
+            lists.get_mut(at)?.next()
         })
     }
 }

@@ -18,7 +18,8 @@ use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
 use crate::executor::Started;
 use crate::executor::deadline::Keeper;
-use crate::executor::job::{Desk, Job, Report};
+use crate::executor::job::{Desk, Job};
+use crate::executor::reports::{Report, reports};
 use crate::executor::slot::Instances;
 use crate::task::{Alias, Outcome, Registry, Run, RunEnd, RunId, panics};
 
@@ -177,7 +178,7 @@ struct Done {
 }
 
 async fn carry_out(Work { run, executor, clock }: Work) -> Done {
-    let (ends, mut reports) = mpsc::unbounded_channel();
+    let (ends, reports) = reports();
     let desk = Arc::new(Desk {
         alias: executor,
         scheduler: String::new(),
@@ -189,12 +190,12 @@ async fn carry_out(Work { run, executor, clock }: Work) -> Done {
         // Whether it is too late to begin was judged by the pool.
         Started(Job::new(run.clone(), desk, key, clock.busy())).drive().await;
     }
-    match reports.try_recv() {
-        Ok(Report { end: RunEnd { outcome, output, backtrace, duration, .. }, busy, .. }) => {
+    match reports.next() {
+        Some(Report { end: RunEnd { outcome, output, backtrace, duration, .. }, busy, .. }) => {
             let took = run.work_over().map(|_| duration);
             Done { outcome, output, backtrace, took, busy }
         }
-        Err(_) => {
+        None => {
             let outcome = Outcome::Failed { error: "the run ended without an outcome".to_owned() };
             Done { outcome, output: None, backtrace: None, took: None, busy: clock.busy() }
         }

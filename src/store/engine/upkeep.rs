@@ -118,7 +118,7 @@ impl Upkeep {
                         self.unread.note(&task, true);
                     }
                     if !self.unread.has(&task, &keys::run(&task, entry.run)) {
-                        self.ledger.note(&task, entry);
+                        self.ledger.note(&task, entry, true);
                     }
                 }
                 Chore::Dropped(task, run) => self.ledger.forget(&task, run),
@@ -142,8 +142,8 @@ impl Upkeep {
         let before = now.zip(self.bounds.age).and_then(|(now, age)| now.checked_sub_signed(age));
         let (mut gone, known) = (Vec::new(), self.ledger.gone_until());
         self.ledger.excess(before, limit, &mut gone);
-        for (task, run) in gone {
-            batch.remove(keys::run(&task, run));
+        for (task, entry) in gone {
+            batch.remove(keys::run(&task, entry.run));
         }
         if let Some(until) = self.ledger.gone_until().filter(|until| Some(*until) > known) {
             batch.insert(keys::GONE_UNTIL.to_vec(), until.timestamp_millis().to_be_bytes().to_vec());
@@ -212,10 +212,7 @@ impl Upkeep {
                 past = key.to_vec();
                 // What cannot be read is left alone, and counts for nothing.
                 if let Ok(record) = codec.decode::<RunRecord>(Kind::Run, key, bytes) {
-                    ledger.note(&task, Entry::new(&record, key.len() + bytes.len()));
-                    if !is_there {
-                        ledger.leave(&task);
-                    }
+                    ledger.note(&task, Entry::new(&record, key.len() + bytes.len()), is_there);
                 }
                 Continue(())
             };

@@ -142,8 +142,8 @@ fn the_book_keeps_what_a_list_of_everything_would_keep() {
             let class = [Class::Open, Class::Routine, Class::Routine, Class::Failure][dice.roll(4) as usize];
             match dice.roll(10) {
                 0..6 => {
-                    let entry = Entry { run: run(step), at: step as i64, size, class };
-                    ledger.note(&name, entry);
+                    let entry = Entry { run: run(step), at: step as i64, size, class, record: () };
+                    ledger.note(&name, entry, true);
                     model.records.push((task, entry));
                 }
                 6..9 => {
@@ -153,7 +153,7 @@ fn the_book_keeps_what_a_list_of_everything_would_keep() {
                     if let Some((task, entry)) = open.into_iter().nth(at) {
                         let class = if class == Class::Open { Class::Routine } else { class };
                         *entry = Entry { size, class, ..*entry };
-                        ledger.note(&id(&task.to_string()), *entry);
+                        ledger.note(&id(&task.to_string()), *entry, true);
                     }
                 }
                 _ => {
@@ -168,7 +168,8 @@ fn the_book_keeps_what_a_list_of_everything_would_keep() {
             ledger.excess(before.and_then(DateTime::from_timestamp_millis), usize::MAX / 2, &mut gone);
             model.sweep(before);
             for task in 0..names.into_iter().max().unwrap() + 1 {
-                let kept: Vec<_> = ledger.newest_first(&id(&task.to_string())).collect();
+                let kept: Vec<_> =
+                    ledger.newest_first(&id(&task.to_string())).map(|entry| entry.run).collect();
                 let own = model.records.iter().rev().filter(|(other, _)| *other == task);
                 let expected: Vec<_> = own.map(|(_, entry)| entry.run).collect();
                 assert_eq!(kept, expected, "seed {seed}, step {step}, task {task}, {bounds:?}");
@@ -184,16 +185,16 @@ fn successes_go_before_failures_and_the_latest_of_both_stay() {
     let name = id("a");
     for serial in 0..200 {
         let class = if serial < 50 { Class::Failure } else { Class::Routine };
-        ledger.note(&name, Entry { run: run(serial), at: serial as i64, size: 1, class });
+        ledger.note(&name, Entry { run: run(serial), at: serial as i64, size: 1, class, record: () }, true);
         ledger.excess(None, 9, &mut Vec::new());
     }
-    let kept: Vec<_> = ledger.newest_first(&name).map(|run| run.serial).collect();
+    let kept: Vec<_> = ledger.newest_first(&name).map(|entry| entry.run.serial).collect();
     let expected: Vec<_> = (150..200).chain(0..50).collect::<BTreeSet<_>>().into_iter().rev().collect();
     assert_eq!(kept, expected, "the successes that there is room for, and every failure");
     // A week later the twenty latest of each are left.
     let mut gone = Vec::new();
     ledger.excess(DateTime::from_timestamp_millis(i64::MAX / 2_000_000), usize::MAX / 2, &mut gone);
-    let kept: Vec<_> = ledger.newest_first(&name).map(|run| run.serial).collect();
+    let kept: Vec<_> = ledger.newest_first(&name).map(|entry| entry.run.serial).collect();
     assert_eq!(kept, (180..200).rev().chain((30..50).rev()).collect::<Vec<_>>());
     assert_eq!(ledger.gone_until(), DateTime::from_timestamp_millis(179));
 }
@@ -204,8 +205,9 @@ fn successes_go_before_failures_and_the_latest_of_both_stay() {
 fn what_goes_at_once_is_bounded_however_much_there_is() {
     let mut ledger = Ledger::new(Retention { size: 1 << 40, ..Retention::DURABLE });
     for serial in 0..100_000 {
-        let entry = Entry { run: run(serial), at: serial as i64, size: 100, class: Class::Routine };
-        ledger.note(&id(&(serial % 1000).to_string()), entry);
+        let entry =
+            Entry { run: run(serial), at: serial as i64, size: 100, class: Class::Routine, record: () };
+        ledger.note(&id(&(serial % 1000).to_string()), entry, true);
     }
     ledger.bounds.size = 1;
     for _ in 0..3 {
