@@ -122,16 +122,16 @@ pub(super) struct Envelope {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Reply {
+pub(super) struct Reply<T = Value> {
     v: u32,
     #[serde(flatten)]
-    answer: Answer,
+    answer: Answer<T>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Answer {
-    Ok(Value),
+enum Answer<T> {
+    Ok(T),
     Error { kind: String, message: String },
 }
 
@@ -157,8 +157,8 @@ impl Envelope {
     }
 }
 
-impl From<Result<Value, Failure>> for Reply {
-    fn from(result: Result<Value, Failure>) -> Self {
+impl<T> From<Result<T, Failure>> for Reply<T> {
+    fn from(result: Result<T, Failure>) -> Self {
         let answer = match result {
             Ok(value) => Answer::Ok(value),
             Err(Failure { exit, message }) => Answer::Error { kind: exit.word().to_owned(), message },
@@ -187,7 +187,7 @@ mod tests {
         let ok = Reply::from(Ok(Value::Null));
         assert_eq!(serde_json::to_string(&ok).unwrap(), r#"{"v":1,"ok":null}"#);
         let error = Failure::new(Exit::NotFound, "there is no task `x`");
-        let text = serde_json::to_string(&Reply::from(Err(error.clone()))).unwrap();
+        let text = serde_json::to_string(&Reply::<Value>::from(Err(error.clone()))).unwrap();
         assert_eq!(text, r#"{"v":1,"error":{"kind":"not_found","message":"there is no task `x`"}}"#);
         let reply: Reply = serde_json::from_str(&text).unwrap();
         assert_eq!(Result::from(reply), Err(error));

@@ -6,6 +6,7 @@ use actix::prelude::*;
 use chrono::TimeDelta;
 
 use super::actor::{Estate, Scheduler, Settings};
+use super::arbiter;
 use super::handle::Handle;
 use super::locks::{LockPath, StoreLock};
 use super::message::Start;
@@ -275,7 +276,7 @@ impl Builder {
     /// arbiter of its own.
     ///
     /// # Errors
-    /// When a setting is not valid.
+    /// When a setting is not valid, or the system has no thread for it.
     ///
     /// # Panics
     /// Outside an actix system.
@@ -284,7 +285,7 @@ impl Builder {
         let settings = Arc::new(settings);
         let clock = settings.clock.clone();
         let (owner, link) = Link::new();
-        let arbiter = Arbiter::new();
+        let arbiter = arbiter::start().map_err(no_thread)?;
         let handle = Handle::new(link, arbiter.handle());
         arbiter.spawn_fn(move || {
             let bus = EventBus::new().start();
@@ -364,7 +365,7 @@ impl Builder {
         });
         match thread {
             Ok(_) => started.recv().unwrap_or(Err(Error::Gone)),
-            Err(error) => Err(Error::Setting { setting: "thread", reason: error.to_string() }),
+            Err(error) => Err(no_thread(error)),
         }
     }
 
@@ -460,6 +461,12 @@ impl Builder {
         };
         Ok((settings, estate))
     }
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    let reason =
+        format!("cannot start one: {error}; raise the limit of threads or of open files, and try again");
+    Error::Setting { setting: "thread", reason }
 }
 
 impl std::fmt::Debug for Builder {

@@ -14,6 +14,7 @@ use futures::future::join_all;
 
 use super::SchedulerState;
 use super::actor::Scheduler;
+use super::arbiter;
 use super::message::AddLifecycle;
 use crate::clock::Busy;
 use crate::error::Error;
@@ -83,12 +84,20 @@ impl Scheduler {
     fn begin_life(&mut self, id: &TaskId) {
         let clock = self.clock().clone();
         let Some(slot) = self.estate.lives.get_mut(id).filter(|slot| slot.life.is_none()) else { return };
+        let arbiter = match arbiter::start() {
+            Ok(arbiter) => arbiter,
+            Err(error) => {
+                let cause = format!("there is no thread for it: {error}; the next start tries again");
+                let result = Err(Failure::new(cause));
+                let told = LifeTold { id: id.clone(), step: LifeStep::SetUp, result, busy: clock.busy() };
+                return self.usher.do_send(told);
+            }
+        };
         let (orders, ticks) = mpsc::unbounded();
         let (end, ending) = oneshot::channel();
         let (done, ended) = oneshot::channel::<()>();
         let (before, lifecycle) = (slot.before.take(), slot.lifecycle.clone());
         let (usher, id, busy) = (self.usher.clone(), id.clone(), Some(clock.busy()));
-        let arbiter = Arbiter::new();
         arbiter.spawn_fn(move || {
             let teller = clock.clone();
             let tell = Box::new(move |step, result| {

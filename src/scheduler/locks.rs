@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::lock::{FileLock, LockError};
 use crate::task::Alias;
+use crate::threads;
 
 /// How often the holder looks whether the file is still there.
 const CHECK: Duration = Duration::from_secs(10);
@@ -228,7 +229,7 @@ fn look(path: &Path, held: Option<&FileLock>) -> Look {
 /// An error when a lock could never be taken.
 pub(super) fn check(paths: Vec<PathBuf>) -> impl Future<Output = Result<(), Error>> {
     let checked = (!paths.is_empty()).then(|| {
-        actix_rt::task::spawn_blocking(move || {
+        threads::aside(move || {
             paths.iter().try_for_each(|path| {
                 FileLock::probe(path).map_err(|error| Error::Setting {
                     setting: "lock_path",
@@ -276,11 +277,11 @@ impl Scheduler {
         }
         lock.looking = true;
         let (path, held, number) = (lock.path.clone(), lock.held.clone(), lock.look);
-        let looked = actix_rt::task::spawn_blocking(move || look(&path, held.as_deref())).into_actor(self);
+        let looked = threads::aside(move || look(&path, held.as_deref())).into_actor(self);
         let alias = alias.clone();
         ctx.spawn(looked.map(move |looked, scheduler, ctx| {
-            let failed = |error: actix_rt::task::JoinError| LockError::Io(std::io::Error::other(error));
-            let looked = looked.unwrap_or_else(|error| Look::Refused(failed(error)));
+            let failed = || LockError::Io(std::io::Error::other("it could not be looked at"));
+            let looked = looked.unwrap_or_else(|| Look::Refused(failed()));
             scheduler.looked(&alias, number, looked);
             scheduler.replan_stores(&busy, ctx);
             scheduler.arm(ctx);

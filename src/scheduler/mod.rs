@@ -16,6 +16,7 @@
 
 mod actor;
 mod add;
+pub(crate) mod arbiter;
 mod backfill;
 mod builder;
 mod cancel;

@@ -346,7 +346,7 @@ impl Scheduler {
             dismissed.await;
             // Whoever opens the store next finds the lock free.
             if lock.is_some() {
-                actix_rt::task::spawn_blocking(move || drop(lock)).await.ok();
+                crate::threads::aside(move || drop(lock)).await;
             }
             if let Some(addr) = addr
                 && let Err(error) = within(&settings, addr.close(Close)).await

@@ -16,12 +16,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::Answering;
+use super::{Answered, Answering};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::hold::Listeners;
 use crate::cli::limits;
 use crate::cli::protocol::{Envelope, MAX_REQUEST, Reply, Request};
-use crate::cli::secrets;
 use crate::clock::Clock;
 use crate::timer;
 
@@ -260,7 +259,7 @@ impl Shared {
             let _place = places.acquire().await.ok();
             let result = self.answering.answer(request).await;
             // A long one holds up nobody else.
-            super::aside(move || bytes_of(result.map(secrets::masked)))
+            super::aside(move || bytes_of(result.map(Answered::masked)))
                 .await
                 .map_err(|failure| std::io::Error::other(failure.message))?
         };
@@ -272,7 +271,7 @@ impl Shared {
     }
 }
 
-fn bytes_of(result: Result<serde_json::Value, Failure>) -> std::io::Result<Vec<u8>> {
+fn bytes_of(result: Result<Answered, Failure>) -> std::io::Result<Vec<u8>> {
     let mut reply = serde_json::to_vec(&Reply::from(result))?;
     reply.push(b'\n');
     Ok(reply)

@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use actix_rt::Arbiter;
 use chrono::{DateTime, Utc};
+use serde::ser::{Error, Serialize, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::handlers;
 use super::hold::Hold;
 use super::protocol::Request;
+use super::secrets;
 use crate::clock::Clock;
 use crate::config::TaskSettings;
-use crate::scheduler::Handle;
 use crate::scheduler::message::{RunTask, Why};
+use crate::scheduler::{Handle, arbiter};
 use crate::task::{Account, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::threads;
 use crate::trigger::Zone;
 
 /// Run times and runs that `inspect` shows.
@@ -40,7 +43,9 @@ impl<'a> Control<'a> {
     /// Opens the socket at `path`, in the directory of `hold`. `zone` is the service's.
     pub(super) fn open(path: &Path, hold: &'a Hold, handle: Handle, zone: Zone) -> Result<Self, Failure> {
         let listeners = hold.open_socket(path)?;
-        let arbiter = Arbiter::new();
+        let arbiter = arbiter::start().map_err(|error| {
+            Failure::new(Exit::Starved, format!("cannot start the thread of the control socket: {error}"))
+        })?;
         let answering = Answering { handle, zone };
         // It ends with the arbiter.
         arbiter.spawn_fn(move || drop(actix_rt::spawn(connections::listen(listeners, answering))));
@@ -64,19 +69,53 @@ struct Answering {
 
 impl Answering {
     /// The answer, with what is secret in it.
-    async fn answer(&self, request: Request) -> Result<Value, Failure> {
+    async fn answer(&self, request: Request) -> Result<Answered, Failure> {
         answer(&self.handle, self.zone, request).await
+    }
+}
+
+/// What a request is answered with.
+enum Answered {
+    Value(Value),
+    Tasks(Vec<TaskInfo>),
+}
+
+impl Answered {
+    /// The answer without what is secret.
+    fn masked(self) -> Self {
+        match self {
+            Self::Value(value) => Self::Value(secrets::masked(value)),
+            // Masked while they are written.
+            tasks @ Self::Tasks(_) => tasks,
+        }
+    }
+}
+
+/// Tasks are looked through one after the other: many of them take many times their room as one value.
+impl Serialize for Answered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Value(value) => value.serialize(serializer),
+            Self::Tasks(tasks) => {
+                let mut seq = serializer.serialize_seq(Some(tasks.len()))?;
+                for task in tasks {
+                    let task = serde_json::to_value(task).map_err(S::Error::custom)?;
+                    seq.serialize_element(&secrets::masked(task))?;
+                }
+                seq.end()
+            }
+        }
     }
 }
 
 /// Does what takes long on another thread.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    let done = actix_rt::task::spawn_blocking(work).await;
-    done.map_err(|error| Failure::new(Exit::Failed, format!("the answer could not be made: {error}")))
+    let done = threads::aside(work).await;
+    done.ok_or_else(|| Failure::new(Exit::Failed, "the answer could not be made; the log says why"))
 }
 
-async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Value, Failure> {
-    match request {
+async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Answered, Failure> {
+    let answer = match request {
         Request::List { text, state, sort, descending } => {
             let mut query = TaskQuery::new().sort(sort);
             if let Some(text) = text {
@@ -88,9 +127,7 @@ async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Valu
             if descending {
                 query = query.descending();
             }
-            let tasks = handle.tasks(query).await?;
-            // Of many tasks that takes a while, and others are served on this thread.
-            aside(move || json!(tasks)).await
+            return Ok(Answered::Tasks(handle.tasks(query).await?));
         }
         Request::Inspect { id } => {
             let id = checked(&id)?;
@@ -181,7 +218,8 @@ async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Valu
             answer["kept"] = json!(added.kept);
             Ok(answer)
         }
-    }
+    };
+    answer.map(Answered::Value)
 }
 
 /// The account of a window; without one, of the latest runs.

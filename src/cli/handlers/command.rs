@@ -5,9 +5,10 @@
 //! flood of output, nor an executor that is gone keeps it from that.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use super::companion::Companion;
 use super::reaper::{group_lives, kill_marked};
 use super::tail::Tail;
+use crate::cli::limits;
 use crate::clock::Clock;
 use crate::task::RunId;
 
@@ -31,8 +33,14 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// How long output is waited for when all processes of the group are gone.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a command waits for the descriptors, processes or memory that its start takes.
-const SCARCITY: Duration = Duration::from_secs(60);
+/// Descriptors that the start of a command takes besides those that are open before it.
+const OF_A_START: u64 = 8;
+
+/// With fewer than so many descriptors commands leave none.
+const FEW: u64 = 128;
+
+/// The most descriptors that commands leave to everybody else: stores, the control socket, the companion.
+const LEFT: u64 = 64;
 
 /// What is wanted.
 pub(super) struct Order {
@@ -77,13 +85,46 @@ pub(super) fn is_scarcity(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| scarce.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Starts the thread of a command. Hands the order back when it cannot.
+/// Starts the thread of a command. What it lacks for that, or for the process, is told and not waited for:
+/// of many that wait with something in their hands, none would ever get all it needs.
 pub(super) fn start(order: impl FnOnce() -> Order + Send + 'static) -> io::Result<Running> {
     let (stop, stopped) = UnixStream::pair()?;
+    let starting = Starting::with(&stopped)?;
     let (sender, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("callboard-command".to_owned()).stack_size(256 << 10);
-    thread.spawn(move || drop(sender.send(Attendant { order: order(), stopped }.attend())))?;
+    thread.spawn(move || drop(sender.send(Attendant { order: order(), stopped }.attend(starting))))?;
     Ok(Running { stop, ended })
+}
+
+/// A command that is being started, from when its descriptors are foreseen to when they are there.
+struct Starting;
+
+/// How many there are.
+static STARTING: AtomicU64 = AtomicU64::new(0);
+
+impl Starting {
+    /// An error when what it takes would be among the last descriptors there are. `newest` is its latest one:
+    /// a descriptor gets the lowest number that is free.
+    fn with(newest: &impl AsRawFd) -> io::Result<Self> {
+        let all = limits::nofile();
+        let others = STARTING.fetch_add(1, Ordering::Relaxed);
+        let starting = Self;
+        // Where there are few, they are for the service that was started with them.
+        if all < FEW {
+            return Ok(starting);
+        }
+        let left = (all / 8).min(LEFT) + others.saturating_add(1).saturating_mul(OF_A_START);
+        match u64::try_from(newest.as_raw_fd()) {
+            Ok(number) if number.saturating_add(left) >= all => Err(Errno::MFILE.into()),
+            _ => Ok(starting),
+        }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        STARTING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Running {
@@ -93,7 +134,7 @@ impl Running {
         let _ = (&self.stop).write(&[0]);
     }
 
-    /// Waits until nothing of the command is left.
+    /// Waits until nothing of the command is left. An error says that it has not begun.
     pub(super) async fn ended(&mut self) -> io::Result<Ended> {
         (&mut self.ended).await.unwrap_or_else(|_| Err(io::Error::other("its thread has ended")))
     }
@@ -112,8 +153,10 @@ struct Outputs {
 }
 
 impl Attendant {
-    fn attend(mut self) -> io::Result<Ended> {
-        let mut child = self.spawn()?;
+    fn attend(mut self, starting: Starting) -> io::Result<Ended> {
+        // It waits behind a gate until it is let go, and ends when it never is.
+        let mut child = self.order.command.spawn()?;
+        drop(starting);
         let leader = Pid::from_child(&child);
         let watched = self.order.companion.watch(leader, self.order.run);
         let mut outputs = Outputs {
@@ -148,23 +191,6 @@ impl Attendant {
     fn is_stopped(&self, wait: Duration) -> bool {
         let mut fds = [PollFd::new(&self.stopped, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&timespec(wait))), Ok(1..))
-    }
-
-    /// Starts the process. It waits behind a gate until it is let go, and ends when it never is.
-    fn spawn(&mut self) -> io::Result<Child> {
-        let until = self.now() + SCARCITY;
-        let mut pause = Duration::from_millis(20);
-        loop {
-            match self.order.command.spawn() {
-                Err(error) if is_scarcity(&error) && self.now() < until => {
-                    if self.is_stopped(pause) {
-                        return Err(ErrorKind::Interrupted.into());
-                    }
-                    pause = (pause * 2).min(Duration::from_secs(1));
-                }
-                result => return result,
-            }
-        }
     }
 
     /// Watches the command until its first process has ended, which stays unburied. Says why, when, and

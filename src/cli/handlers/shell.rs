@@ -1,6 +1,7 @@
 //! `shell`: a command line for `/bin/sh`, in a process group of its own.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -11,9 +12,10 @@ use futures::future::{Either, select};
 use serde::{Deserialize, Serialize};
 
 use super::Inherited;
-use super::command::{self, Cause, Ended, Order};
+use super::command::{self, Cause, Ended, Order, Running};
 use super::companion::Companion;
 use super::reaper::MARK;
+use crate::backoff::Backoff;
 use crate::task::{Failure, TaskContext};
 use crate::timer;
 
@@ -24,8 +26,12 @@ const MERCY: Duration = Duration::from_secs(5);
 /// let go ends later.
 const LEAD: Duration = Duration::from_secs(5);
 
-/// How soon a thread for the command is tried again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How soon a command is tried again that could not be started for want of descriptors, processes, threads or
+/// memory.
+const AGAIN: Backoff = Backoff::exponential(Duration::from_millis(50), Duration::from_secs(2)).jitter(0.5);
+
+/// After so many attempts the log says so.
+const TOLD: u32 = 8;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,7 +90,8 @@ pub(super) async fn run(
     context.set_cancel_grace(mercy.saturating_add(LEAD));
     let place = args.cwd.as_ref().map_or_else(String::new, |dir| format!(" in {}", dir.display()));
     let failed = |error| Failure::new(format!("cannot start /bin/sh{place}: {error}"));
-    let mut running = loop {
+    let mut waits = 0;
+    let ended = loop {
         let order = {
             let (context, args, companion) = (context.clone(), args.clone(), companion.clone());
             let inherited = inherited.clone();
@@ -97,27 +104,36 @@ pub(super) async fn run(
                 companion,
             }
         };
-        match command::start(order) {
-            Ok(running) => break running,
+        let ended = match command::start(order) {
+            Ok(mut running) => attend(&context, &mut running).await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            // Nothing has begun: the run waits as it would for a place.
             Err(error) if command::is_scarcity(&error) && !context.is_cancelled() => {
-                let again = timer::sleep(context.clock(), AGAIN);
+                if waits == TOLD {
+                    let task = context.task_id();
+                    tracing::warn!(%task, %error, "a command cannot be started yet; it is tried again");
+                }
+                let delay = AGAIN.delay(waits, context.run_id().serial);
+                let again = timer::sleep(context.clock(), delay);
                 select(pin!(again), pin!(context.cancelled())).await;
+                waits = waits.saturating_add(1);
             }
-            Err(error) => return Err(failed(error)),
+            ended => break ended.map_err(failed)?,
         }
     };
-    let ended = match select(pin!(running.ended()), pin!(context.cancelled())).await {
-        Either::Left((ended, _)) => Some(ended),
-        Either::Right(_) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            running.stop();
-            running.ended().await
-        }
-    };
-    judge(&context, &args, ended.map_err(failed)?)
+    judge(&context, &args, ended)
+}
+
+/// Waits for the end of a command, and ends it when its run is cancelled.
+async fn attend(context: &TaskContext, running: &mut Running) -> io::Result<Ended> {
+    match select(pin!(running.ended()), pin!(context.cancelled())).await {
+        Either::Left((ended, _)) => return ended,
+        Either::Right(_) => {}
+    }
+    running.stop();
+    running.ended().await
 }
 
 fn judge(context: &TaskContext, args: &ShellArgs, ended: Ended) -> Result<Said, Failure> {

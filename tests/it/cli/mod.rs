@@ -8,6 +8,7 @@ mod floods;
 mod handlers;
 mod next;
 mod registration;
+mod scarce;
 mod serve;
 mod shown;
 mod signals;

@@ -39,7 +39,7 @@ fn children(service: &Service) -> Vec<(String, String)> {
     processes().filter_map(child).collect()
 }
 
-fn companion(service: &Service) -> Option<String> {
+pub(super) fn companion(service: &Service) -> Option<String> {
     let is_one = |pid: &String| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).nth(1) == Some(b"reap")

@@ -20,6 +20,7 @@ mod readded;
 mod recover;
 mod retry;
 mod standstill;
+mod starved;
 mod supervised;
 mod told;
 mod trouble;
