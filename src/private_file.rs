@@ -18,8 +18,18 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         options.mode(0o600).custom_flags(i32::try_from(flags.bits()).map_err(io::Error::other)?);
     }
     let file = options.open(path).map_err(explained)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("it is there and no regular file; remove it"));
+    }
+    // Some masks shut out the owner as well, who could not open it again.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode();
+        if mode & 0o600 != 0o600 {
+            file.set_permissions(fs::Permissions::from_mode(mode & 0o7777 | 0o600))?;
+        }
     }
     Ok(file)
 }
@@ -35,13 +45,38 @@ pub(crate) fn create_anew(path: &Path) -> io::Result<File> {
     open(path, OpenOptions::new().write(true).create_new(true))
 }
 
-/// Makes a directory for its owner alone.
-#[cfg(feature = "sled")]
+/// Makes a directory for its owner alone, which the owner can use whatever the mask.
+#[cfg(feature = "_durable")]
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    builder.create(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::symlink_metadata(path)?.permissions().mode();
+        if mode & 0o700 != 0o700 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it that are missing; answers with what was made, the highest first.
+#[cfg(feature = "_durable")]
+pub(crate) fn create_dirs(path: &Path) -> io::Result<Vec<&Path>> {
+    let missing = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
+    let mut missing: Vec<_> = missing.collect();
+    missing.reverse();
+    for dir in &missing {
+        match create_dir(dir) {
+            // Somebody was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made?,
+        }
+    }
+    Ok(missing)
 }
 
 /// An error when a path is a symbolic link; for files that others open.
@@ -166,6 +201,23 @@ mod tests {
         assert!(made.success());
         open(&pipe, OpenOptions::new().write(true)).unwrap_err();
         open(&pipe, OpenOptions::new().read(true).write(true)).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_made_can_be_used_by_its_owner_and_by_nobody_else() {
+        let base = tempfile::tempdir().unwrap();
+        let deep = base.path().join("a/b/c");
+        assert_eq!(create_dirs(&deep).unwrap().len(), 3);
+        assert!(create_dirs(&deep).unwrap().is_empty());
+        for dir in deep.ancestors().take(3) {
+            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700);
+        }
+        let path = deep.join("file");
+        fs::write(&path, "shut").unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o200)).unwrap();
+        open(&path, OpenOptions::new().append(true)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        create_dirs(&path.join("below")).unwrap_err();
     }
 
     #[test]

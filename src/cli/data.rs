@@ -1,12 +1,13 @@
 //! The data directory: whom it belongs to, and the lock that makes it one service's.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
 use crate::lock::{FileLock, LockError};
+use crate::private_file;
 
 /// Where a service keeps its things unless told otherwise.
 pub(super) const DEFAULT: &str = "callboard-data";
@@ -33,7 +34,7 @@ pub(super) fn socket(dir: &Path) -> Result<PathBuf, Failure> {
 /// refused as [`check_owner`] says; the answer is warnings.
 pub(super) fn create(dir: &Path, trust: bool) -> Result<Vec<String>, Failure> {
     if !dir.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+        private_file::create_dirs(dir).map_err(|error| {
             let message = format!(
                 "cannot make the data directory {}: {error}; choose another with --data",
                 dir.display()

@@ -1,10 +1,27 @@
-//! How many files this process may have open. A service needs more than the usual 1,024; commands
+//! How many files this process may have open, and for whom those are that it makes. A service needs more than the usual 1,024; commands
 //! get what the service was started with, because some go through all numbers up to their limit.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 /// Tells a worker process what its commands get.
 pub(super) const NOFILE: &str = "CALLBOARD_NOFILE";
+
+/// Tells a worker process the mask of its commands.
+pub(super) const UMASK: &str = "CALLBOARD_UMASK";
+
+/// What this process makes is for its owner alone, and for its owner in any case, also what a database makes in
+/// its own way. Answers with the mask of before, when it was another one. To be called before there are threads.
+pub(super) fn own_umask() -> Option<u32> {
+    let own = Mode::RWXG | Mode::RWXO;
+    let before = umask(own);
+    (before != own).then_some(before.bits())
+}
+
+/// The mask of a worker's commands.
+pub(super) fn umask_as_told() -> Option<u32> {
+    std::env::var(UMASK).ok()?.parse().ok()
+}
 
 /// Raises the soft limit to the hard one; the answer is the soft one of before, when it was lower.
 pub(super) fn raise_nofile() -> Option<u64> {

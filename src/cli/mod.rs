@@ -24,6 +24,7 @@ mod task;
 mod terminal;
 mod time;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -40,8 +41,9 @@ pub fn main() -> ExitCode {
     crate::executor::worker::run_if_asked(|| {
         limits::lower_nofile_as_told();
         // The pool has kept secrets from it.
-        handlers::registry(handlers::Inherited::default())
+        handlers::registry(handlers::Inherited::new(BTreeSet::new(), None, limits::umask_as_told()))
     });
+    let umask = limits::own_umask();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -51,7 +53,7 @@ pub fn main() -> ExitCode {
         }
     };
     let run = || match args.command {
-        Command::Serve(serve) => serve::run(serve),
+        Command::Serve(serve) => serve::run(serve, umask),
         Command::Next(next) => next::run(next),
         Command::Version => {
             out::line(concat!("callboard ", env!("CARGO_PKG_VERSION")));

@@ -26,7 +26,7 @@ use crate::scheduler::{Builder, Handle, Shutdown};
 use crate::task::Alias;
 use crate::timer;
 
-pub(super) fn run(args: Serve) -> Result<(), Failure> {
+pub(super) fn run(args: Serve, umask: Option<u32>) -> Result<(), Failure> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Failure::new(Exit::Starved, format!("cannot {what}: {error}"))
@@ -50,6 +50,7 @@ pub(super) fn run(args: Serve) -> Result<(), Failure> {
         show,
         from_file: args.config.is_some(),
         nofile,
+        umask,
         strict: args.strict,
         unreadable: BTreeMap::new(),
         news: false,
@@ -107,6 +108,8 @@ struct Service {
     from_file: bool,
     /// How many open files commands may have, where that is another number than the service's.
     nofile: Option<u64>,
+    /// The mask of what commands make, where that is another one than the service's.
+    umask: Option<u32>,
     /// Whether anything that is left out is a reason not to start.
     strict: bool,
     /// The tasks whose records cannot be read, and where these are.
@@ -172,9 +175,10 @@ impl Service {
         for (handler, runs) in limits::runs_at_once() {
             Rc::make_mut(&mut self.settings).limit_handler(handler, runs);
         }
-        let inherited = Inherited::new(self.settings.secret_variables(), self.nofile);
-        let for_workers: Vec<_> =
+        let inherited = Inherited::new(self.settings.secret_variables(), self.nofile, self.umask);
+        let mut for_workers: Vec<_> =
             self.nofile.iter().map(|limit| (limits::NOFILE, limit.to_string())).collect();
+        for_workers.extend(self.umask.map(|mask| (limits::UMASK, mask.to_string())));
         let registry = handlers::registry(inherited);
         let builder = self.settings.builder_with(dir, &for_workers)?.registry(registry);
         // One and the same set of rules for what is planned and what is shown.
@@ -471,6 +475,7 @@ mod tests {
                     show,
                     from_file: true,
                     nofile: None,
+                    umask: None,
                     strict: false,
                     unreadable: BTreeMap::new(),
                     news: false,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::lock::{FileLock, LockError};
+use crate::private_file;
 use crate::store::StoreError;
 
 /// What only a file store has in its directory.
@@ -100,15 +101,9 @@ pub(super) fn set_aside(path: &Path, now: DateTime<Utc>) -> Result<PathBuf, Stor
 /// back.
 pub(in crate::store) fn create_dir(path: &Path) -> Result<(), StoreError> {
     check_directory(path)?;
-    let missing: Vec<_> =
-        path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
     let create = || {
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(path)?;
         // The name of a directory is in the one above it.
-        for made in missing.iter().rev() {
+        for made in private_file::create_dirs(path)? {
             let above = made.parent().filter(|above| !above.as_os_str().is_empty());
             sync_dir(above.unwrap_or(Path::new(".")))?;
         }

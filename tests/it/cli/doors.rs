@@ -12,15 +12,18 @@ const NOBODY: u32 = 65_534;
 const CONFIG: &str = "
 [task.often]
 every = '200ms'
-shell = 'true'
+shell = 'umask'
 [task.red]
 every = '200ms'
 shell = 'true'
 store = 'red'
 [task.files]
 every = '200ms'
-shell = 'true'
+shell = 'umask'
 store = 'files'
+executor = 'pool'
+[executor.pool]
+type = 'processpool'
 [store.red]
 type = 'redb'
 exports = { every = '1s' }
@@ -51,30 +54,41 @@ fn modes(path: &Path, found: &mut Vec<(PathBuf, u32)>) {
 
 #[test]
 fn whatever_the_mask_what_is_made_is_for_its_owner_alone() {
-    let place = Place::new();
-    place.config(CONFIG);
-    let args = ["serve", "--config", "callboard.toml", "--data", "data"];
-    let mut child = Command::new("sh")
-        .args(["-c", "umask 0; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_callboard")])
-        .args(args)
-        .current_dir(place.path())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("it is up", || place.run(&["list"]).code == 0);
-    eventually("an export was taken", || {
-        fs::read_dir(place.data().join("store-redb.exports"))
-            .is_ok_and(|mut exports| exports.next().is_some())
-    });
-    eventually("files were written", || place.data().join("store-file/tasks/files.json").exists());
-    let mut found = Vec::new();
-    modes(&place.data(), &mut found);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(found.len() > 20, "{found:?}");
-    for (path, mode) in found {
-        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    // One that lets everybody in, and one that shuts out the owner as well.
+    for mask in ["0000", "0777"] {
+        let place = Place::new();
+        place.config(CONFIG);
+        let args = ["serve", "--config", "callboard.toml", "--data", "deep/data"];
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("umask {mask}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_callboard")])
+            .args(args)
+            .current_dir(place.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let ask = |args: &[&str]| place.run(&[args, &["--data", "deep/data", "--json"]].concat());
+        eventually("it is up", || ask(&["list"]).code == 0);
+        let deep = place.path().join("deep");
+        eventually("an export was taken", || {
+            fs::read_dir(deep.join("data/store-redb.exports"))
+                .is_ok_and(|mut exports| exports.next().is_some())
+        });
+        eventually("files were written", || deep.join("data/store-file/tasks/files.json").exists());
+        // Commands have the mask that the service was started with.
+        for id in ["often", "files"] {
+            let said = format!("\"stdout\":\"{mask}\\n\"");
+            eventually("a command has told its mask", || ask(&["inspect", id]).out.contains(&said));
+        }
+        let mut found = Vec::new();
+        modes(&deep, &mut found);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.len() > 20, "{found:?}");
+        for (path, mode) in found {
+            assert_eq!(mode & 0o077, 0, "{mask} {}: {mode:o}", path.display());
+            assert_eq!(mode & 0o600, 0o600, "{mask} {}: {mode:o}", path.display());
+        }
     }
 }
 

@@ -228,7 +228,12 @@ fn commands_inherit_neither_keys_nor_the_raised_limit_of_open_files() {
         let seen = out(&["--shell", "env; ulimit -S -n; echo $0"]);
         assert!(seen.contains("ORDINARY=kept") && seen.contains("CALLBOARD_TASK=a"), "{seen}");
         assert!(!seen.contains(&key) && !seen.contains("HOUSE_KEYS"), "{seen}");
-        assert!(!seen.contains("CALLBOARD_NOFILE") && !seen.contains("CALLBOARD_WORKER"), "{seen}");
+        assert!(
+            !seen.contains("CALLBOARD_NOFILE")
+                && !seen.contains("CALLBOARD_UMASK")
+                && !seen.contains("CALLBOARD_WORKER"),
+            "{seen}"
+        );
         assert!(seen.ends_with("\n256\n/bin/sh\n"), "{seen}");
         let bare = out(&["--shell", "env", "--env-clear", "--env", "MINE=1"]);
         let mut names: Vec<&str> = bare.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
@@ -236,7 +241,9 @@ fn commands_inherit_neither_keys_nor_the_raised_limit_of_open_files() {
         names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name));
         let allowed = ["HOME", "LANG", "PATH", "SHELL", "TZ", "USER", "MINE"];
         let allowed = |name: &str| {
-            allowed.contains(&name) || (name.starts_with("CALLBOARD_") && name != "CALLBOARD_NOFILE")
+            allowed.contains(&name)
+                || (name.starts_with("CALLBOARD_")
+                    && !["CALLBOARD_NOFILE", "CALLBOARD_UMASK"].contains(&name))
         };
         assert!(names.iter().all(|name| allowed(name)), "{names:?}");
         assert!(
