@@ -37,10 +37,6 @@ use crate::error::Error;
 use crate::scheduler::Handle;
 use crate::task::{Code, Registry, Task, TaskError, TaskId};
 
-/// The type of zones, for the attribute.
-#[doc(hidden)]
-pub use chrono_tz::Tz;
-
 /// A handler, and the tasks that run it.
 ///
 /// ```

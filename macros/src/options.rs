@@ -93,8 +93,8 @@ impl Parse for Item {
 /// What a method of `Task` is called with.
 enum Value {
     Tokens(TokenStream),
-    /// A variant of `Tz`.
-    Zone(Ident),
+    /// The name of a zone.
+    Zone(LitStr),
     /// What stands in the module `task` of the library.
     Task(TokenStream),
 }
@@ -252,11 +252,11 @@ impl Options {
                 given = Value::Tokens(quote!(::core::time::Duration::new(#seconds, #nanos)));
             }
             (Kind::Grace, Some(_)) => return wrong("is a length of time: \"30s\", or a `Duration`"),
-            (Kind::Zone, Some(Lit::Str(text))) => match text::zone(&text.value()) {
-                Some(variant) => given = Value::Zone(Ident::new(&variant, text.span())),
-                None => return wrong("is the name of a zone: \"Europe/Lisbon\""),
+            (Kind::Zone, Some(Lit::Str(text))) => match text::is_zone(&text.value()) {
+                true => given = Value::Zone(text.clone()),
+                false => return wrong("is the name of a zone: \"Europe/Lisbon\""),
             },
-            (Kind::Zone, Some(_)) => return wrong("is the name of a zone: \"Europe/Lisbon\", or a `Tz`"),
+            (Kind::Zone, Some(_)) => return wrong("is the name of a zone: \"Europe/Lisbon\", or a `Zone`"),
             (Kind::When, Some(Lit::Str(text))) => {
                 let pattern = text.value();
                 match option {
@@ -323,7 +323,7 @@ impl Options {
             let method = Ident::new(method, Span::call_site());
             match value {
                 Value::Tokens(tokens) => quote!(.#method(#tokens)),
-                Value::Zone(variant) => quote!(.#method(#krate::declare::Tz::#variant)),
+                Value::Zone(name) => quote!(.timezone_named(#name)),
                 Value::Task(value) => quote!(.#method(#krate::task::#value)),
             }
         });

@@ -75,22 +75,14 @@ pub(crate) fn name(text: &str) -> Result<(), String> {
     }
 }
 
-/// The variant of `chrono_tz::Tz` that stands for a zone: `America/New_York` is
-/// `America__New_York`, `Etc/GMT+1` is `Etc__GMTPlus1`.
-pub(crate) fn zone(name: &str) -> Option<String> {
-    let mut variant = String::new();
-    let mut chars = name.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '/' => variant.push_str("__"),
-            '+' => variant.push_str("Plus"),
-            '-' if chars.peek().is_some_and(char::is_ascii_digit) => variant.push_str("Minus"),
-            '-' => {}
-            c if c.is_ascii_alphanumeric() || c == '_' => variant.push(c),
-            _ => return None,
-        }
-    }
-    variant.starts_with(|c: char| c.is_ascii_alphabetic()).then_some(variant)
+/// Whether text can be the name of a zone. Which zones there are is known when the task is added, to the
+/// time zone database in use.
+pub(crate) fn is_zone(name: &str) -> bool {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "+-_".contains(c))
+    };
+    name.split('/').all(part)
 }
 
 #[cfg(test)]
@@ -118,11 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn zones_become_variants() {
-        assert_eq!(zone("America/Argentina/Buenos_Aires").unwrap(), "America__Argentina__Buenos_Aires");
-        assert_eq!(zone("Etc/GMT+1").unwrap(), "Etc__GMTPlus1");
-        assert_eq!(zone("America/Port-au-Prince").unwrap(), "America__PortauPrince");
-        assert_eq!(zone("Etc/GMT-14").unwrap(), "Etc__GMTMinus14");
-        assert!(zone("").is_none() && zone("Mars (south)").is_none());
+    fn zones_have_names_of_parts() {
+        for name in ["UTC", "Etc/GMT+1", "America/Port-au-Prince", "America/Argentina/Buenos_Aires", "W-SU"] {
+            assert!(is_zone(name), "{name}");
+        }
+        for name in ["", "Mars (south)", "Europe/", "/Lisbon", "Europe//Lisbon", "../Lisbon", "Etc/1"] {
+            assert!(!is_zone(name), "{name}");
+        }
     }
 }

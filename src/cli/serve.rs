@@ -276,9 +276,11 @@ impl Service {
         let Changes { tasks, kept, removed, moved, over, ignored, spread, waiting, warnings, left_out } =
             changes;
         let version = env!("CARGO_PKG_VERSION");
+        let zones = super::time::rules();
         self.show.json(&json!({
             "event": "service_started", "version": version, "data": dir, "socket": socket,
-            "config": self.settings.origin, "tasks": tasks, "kept": kept, "removed": removed, "moved": moved,
+            "config": self.settings.origin,
+            "timezones": { "source": zones.source(), "version": zones.version() }, "tasks": tasks, "kept": kept, "removed": removed, "moved": moved,
             "over": over, "ignored": ignored, "spread": spread, "waiting": waiting, "warnings": warnings,
         }));
         let show = &mut self.show;
@@ -287,6 +289,7 @@ impl Service {
             dir.display()
         ));
         show.text(format!("configuration: {}; control socket: {}", self.settings.origin, socket.display()));
+        show.text(format!("time zones: {}", crate::timezones::named(&zones)));
         self.say_changes(changes);
         if !over.is_empty() {
             self.show.text(format!("not added, because their time is over: {}", over.join(", ")));

@@ -104,6 +104,7 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "_durable")]
@@ -117,11 +118,12 @@ pub use spread::SPREAD_ABOVE;
 pub use store::{History, StoreSettings};
 pub use task::TaskSettings;
 
+use crate::clock::Clock;
 use crate::scheduler::{Builder, Scheduler};
 use crate::store::StoreError;
 use crate::task::{Alias, TaskDefaults};
 use crate::timezones::Timezones;
-use crate::trigger::Zone;
+use crate::trigger::{Zone, Zones};
 use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
@@ -291,9 +293,13 @@ impl Settings {
     fn build(table: Table, origin: String, problems: Problems) -> Result<Self, ConfigError> {
         let mut settings = Self { origin, ..Self::default() };
         let mut root = Section::root(table, &problems);
+        let mut zones = None;
         if let Some(section) = root.section("scheduler") {
-            settings.scheduler(section);
+            zones = settings.scheduler(section);
         }
+        // Without the setting it never fails.
+        let rules = || Some(Timezones::default().load(Clock::system().now()).ok()?.zones);
+        let zones = zones.or_else(rules).unwrap_or_else(|| Zones::bundled().clone());
         if let Some(section) = root.section("defaults") {
             settings.defaults(section);
         }
@@ -310,7 +316,7 @@ impl Settings {
             }
         }
         for (id, section) in root.named("task") {
-            settings.tasks.extend(TaskSettings::from_file(&id, section, &settings));
+            settings.tasks.extend(TaskSettings::from_file(&id, section, &settings, &zones));
         }
         settings.spread_tasks();
         root.finish();
@@ -322,10 +328,20 @@ impl Settings {
         }
     }
 
-    fn scheduler(&mut self, mut section: Section<'_>) {
+    /// The answer is the rules that are in use, where the file says which.
+    fn scheduler(&mut self, mut section: Section<'_>) -> Option<Arc<Zones>> {
         set(&mut self.name, section.text("name"));
+        let line = section.peek("timezones").and_then(|(_, line)| line);
+        let mut zones = None;
+        // Read before any zone is named: a name may be one that only this database has.
+        if let Some(source) = section.parsed::<Timezones>("timezones", TIMEZONES) {
+            match source.load(Clock::system().now()) {
+                Ok(loaded) => zones = Some(loaded.zones),
+                Err(error) => section.problem(line, "timezones", error.to_string()),
+            }
+            self.timezones = source;
+        }
         set(&mut self.timezone, section.parsed("timezone", ZONE));
-        set(&mut self.timezones, section.parsed("timezones", TIMEZONES));
         set(&mut self.grace, section.duration("grace"));
         self.store_retry = section.duration("store_retry");
         self.lock_path = section.text("lock_path");
@@ -334,6 +350,7 @@ impl Settings {
         self.replan_after_jump = section.duration("replan_after_jump");
         self.spread = section.flag("spread");
         section.finish();
+        zones
     }
 
     fn defaults(&mut self, mut section: Section<'_>) {

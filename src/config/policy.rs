@@ -78,10 +78,11 @@ impl Policies {
     }
 }
 
-/// Where the schedule of a task begins and ends; times without an offset are read in `zone`.
-pub(super) fn bounds(section: &mut Section<'_>, mut task: Task, zone: Option<Zone>) -> Task {
+/// Where the schedule of a task begins and ends; times without an offset are read in `zone`, by the rules
+/// of `zones`.
+pub(super) fn bounds(section: &mut Section<'_>, mut task: Task, zone: Option<Zone>, zones: &Zones) -> Task {
     let line = section.peek("end_at").and_then(|(_, line)| line);
-    let (start, end) = (instant(section, "start_at", zone), instant(section, "end_at", zone));
+    let (start, end) = (instant(section, "start_at", zone, zones), instant(section, "end_at", zone, zones));
     if let (Some(start), Some(end)) = (start, end)
         && end < start
     {
@@ -105,12 +106,27 @@ pub(super) fn bounds(section: &mut Section<'_>, mut task: Task, zone: Option<Zon
     task
 }
 
-fn instant(section: &mut Section<'_>, key: &'static str, zone: Option<Zone>) -> Option<DateTime<Utc>> {
+fn instant(
+    section: &mut Section<'_>,
+    key: &'static str,
+    zone: Option<Zone>,
+    zones: &Zones,
+) -> Option<DateTime<Utc>> {
     let line = section.peek(key).and_then(|(_, line)| line);
     let text = section.moment(key)?;
     match (text.parse::<Moment>(), zone) {
         (Ok(Moment::Exact(at)), _) => Some(at.to_utc()),
-        (Ok(moment), Some(zone)) => moment.known(|| Zones::bundled().rules(zone)),
+        (Ok(moment), Some(zone)) => {
+            let at = moment.known(|| zones.rules(zone));
+            if at.is_none() {
+                let message = format!(
+                    "is {text:?} in {zone}, which the time zone database in use ({}) does not have; write it with an offset",
+                    crate::timezones::named(zones)
+                );
+                section.problem(line, key, message);
+            }
+            at
+        }
         (Ok(_), None) => {
             let message = format!(
                 "is {text:?}, which names no zone; write it with an offset, or name the task's timezone"

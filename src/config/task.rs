@@ -7,7 +7,9 @@ use super::policy::{Policies, bounds};
 use super::value::{Kind, Problems, Section, Value};
 use super::{ALIAS, ConfigError, Problem, Settings, ZONE};
 use crate::task::{Alias, Task, TaskError, TaskId, TaskInfo, TaskSpec, WhenFinished};
-use crate::trigger::{Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError, Zone};
+use crate::trigger::{
+    Context, Crontab, Date, Interval, IntoTrigger, Moment, Trigger, TriggerError, Zone, Zones,
+};
 
 /// A task as settings describe it, checked as far as it can be without a scheduler: whether the
 /// handler exists and takes the arguments is for whoever has the handlers.
@@ -121,14 +123,22 @@ impl TaskSettings {
         userdata["callboard"]["from"] == "config"
     }
 
-    /// Reads one task from JSON with the keys of a `[task.ID]` table, and `id` and `replace`.
+    /// Reads one task from JSON with the keys of a `[task.ID]` table, and `id` and `replace`. A time
+    /// without an offset is read in the task's zone, which has to be named then, by the rules that are
+    /// compiled in.
     pub fn from_json(json: Json) -> Result<Self, ConfigError> {
+        Self::from_json_in(json, None, Zones::bundled())
+    }
+
+    /// The same where times without an offset are read by `zones`, and in `zone` unless the task names
+    /// one.
+    pub fn from_json_in(json: Json, zone: Option<Zone>, zones: &Zones) -> Result<Self, ConfigError> {
         let problems = Problems::default();
         let read = |value: Value| {
             let mut section = Section::new("task", value, &problems)?;
             let id = section.text("id");
             let replace = section.flag("replace").unwrap_or(false);
-            let mut task = Self::read(id.as_deref().unwrap_or_default(), section, None, false)?;
+            let mut task = Self::read(id.as_deref().unwrap_or_default(), section, (zone, zones), false)?;
             task.task = task.task.replace_existing(replace);
             Some(task)
         };
@@ -144,8 +154,13 @@ impl TaskSettings {
 
     /// Whether its store and executor are there is a matter of each start: what one task lacks keeps
     /// no other from running.
-    pub(super) fn from_file(id: &str, section: Section<'_>, settings: &Settings) -> Option<Self> {
-        Self::read(id, section, Some(settings.timezone), true).map(|mut task| {
+    pub(super) fn from_file(
+        id: &str,
+        section: Section<'_>,
+        settings: &Settings,
+        zones: &Zones,
+    ) -> Option<Self> {
+        Self::read(id, section, (Some(settings.timezone), zones), true).map(|mut task| {
             // A schedule that has ended is remembered for as long as the task stands in the file:
             // otherwise it would be taken for new at the next start, and run again.
             task.task = task.task.replace_existing(true).when_finished(WhenFinished::Keep);
@@ -153,8 +168,14 @@ impl TaskSettings {
         })
     }
 
-    /// `zone` is for times without an offset, in tasks without a zone.
-    fn read(id: &str, mut section: Section<'_>, zone: Option<Zone>, from_file: bool) -> Option<Self> {
+    /// `zone` is for times without an offset, in tasks without a zone; `zones` are the rules by which
+    /// they are read.
+    fn read(
+        id: &str,
+        mut section: Section<'_>,
+        (zone, zones): (Option<Zone>, &Zones),
+        from_file: bool,
+    ) -> Option<Self> {
         let key = section.path().to_owned();
         let line = section.line;
         let id_ok = match TaskId::new(id) {
@@ -182,7 +203,7 @@ impl TaskSettings {
         }
         task = Policies::read(&mut section).apply(task);
         let removes = section.peek_text("when_finished").is_some_and(|(text, _)| text == "remove");
-        task = bounds(&mut section, task, timezone.or(zone));
+        task = bounds(&mut section, task, timezone.or(zone), zones);
         task = task.paused(section.flag("paused").unwrap_or(false));
         let spread = section.flag("spread");
         task = task.spread(spread.unwrap_or(false));
@@ -195,7 +216,7 @@ impl TaskSettings {
         // what could never fire is.
         if let Some(trigger) = &trigger {
             let epoch = DateTime::UNIX_EPOCH;
-            let cx = Context::new(timezone.unwrap_or(Zone::UTC), epoch, id);
+            let cx = Context::new(timezone.or(zone).unwrap_or(Zone::UTC), epoch, id).with_zones(zones);
             if let Err(error) = trigger.check(epoch, &cx) {
                 section.problem(None, "", error.to_string());
             }

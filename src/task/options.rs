@@ -17,7 +17,7 @@ pub(super) struct Options {
     pub(super) handler: Option<Handler>,
     pub(super) args: Option<Value>,
     pub(super) trigger: Option<Trigger>,
-    pub(super) timezone: Option<Zone>,
+    pub(super) timezone: Option<GivenZone>,
     pub(super) executor: Option<Alias>,
     pub(super) coalesce: Option<Coalesce>,
     pub(super) max_catch_up: Option<u32>,
@@ -33,6 +33,30 @@ pub(super) struct Options {
     pub(super) when_finished: Option<WhenFinished>,
     pub(super) userdata: Option<Value>,
     pub(super) problem: Option<TaskError>,
+}
+
+/// A zone as it was given.
+#[derive(Debug, Clone)]
+pub(super) enum GivenZone {
+    Known(Zone),
+    /// A name that is looked up when the task is added: by then the database in use has been read.
+    Named(Box<str>),
+}
+
+impl GivenZone {
+    pub(super) fn of(name: &str) -> Self {
+        Zone::named(name).map_or_else(|_| Self::Named(name.into()), Self::Known)
+    }
+
+    fn zone(&self) -> Result<Zone, TaskError> {
+        match self {
+            Self::Known(zone) => Ok(*zone),
+            Self::Named(name) => Zone::named(name).map_err(|error| TaskError::Invalid {
+                field: "timezone",
+                reason: format!("is no zone: {error}"),
+            }),
+        }
+    }
 }
 
 impl Options {
@@ -54,6 +78,7 @@ impl Options {
             _ => Ok(()),
         };
         self.problem.clone().map_or(Ok(()), Err)?;
+        self.timezone.as_ref().map(GivenZone::zone).transpose()?;
         zero("max_instances", self.max_instances)?;
         zero("max_catch_up", self.max_catch_up)?;
         if self.max_catch_up.is_some_and(|runs| runs > MOST_CATCH_UP) {
@@ -98,7 +123,7 @@ impl Options {
             trigger.check_lengths()?;
         }
         set(&mut spec.trigger, self.trigger);
-        set(&mut spec.timezone, self.timezone);
+        set(&mut spec.timezone, self.timezone.as_ref().map(GivenZone::zone).transpose()?);
         set(&mut spec.executor, self.executor);
         set(&mut spec.coalesce, self.coalesce);
         set(&mut spec.max_catch_up, self.max_catch_up);
@@ -144,7 +169,20 @@ macro_rules! option_setters {
         /// The zone in which the trigger is read where it names none itself. Default: the
         /// scheduler's.
         pub fn timezone(mut self, zone: impl Into<$crate::trigger::Zone>) -> Self {
-            self.options.timezone = Some(zone.into());
+            self.options.timezone = Some($crate::task::options::GivenZone::Known(zone.into()));
+            self
+        }
+
+        /// The same by the zone's name. It is looked up when the task is added, so that it may be one
+        /// that only the time zone database of the scheduler has; what is wrong with it is reported then.
+        ///
+        /// ```
+        /// use callboard::task::Task;
+        ///
+        /// let task = Task::new("report").trigger("0 9 * * *").timezone_named("America/Vancouver");
+        /// ```
+        pub fn timezone_named(mut self, name: &str) -> Self {
+            self.options.timezone = Some($crate::task::options::GivenZone::of(name));
             self
         }
 

@@ -208,8 +208,8 @@ async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Answ
             super::store::answer(handle, request).await
         }
         Request::Add { task } => {
-            let settings =
-                TaskSettings::from_json(task).map_err(|error| Failure::new(Exit::Invalid, error))?;
+            let settings = TaskSettings::from_json_in(task, Some(service), &super::time::rules())
+                .map_err(|error| Failure::new(Exit::Invalid, error))?;
             handlers::check(settings.handler(), settings.args())
                 .map_err(|error| Failure::new(Exit::Invalid, error))?;
             let added = handle.register(settings.task()).await?;

