@@ -113,9 +113,21 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The store is unavailable, for `reason`.
+    /// The store is unavailable, for `reason`, which may be the text of such an error.
+    ///
+    /// ```
+    /// use callboard::store::StoreError;
+    ///
+    /// let error = StoreError::unavailable("no answer");
+    /// assert_eq!(error.to_string(), "the store is unavailable: no answer");
+    /// assert_eq!(StoreError::unavailable(error.to_string()).to_string(), error.to_string());
+    /// ```
     pub fn unavailable(reason: impl Into<String>) -> Self {
-        Self::Unavailable { reason: reason.into(), source: None }
+        let mut reason = reason.into();
+        if let Some(bare) = reason.strip_prefix("the store is unavailable: ") {
+            reason = bare.to_owned();
+        }
+        Self::Unavailable { reason, source: None }
     }
 
     /// Whether trying the same again later may succeed.

@@ -51,27 +51,49 @@ fn signal(pid: &str, signal: Signal) {
     kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), signal).unwrap();
 }
 
+/// A service with a dozen tasks that begin together, each of which leaves something behind; and the variable
+/// by which that is known.
+fn beginning(place: &Place, round: u32, grace: &str) -> (Service, String) {
+    let name = thread::current().name().unwrap_or_default().replace(':', "-");
+    let mark = format!("ROUND={name}-{}-{round}", std::process::id());
+    let mut text = format!("[scheduler]\ngrace = '{grace}'\n");
+    for n in 0..12 {
+        text += &format!(
+            "[task.t{n}]\nevery = '1s'\nmax_instances = 100\n\
+             shell = {{ command = 'setsid sleep 611 & sleep 612', env = {{ ROUND = '{}' }} }}\n",
+            mark.trim_start_matches("ROUND=")
+        );
+    }
+    place.config(&text);
+    let service = place.serve(&[]);
+    eventually("commands have begun", || !with_mark(&mark).is_empty());
+    // Somewhere among the starts of the others.
+    thread::sleep(Duration::from_millis(u64::from(round) * 3));
+    (service, mark)
+}
+
 #[test]
 fn a_kill_while_commands_begin_leaves_none() {
-    for round in 0..6u32 {
+    for round in 0..10u32 {
         let place = Place::new();
-        let mark = format!("ROUND=callboard-test-{}-{round}", std::process::id());
-        let mut text = String::new();
-        for n in 0..12 {
-            text += &format!(
-                "[task.t{n}]\nevery = '1s'\nmax_instances = 100\n\
-                 shell = {{ command = 'setsid sleep 611 & sleep 612', env = {{ ROUND = '{}' }} }}\n",
-                mark.trim_start_matches("ROUND=")
-            );
-        }
-        place.config(&text);
-        let service = place.serve(&[]);
-        eventually("commands have begun", || !with_mark(&mark).is_empty());
-        // Somewhere among the starts of the others.
-        thread::sleep(Duration::from_millis(u64::from(round) * 3));
+        let (service, mark) = beginning(&place, round, "10s");
         service.kill();
         eventually("nothing outlives the service", || with_mark(&mark).is_empty());
         // Nor does something begin later.
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(with_mark(&mark), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_stop_while_commands_begin_leaves_none() {
+    for round in 0..6u32 {
+        let place = Place::new();
+        let (service, mark) = beginning(&place, round, "200ms");
+        service.signal(if round % 2 == 0 { Signal::TERM } else { Signal::INT });
+        let (code, rest) = service.end();
+        assert!(code == 9 && rest.contains("cut off"), "{code}: {rest}");
+        eventually("nothing outlives the service", || with_mark(&mark).is_empty());
         thread::sleep(Duration::from_millis(200));
         assert_eq!(with_mark(&mark), Vec::<String>::new());
     }
