@@ -129,8 +129,8 @@ impl fmt::Display for Timezones {
 }
 
 impl Timezones {
-    /// Reads the rules. It blocks on the disk, for some tens of milliseconds at the most where a whole
-    /// database is read.
+    /// Reads the rules. It blocks on the disk where a whole database is read: for some ten milliseconds
+    /// in a build with optimizations, of which six are the reading of 600 zones. They take about 2 MB.
     ///
     /// # Errors
     /// [`TimezonesError`] when the source is not there or damaged; with [`Timezones::Newest`], never.

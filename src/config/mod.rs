@@ -4,6 +4,8 @@
 //! [scheduler]
 //! name = "night watch"            # shown in logs. Default: callboard
 //! timezone = "Europe/Lisbon"      # for tasks that name none. Default: UTC
+//! timezones = "newest"            # the database that says what clocks show: "newest" (default), "system",
+//!                                 #   "bundled", or the path of a directory of TZif files
 //! grace = "30s"                   # how long a shutdown waits for runs. Default: 10s
 //! store_retry = "5s"              # how soon a failed store is tried again
 //! lock_path = "{store}.lock"      # of several processes only the holder of a store's lock begins its

@@ -275,8 +275,12 @@ impl Builder {
     /// Builds the scheduler, stopped: tasks that are added now wait for the start. It lives on an
     /// arbiter of its own.
     ///
+    /// Unless the bundled one is the newest, a time zone database is read here, on this thread, for some
+    /// ten milliseconds. Whoever may not wait so long hands over [`zones`](Self::zones) that were loaded
+    /// elsewhere.
+    ///
     /// # Errors
-    /// When a setting is not valid, or the system has no thread for it.
+    /// When a setting is not valid, the [database](Self::timezones) cannot be read, or the system has no thread for it.
     ///
     /// # Panics
     /// Outside an actix system.

@@ -12,8 +12,8 @@ use super::{Context, IntoTrigger, SearchError, Trigger, TriggerError, text};
 
 /// How far an `and` or an `except` looks ahead: beyond it there is "no more".
 ///
-/// The calendar repeats after 400 years and the zone database ends in 2099, so whatever has not
-/// happened by then is not going to.
+/// The calendar repeats after 400 years, and so do the rules by which clocks go on after the last change
+/// that a database lists: whatever has not happened by then is not going to.
 pub(super) const HORIZON: TimeDelta = TimeDelta::days(500 * 366);
 
 /// How many steps one search may take, whatever is nested in what.

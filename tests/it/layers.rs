@@ -71,6 +71,33 @@ fn every_file_uses_only_the_layers_below_it() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// A type of zones that prints the hour of the table compiled into `chrono-tz` is taken, as a name, and
+/// never handed out: nothing but the edge where names are read knows it.
+#[test]
+fn no_time_is_told_by_the_table_of_chrono_tz() {
+    // Where a `Tz` becomes a name, and where a database without a version is compared with that table.
+    const EDGE: [&str; 2] = ["trigger/zones.rs", "timezones.rs"];
+    let mut met = BTreeSet::new();
+    for file in sources() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&file.name);
+        let text = std::fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            let handed_out = line.contains("DateTime<Tz>") || line.contains("DateTime<chrono_tz::");
+            assert!(!handed_out, "{}: {line}", file.name);
+            if words.contains(&"chrono_tz") || words.contains(&"Tz") {
+                assert!(EDGE.contains(&file.name.as_str()), "{}: {line}", file.name);
+                let returned =
+                    line.contains("pub fn") && line.split("->").nth(1).is_some_and(|it| it.contains("Tz"));
+                assert!(!returned, "{}: {line}", file.name);
+                met.insert(file.name.clone());
+            }
+        }
+    }
+    assert_eq!(met.len(), EDGE.len(), "{met:?}");
+}
+
 #[test]
 fn decisions_know_neither_actix_nor_tokio() {
     let layers = Layers::of_the_guide();

@@ -10,6 +10,7 @@ mod control;
 mod curtain;
 mod deaths;
 mod faults;
+mod hours;
 mod late;
 mod lifecycle;
 mod model;
