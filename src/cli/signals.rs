@@ -7,6 +7,7 @@
 //! | SIGQUIT | stops at once |
 //! | SIGHUP | [`hang_up`]; the service goes on, also when the terminal is closed |
 //! | SIGUSR1, SIGUSR2 | a line in the log |
+//! | SIGXFSZ | a line in the log: what could not be written is an error of who wrote |
 //! | SIGPIPE | nothing: a reader that goes away is noticed when something is written |
 
 use std::io;
@@ -74,13 +75,17 @@ impl Signals {
     }
 }
 
-const KINDS: [(SignalKind, &str); 6] = [
+/// A file has reached the size that the system allows; unheard it would end the process.
+const FILE_SIZE: SignalKind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+
+const KINDS: [(SignalKind, &str); 7] = [
     (SignalKind::interrupt(), "SIGINT"),
     (SignalKind::terminate(), "SIGTERM"),
     (SignalKind::quit(), "SIGQUIT"),
     (SignalKind::hangup(), "SIGHUP"),
     (SignalKind::user_defined1(), "SIGUSR1"),
     (SignalKind::user_defined2(), "SIGUSR2"),
+    (FILE_SIZE, "SIGXFSZ"),
 ];
 
 struct Ear(Vec<(Signal, SignalKind, &'static str)>);
@@ -110,6 +115,12 @@ impl Ear {
                 kind if kind == SignalKind::hangup() => hang_up(),
                 kind if kind == SignalKind::user_defined1() || kind == SignalKind::user_defined2() => {
                     tracing::warn!(signal = name, "the signal means nothing here");
+                }
+                kind if kind == FILE_SIZE => {
+                    tracing::warn!(
+                        "a file is as large as the system allows; raise the limit (`ulimit -f`, LimitFSIZE= of a \
+                         systemd unit)"
+                    );
                 }
                 kind if kind == SignalKind::quit() => break,
                 _ => match first {

@@ -54,6 +54,30 @@ fn commands_without_descriptors_wait_and_keep_nobody_waiting() {
     service.stop();
 }
 
+/// The system tells by a signal that ends whoever does not hear it.
+#[test]
+fn a_file_that_may_not_grow_takes_down_its_store_alone() {
+    let place = Place::new();
+    let big = "echo 12345678901234567890123456789012345678901234567890 >&2; echo x >> ran";
+    place.config(&format!(
+        "[scheduler]\nstore_retry = '200ms'\n[store.default]\ntype = 'file'\n[store.other]\ntype = 'memory'\n\
+         [task.files]\nevery = '50ms'\nshell = '{big}'\n\
+         [task.other]\nevery = '100ms'\nshell = 'echo x >> other'\nstore = 'other'\n"
+    ));
+    let mut service = place.spawn_after("ulimit -S -f 20", |_| ());
+    service.line("running");
+    service.line_with(&["store default does not work", "File too large"]);
+    let other = lines(&place, "other");
+    eventually("the others run", || lines(&place, "other") > other + 3);
+    assert!(service.running());
+    let raise = ["--pid", &service.pid().to_string(), "--fsize=unlimited:"];
+    assert!(Command::new("prlimit").args(raise).status().unwrap().success());
+    service.line("store default works again");
+    let ran = lines(&place, "ran");
+    eventually("it runs again", || lines(&place, "ran") > ran + 3);
+    service.stop();
+}
+
 /// A service of a user who has no other processes, so that a limit on processes is its own. `None` where
 /// nobody may become that user.
 fn of_a_stranger(place: &Place) -> Option<Service> {
