@@ -205,9 +205,9 @@ proptest! {
                 let at = NAMES.iter().position(|known| known == name).unwrap();
                 assert!(*most <= limits.get(at).copied().unwrap_or(usize::MAX).min(all), "{name}: {most}");
             }
-            for at in 0..4 {
+            for (at, name) in NAMES.iter().enumerate() {
                 let of = |serial: &&u64| handlers[usize::try_from(**serial).unwrap() - 1] == at;
-                assert!(seen.begun.iter().filter(of).is_sorted(), "{}", NAMES[at]);
+                assert!(seen.begun.iter().filter(of).is_sorted(), "{name}");
             }
         });
     }
