@@ -102,7 +102,6 @@ pub mod supervision;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[cfg(any(feature = "cli", feature = "sled"))]
 mod threads;
 pub mod timer;
 pub mod timezones;
