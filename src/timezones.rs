@@ -2,6 +2,8 @@
 //!
 //! Everything else is handed the rules as a value ([`Zones`]).
 
+mod look;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
 
 use crate::trigger::{Rules, Zone, Zones};
 
@@ -136,7 +139,7 @@ impl Timezones {
     /// [`TimezonesError`] when the source is not there or damaged; with [`Timezones::Newest`], never.
     pub fn load(&self, today: DateTime<Utc>) -> Result<Loaded, TimezonesError> {
         let bundled = || Zones::bundled().clone();
-        let (zones, mut warnings) = match self {
+        let (zones, warnings) = match self {
             Self::Bundled => (bundled(), newer_elsewhere(Zones::bundled())),
             Self::Path(path) => {
                 let zones = read(path)?;
@@ -155,38 +158,68 @@ impl Timezones {
                 Ok(place) => newest(&place, today),
             },
         };
-        if zones.version().is_some_and(|version| is_old(version, today)) {
-            warnings.push(format!(
-                "the rules of time zones in use ({}) are older than a year; laws change several times a year",
-                named(&zones)
-            ));
-        }
-        Ok(Loaded { zones, warnings })
+        Ok(with_age(zones, warnings, today))
     }
 }
 
 /// `bundled, 2026f`.
 pub fn named(zones: &Zones) -> String {
-    format!("{}, {}", zones.source(), zones.version().unwrap_or("version unknown"))
+    Release::of(zones).to_string()
+}
+
+/// Which rules are meant: where they are from, and their version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// `bundled`, or the directory of the database.
+    pub source: String,
+    /// The version of the database, for instance `2026f`; `None` when it does not say.
+    pub version: Option<String>,
+}
+
+impl Release {
+    /// Those of a set of rules.
+    pub fn of(zones: &Zones) -> Self {
+        Self { source: zones.source().to_owned(), version: zones.version().map(str::to_owned) }
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.source, self.version.as_deref().unwrap_or("version unknown"))
+    }
+}
+
+/// The same with a warning where they are old.
+fn with_age(zones: Arc<Zones>, mut warnings: Vec<String>, today: DateTime<Utc>) -> Loaded {
+    if zones.version().is_some_and(|version| is_old(version, today)) {
+        warnings.push(format!(
+            "the rules of time zones in use ({}) are older than a year; laws change several times a year",
+            named(&zones)
+        ));
+    }
+    Loaded { zones, warnings }
 }
 
 fn passed_over(error: &TimezonesError) -> String {
     format!("the system's time zone database is passed over, and the bundled one used: {error}")
 }
 
-/// The newer one of the system's and the bundled.
+/// The newer one of the system's and the bundled; the bundled one where the system's cannot be read.
 fn newest(place: &Path, today: DateTime<Utc>) -> (Arc<Zones>, Vec<String>) {
+    newest_of(place, today).unwrap_or_else(|error| (Zones::bundled().clone(), vec![passed_over(&error)]))
+}
+
+/// The newer one of the system's and the bundled.
+fn newest_of(place: &Path, today: DateTime<Utc>) -> Result<(Arc<Zones>, Vec<String>), TimezonesError> {
     let bundled = Zones::bundled();
     if let Some(version) = version_in(place)
         && !is_newer(&version, bundled.version().unwrap_or_default())
     {
-        return (bundled.clone(), Vec::new());
+        return Ok((bundled.clone(), Vec::new()));
     }
-    match read(place) {
-        Err(error) => (bundled.clone(), vec![passed_over(&error)]),
-        Ok(zones) if zones.version().is_some() || knows_more(&zones, today) => (zones, Vec::new()),
-        Ok(_) => (bundled.clone(), Vec::new()),
-    }
+    let zones = read(place)?;
+    let newer = zones.version().is_some() || knows_more(&zones, today);
+    Ok((if newer { zones } else { bundled.clone() }, Vec::new()))
 }
 
 /// Whether a database of unknown version says something about the coming years that neither the bundled

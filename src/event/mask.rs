@@ -71,6 +71,14 @@ bitflags! {
         const CLOCK_JUMPED = 1 << 27;
         /// [`Event::TasksReplanned`]
         const TASKS_REPLANNED = 1 << 52;
+        /// [`Event::TimezonesChanged`]
+        const TIMEZONES_CHANGED = 1 << 53;
+        /// [`Event::TimezonesUnusable`]
+        const TIMEZONES_UNUSABLE = 1 << 54;
+        /// [`Event::TaskMoved`]
+        const TASK_MOVED = 1 << 55;
+        /// [`Event::TasksMoved`]
+        const TASKS_MOVED = 1 << 56;
         /// [`Event::SchedulerRestarted`]
         const SCHEDULER_RESTARTED = 1 << 28;
         /// [`Event::TaskFinished`]
@@ -101,7 +109,7 @@ bitflags! {
         /// Everything about tasks.
         const TASK = Self::RUN_ENDED.bits() | Self::TASK_ADDED.bits() | Self::TASK_REMOVED.bits()
             | Self::TASK_MODIFIED.bits() | Self::TASK_SUBMITTED.bits() | Self::TASK_STALLED.bits()
-            | Self::TASK_FINISHED.bits();
+            | Self::TASK_FINISHED.bits() | Self::TASK_MOVED.bits();
         /// Everything, also what later versions add.
         const ALL = u64::MAX;
     }
@@ -149,6 +157,10 @@ impl Event {
             Self::TaskStalled { .. } => EventMask::TASK_STALLED,
             Self::ClockJumped { .. } => EventMask::CLOCK_JUMPED,
             Self::TasksReplanned { .. } => EventMask::TASKS_REPLANNED,
+            Self::TimezonesChanged { .. } => EventMask::TIMEZONES_CHANGED,
+            Self::TimezonesUnusable { .. } => EventMask::TIMEZONES_UNUSABLE,
+            Self::TaskMoved { .. } => EventMask::TASK_MOVED,
+            Self::TasksMoved { .. } => EventMask::TASKS_MOVED,
             Self::LifecycleSetUp { .. } | Self::LifecycleFailed { .. } | Self::LifecycleCleanedUp { .. } => {
                 EventMask::LIFECYCLE
             }

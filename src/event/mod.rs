@@ -22,6 +22,8 @@ pub use message::{ListenerId, Publish, Subscribe, Unsubscribe};
 pub use stream::EventStream;
 
 use crate::task::{Alias, Run, RunEnd, Source, TaskId};
+use crate::timezones::Release;
+use crate::trigger::Zones;
 
 /// Something that happened. Cheap to clone.
 ///
@@ -245,6 +247,49 @@ pub enum Event {
         /// the latest hundred, as far as this life of the scheduler knows.
         over: Vec<TaskId>,
     },
+    /// Other rules of time zones are in force, because the database has changed. The next runs that they
+    /// move are told one by one ([`TaskMoved`](Self::TaskMoved)), and then store by store
+    /// ([`TasksMoved`](Self::TasksMoved)).
+    TimezonesChanged {
+        /// The rules until now.
+        from: Release,
+        /// The rules from now on.
+        to: Release,
+        /// The same: what clocks show.
+        #[serde(skip)]
+        rules: Arc<Zones>,
+    },
+    /// The time zone database has changed and cannot be used: the rules in force stay. It is looked at
+    /// again every minute; told once for each reason.
+    TimezonesUnusable {
+        /// What is wrong, and what to do.
+        cause: String,
+        /// The rules in force.
+        rules: Release,
+    },
+    /// The next run of a task was moved, because the rules of its time zone had changed.
+    TaskMoved {
+        /// The task.
+        id: TaskId,
+        /// Its store.
+        store: Alias,
+        /// Its next run time by the former rules.
+        from: DateTime<Utc>,
+        /// Its next run time; `None` when the new rules leave it none.
+        to: Option<DateTime<Utc>>,
+    },
+    /// All tasks of a store were looked at that had been planned by other rules of time zones.
+    TasksMoved {
+        /// The store.
+        store: Alias,
+        /// How many next runs were moved.
+        tasks: u64,
+        /// The former rules; `None` when the store does not know them, because an earlier version wrote
+        /// it.
+        from: Option<Release>,
+        /// The rules in force.
+        to: Release,
+    },
     /// A lifecycle's set-up has succeeded: it ticks from now on.
     LifecycleSetUp {
         /// Its name.
@@ -390,6 +435,7 @@ impl Event {
             | Self::TaskRemoved { id, .. }
             | Self::TaskModified { id, .. }
             | Self::TaskFinished { id, .. }
+            | Self::TaskMoved { id, .. }
             | Self::LifecycleSetUp { id }
             | Self::LifecycleFailed { id, .. }
             | Self::LifecycleCleanedUp { id }

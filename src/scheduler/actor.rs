@@ -16,12 +16,13 @@ use super::turn::Turns;
 use super::usher::Usher;
 use super::waitlist::Waitlist;
 use super::wake::{Seen, Wake};
-use super::zones::InForce;
+use super::zones::{InForce, Watched};
 use super::{SchedulerState, Started};
 use crate::clock::{Busy, Clock};
 use crate::error::Error;
 use crate::event::{Event, EventBus, EventMask, Publish, Wanted, Watch};
 use crate::task::{Alias, OwnerId, Registry, RunId, TaskDefaults, TaskId};
+use crate::timezones::Timezones;
 use crate::trigger::Zone;
 
 /// The actor that conducts: it owns the lifecycle, the timer, the aliases of stores and executors,
@@ -36,6 +37,8 @@ pub struct Scheduler {
     /// The kinds of events anybody listens to; others are not built.
     pub(super) wanted: EventMask,
     pub(super) wake: Wake,
+    /// The timer of the next look at the time zone database.
+    pub(super) zones_nap: Option<SpawnHandle>,
     /// The timer of the startup delay, while it lasts.
     pub(super) held_back: Option<SpawnHandle>,
     /// Tasks that waited for their store are being committed.
@@ -68,6 +71,10 @@ pub(super) struct Settings {
     pub registry: Registry,
     pub timezone: Zone,
     pub zones: InForce,
+    /// Where they are from; `None` when they were handed in.
+    pub timezones: Option<Timezones>,
+    /// Whether its files are looked at now and then.
+    pub watches_timezones: bool,
     pub clock: Clock,
     pub defaults: TaskDefaults,
     pub store_retry: Duration,
@@ -102,6 +109,8 @@ pub(super) struct Estate {
     pub seen: Seen,
     /// Tasks whose schedules have ended of late.
     pub farewells: Farewells,
+    /// What is known of the time zone database.
+    pub watched: Watched,
     /// The latest time at which a task was added.
     pub latest_added: DateTime<Utc>,
     /// What ends with the scheduler, once no handle is left.

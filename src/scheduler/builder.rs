@@ -14,7 +14,7 @@ use super::slot::{ExecutorSlot, StoreSlot};
 use super::turn::Turns;
 use super::usher::Usher;
 use super::wake::Wake;
-use super::zones::InForce;
+use super::zones::{InForce, Watched};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{EventBus, EventMask};
@@ -50,7 +50,7 @@ pub struct Builder {
     identity: Option<String>,
     registry: Registry,
     timezone: Zone,
-    timezones: Timezones,
+    timezones: Option<Timezones>,
     zones: Option<Arc<Zones>>,
     clock: Clock,
     defaults: TaskDefaults,
@@ -80,7 +80,7 @@ impl Builder {
             identity: None,
             registry: Registry::new(),
             timezone: Zone::UTC,
-            timezones: Timezones::default(),
+            timezones: None,
             zones: None,
             clock: Clock::system(),
             defaults: TaskDefaults::default(),
@@ -125,6 +125,11 @@ impl Builder {
     /// Which time zone database says what clocks show. It is read when the scheduler is built. Default:
     /// the system's or the bundled one, whichever is newer ([`Timezones::Newest`]).
     ///
+    /// While the scheduler works its files are looked at every minute. When they have changed, their rules
+    /// are in force from then on, and next runs are moved to where these say they are: see the
+    /// [guide](crate::guide::time#when-the-law-changes). One that cannot be used changes nothing. With a
+    /// virtual clock only a database that was set here is looked at.
+    ///
     /// ```
     /// use callboard::prelude::*;
     /// use callboard::timezones::Timezones;
@@ -137,13 +142,20 @@ impl Builder {
     /// # }
     /// ```
     pub fn timezones(mut self, source: Timezones) -> Self {
-        (self.timezones, self.zones) = (source, None);
+        (self.timezones, self.zones) = (Some(source), None);
         self
     }
 
     /// The rules of time zones themselves, in place of a [source](Self::timezones) of them.
     pub fn zones(mut self, zones: Arc<Zones>) -> Self {
-        self.zones = Some(zones);
+        (self.timezones, self.zones) = (None, Some(zones));
+        self
+    }
+
+    /// A source of rules, and what was read from it a moment ago.
+    #[cfg(feature = "cli")]
+    pub(crate) fn timezones_read(mut self, source: Timezones, zones: Arc<Zones>) -> Self {
+        (self.timezones, self.zones) = (Some(source), Some(zones));
         self
     }
 
@@ -305,6 +317,7 @@ impl Builder {
                     // Until the bus says what is: a successor has news from its first moment.
                     wanted: EventMask::ALL,
                     wake: Wake::default(),
+                    zones_nap: None,
                     held_back: None,
                     committing: false,
                     last_seen: now,
@@ -424,10 +437,18 @@ impl Builder {
                 return Err(Error::AliasTaken { kind: "executor", alias });
             }
         }
+        let watches_timezones = self.timezones.is_some() || !self.clock.is_virtual();
+        let timezones = match self.zones {
+            Some(_) => self.timezones,
+            None => Some(self.timezones.unwrap_or_default()),
+        };
+        let mut seen = None;
         let zones = match self.zones {
             Some(zones) => zones,
             None => {
-                let loaded = self.timezones.load(self.clock.now())?;
+                // First, so that what changes meanwhile is noticed.
+                seen = timezones.as_ref().map(Timezones::look);
+                let loaded = timezones.clone().unwrap_or_default().load(self.clock.now())?;
                 for warning in loaded.warnings {
                     tracing::warn!(scheduler = %self.name, "{warning}");
                 }
@@ -443,12 +464,15 @@ impl Builder {
             );
             return Err(Error::Setting { setting: "timezone", reason });
         }
+        estate.watched = Watched::new(seen, self.clock.monotonic());
         let settings = Settings {
             identity: self.identity.unwrap_or_else(|| self.name.clone()),
             name: self.name,
             registry: self.registry,
             timezone: self.timezone,
             zones: InForce::new(zones),
+            timezones,
+            watches_timezones,
             clock: self.clock,
             defaults: self.defaults,
             store_retry: self.store_retry,

@@ -18,6 +18,7 @@ use crate::task::{
     Account, Added, Alias, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskError, TaskId, TaskInfo,
     TaskQuery,
 };
+use crate::timezones::Release;
 use crate::trigger::{IntoTrigger, ZonedTime};
 
 /// How many events a stream holds for a slow reader.
@@ -478,6 +479,15 @@ impl Handle {
     /// When there is no such store.
     pub async fn remove_store(&self, alias: impl AsRef<str>) -> Result<(), Error> {
         self.send(RemoveStore(Alias::new(alias)?)).await?
+    }
+
+    /// Reads the [time zone database](super::Builder::timezones) again, whether its files have changed or
+    /// not, and says which rules are in force then. Without it that is done within a minute.
+    ///
+    /// # Errors
+    /// When it cannot be used: the rules in force stay.
+    pub async fn reload_timezones(&self) -> Result<Release, Error> {
+        self.send(ReloadTimezones).await?
     }
 
     /// Reads everything a store holds and lists what cannot be read: the quarantine. Tasks go on

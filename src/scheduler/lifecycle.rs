@@ -472,10 +472,7 @@ impl Handler<GetStatus> for Scheduler {
             running: self.estate.flight.len(),
             pending: self.estate.pending.len(),
             waiting: self.estate.waitlist.len(),
-            timezones: TimezonesStatus {
-                source: zones.source().to_owned(),
-                version: zones.version().map(str::to_owned),
-            },
+            timezones: TimezonesStatus::of(&zones),
             stores: self
                 .estate
                 .stores

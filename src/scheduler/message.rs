@@ -42,6 +42,7 @@ use crate::task::{
     Account, Added, Alias, AnyLifecycle, Lifecycle, RunId, RunRecord, Task, TaskChanges, TaskId, TaskInfo,
     TaskQuery,
 };
+use crate::timezones::Release;
 use crate::trigger::{Trigger, ZonedTime};
 
 /// Begins to work; see [`Handle::start`](super::Handle::start).
@@ -66,6 +67,12 @@ pub struct Resume;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), Error>")]
 pub struct Stop(pub Shutdown);
+
+/// Reads the time zone database again; answered with the rules in force then. See
+/// [`Handle::reload_timezones`](super::Handle::reload_timezones).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<Release, Error>")]
+pub struct ReloadTimezones;
 
 /// How is it?
 #[derive(Debug, Clone, Copy, Message)]

@@ -40,6 +40,7 @@ mod pending;
 mod plan;
 mod relocate;
 mod replan;
+mod rezone;
 mod salvage;
 mod session;
 mod settle;
@@ -64,6 +65,8 @@ use serde::Serialize;
 pub use actor::Scheduler;
 pub use builder::Builder;
 pub use handle::{Handle, ScopeGuard};
+
+pub use crate::timezones::Release as TimezonesStatus;
 
 use crate::error::Error;
 use crate::task::{Alias, TaskId};
@@ -156,15 +159,6 @@ impl Started {
     pub fn is_complete(&self) -> bool {
         self.stores.is_empty() && self.tasks.is_empty()
     }
-}
-
-/// By which rules clocks are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TimezonesStatus {
-    /// Where the rules are from: `bundled`, or the directory of the database.
-    pub source: String,
-    /// The version of the database, for instance `2026f`; `None` when it does not say.
-    pub version: Option<String>,
 }
 
 /// How a store is.

@@ -47,7 +47,7 @@ pub(super) enum Replanning {
 }
 
 impl Replanning {
-    fn want(&mut self) {
+    pub(super) fn want(&mut self) {
         *self = match self {
             Self::No | Self::Wanted => Self::Wanted,
             Self::UnderWay | Self::Again => Self::Again,
@@ -61,7 +61,7 @@ impl Replanning {
         }
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         *self = if *self == Self::Again { Self::Wanted } else { Self::No };
     }
 }

@@ -12,6 +12,7 @@ use super::locks::StoreLock;
 use super::replan::Replanning;
 use crate::error::Error;
 use crate::executor::{ExecutorAddr, ExecutorSource};
+use crate::store::message::KeptRules;
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
 use crate::supervision::RestartPolicy;
 use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
@@ -70,6 +71,10 @@ pub(super) struct StoreSlot {
     pub failures: u32,
     /// Whether next runs are to be worked out again.
     pub replanning: Replanning,
+    /// Whether next runs are to be worked out by other rules of time zones.
+    pub rezoning: Replanning,
+    /// By which rules its next runs were worked out, as far as is known.
+    pub rules: Option<KeptRules>,
     /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
     pub unreadable: BTreeSet<(String, String)>,
     after_tick: Vec<oneshot::Sender<()>>,
@@ -110,6 +115,8 @@ impl StoreSlot {
             retry_at: None,
             failures: 0,
             replanning: Replanning::No,
+            rezoning: Replanning::No,
+            rules: None,
             unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
             after_finish: Vec::new(),
@@ -131,9 +138,10 @@ impl StoreSlot {
         self.addr.is_some() && !self.ticking && self.problem.is_none() && !in_doubt && self.may_begin()
     }
 
-    /// Whether its runs may begin here: nobody holds it, and no other process may begin them.
+    /// Whether its runs may begin here: nobody holds it, no other process may begin them, and they are
+    /// planned by the rules of time zones that are in force.
     pub(super) fn may_begin(&self) -> bool {
-        !self.paused && self.moves == 0 && self.has_lock()
+        !self.paused && self.moves == 0 && self.has_lock() && self.rezoning == Replanning::No
     }
 
     /// What is the matter with its unreadable records.
@@ -148,6 +156,14 @@ impl StoreSlot {
         let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
         let works = self.addr.is_some() && self.problem.is_none() && !in_doubt && self.has_lock();
         self.replanning == Replanning::Wanted && works
+    }
+
+    /// Whether next runs are to be worked out by other rules of time zones, and can be.
+    pub(super) fn can_rezone(&self) -> bool {
+        let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
+        let works = self.addr.is_some() && self.problem.is_none() && !in_doubt && self.has_lock();
+        let stands = !self.ticking && self.moves == 0 && self.replanning != Replanning::UnderWay;
+        self.rezoning == Replanning::Wanted && works && stands
     }
 
     /// Whether the record of a task is among those that could not be read when the store was opened.
@@ -265,6 +281,7 @@ impl StoreSlot {
         self.end_finish(false);
         self.settling = false;
         self.replanning.reset();
+        self.rezoning.reset();
         self.asked = 0;
         self.moves = 0;
         self.release_waiting();

@@ -182,6 +182,7 @@ impl Scheduler {
         self.commit_late(ctx);
         self.settle_doubts(alias, ctx);
         self.look_for_wrong_times(alias, opened.latest_time);
+        self.look_for_other_rules(alias, opened.rules);
         self.replan_stores(&busy, ctx);
         self.flush_ends(alias, busy.clone(), ctx);
         self.arm(ctx);

@@ -93,6 +93,8 @@ impl Scheduler {
 
     /// Arms the timer for the earliest thing to do.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
+        self.rezone_stores(ctx);
+        self.watch_zones(ctx);
         let running = self.ticks();
         let mut next = self.estate.stores.values().filter_map(|slot| slot.wants_attention(running)).min();
         if running && self.has_called() {

@@ -85,7 +85,7 @@ impl<B: Backend> StoreActor<B> {
     /// Starts the actor on the present arbiter.
     pub fn start_store(self) -> StoreAddr {
         let addr = self.start();
-        StoreAddr::new(addr.clone()).paged(addr.recipient())
+        StoreAddr::new(addr.clone()).paged(addr.clone().recipient()).keeping_rules(addr.recipient())
     }
 
     /// Whether it needs an arbiter of its own.
@@ -114,7 +114,7 @@ impl<B: Backend> StoreActor<B> {
         let handle = arbiter.handle();
         self._arbiter = Some(StopArbiter(handle.clone()));
         let addr = Self::start_in_arbiter(&handle, move |_| self);
-        StoreAddr::new(addr.clone()).paged(addr.recipient())
+        StoreAddr::new(addr.clone()).paged(addr.clone().recipient()).keeping_rules(addr.recipient())
     }
 
     /// Asks the backend, and sees to it that its panic, now or later, becomes an answer.
@@ -242,6 +242,7 @@ handlers! {
     Check: check -> Checked,
     Rekey: rekey -> Rekeyed,
     Export: export -> Exported,
+    KeepRules: keep_rules -> (),
 }
 
 /// Asks for a part of a list: each is a message of its own, and others come in between.

@@ -19,6 +19,7 @@ macro_rules! store_addr {
         struct Recipients {
             $($field: Recipient<$message>,)+
             leaf: Option<Recipient<Leaf>>,
+            keep_rules: Option<Recipient<KeepRules>>,
         }
 
         impl StoreAddr {
@@ -28,7 +29,8 @@ macro_rules! store_addr {
                 A: Actor $(+ Handler<$message>)+,
                 A::Context: Sized $(+ ToEnvelope<A, $message>)+,
             {
-                Self(Arc::new(Recipients { $($field: addr.clone().recipient(),)+ leaf: None }))
+                let plain = Recipients { $($field: addr.clone().recipient(),)+ leaf: None, keep_rules: None };
+                Self(Arc::new(plain))
             }
 
             $(
@@ -46,6 +48,25 @@ impl StoreAddr {
     /// The store gives its tasks page by page to who asks `leaf` for them.
     pub(super) fn paged(self, leaf: Recipient<Leaf>) -> Self {
         Self(Arc::new(Recipients { leaf: Some(leaf), ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The store keeps what whoever asks `keep_rules` tells it.
+    pub(super) fn keeping_rules(self, keep_rules: Recipient<KeepRules>) -> Self {
+        Self(Arc::new(Recipients { keep_rules: Some(keep_rules), ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// Has a store that can keep by which rules its tasks are planned.
+    pub(crate) fn keep_rules(
+        &self,
+        message: KeepRules,
+    ) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let kept = self.0.keep_rules.as_ref().map(|keep_rules| keep_rules.send(message));
+        async move {
+            match kept {
+                Some(kept) => kept.await?,
+                None => Ok(()),
+            }
+        }
     }
 
     /// Some of all tasks: of a store that knows no pages, all of them.

@@ -2,7 +2,7 @@
 //! not.
 //!
 //! ```text
-//! byte 0   kind: S spec, T state, R run, M mark of the store, I its identity, Q quarantine
+//! byte 0   kind: S spec, T state, R run, M mark of the store, I its identity, Q quarantine, Z rules of time zones
 //! byte 1   version of the kind's format, from 1
 //! byte 2   codec of the rest: j JSON, x sealed JSON (`cipher.rs` has what follows)
 //! ```
@@ -34,12 +34,13 @@ pub(super) enum Kind {
     Mark = b'M',
     Identity = b'I',
     Quarantine = b'Q',
+    Rules = b'Z',
 }
 
 impl Kind {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 6] =
-        [Self::Spec, Self::State, Self::Run, Self::Mark, Self::Identity, Self::Quarantine];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Spec, Self::State, Self::Run, Self::Mark, Self::Identity, Self::Quarantine, Self::Rules];
 
     /// Whether it says something about tasks, and is sealed in a store that has keys.
     #[cfg(feature = "encryption")]

@@ -28,6 +28,7 @@ pub enum Op {
     Check,
     Rekey,
     Export,
+    KeepRules,
     Close,
 }
 
@@ -208,6 +209,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn export(&mut self, request: Export) -> Reply<Exported> {
         self.call(Op::Export, |backend| backend.export(request))
+    }
+
+    fn keep_rules(&mut self, request: KeepRules) -> Reply<()> {
+        self.call(Op::KeepRules, |backend| backend.keep_rules(request))
     }
 
     fn close(&mut self, request: Close) -> Reply<()> {

@@ -110,6 +110,8 @@ pub struct MemoryBackend {
     deferred: FxHashMap<u32, Until>,
     /// The run records, if any are kept.
     recent: Option<Recent>,
+    /// By which rules of time zones the next runs were worked out.
+    rules: Option<KeptRules>,
 }
 
 /// A due time and a slot in one number, so that comparing two is one comparison: 64 bits of
@@ -370,6 +372,7 @@ impl Backend for MemoryBackend {
             next_due: self.first_due(),
             unsettled: Some(self.unsettled()),
             latest_time: Some(self.latest_time()),
+            rules: self.rules.clone(),
             ..Opened::default()
         };
         Reply::Now(Ok(opened))
@@ -464,8 +467,13 @@ impl Backend for MemoryBackend {
         if let Some(recent) = &mut recent {
             self.tasks.iter().flatten().for_each(|task| recent.leave(&task.spec.id));
         }
-        *self = Self { recent, ..Self::default() };
+        *self = Self { recent, rules: self.rules.take(), ..Self::default() };
         Reply::Now(Ok(removed))
+    }
+
+    fn keep_rules(&mut self, KeepRules(rules): KeepRules) -> Reply<()> {
+        self.rules = Some(rules);
+        Reply::Now(Ok(()))
     }
 
     fn close(&mut self, _: Close) -> Reply<()> {

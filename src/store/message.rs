@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use actix::prelude::*;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Capabilities, StoreError};
 use crate::task::{OwnerId, RunEnd, RunId, RunRecord, StoredTask, TaskId, TaskState};
+use crate::timezones::Release;
 
 /// Makes the store ready. The runs of earlier owners that never ended are closed as interrupted
 /// and reported in [`Opened`].
@@ -45,6 +46,10 @@ pub struct Opened {
     /// The latest of the times in its tasks that must be past; `None` when the store cannot tell without
     /// more ado. One that is later than now was taken from a clock that was ahead.
     pub latest_time: Option<DateTime<Utc>>,
+    /// By which rules of time zones the next runs of its tasks were worked out: the latest that a
+    /// [`KeepRules`] said. `None` when none did, or the store does not keep that: then each task is looked
+    /// at.
+    pub rules: Option<KeptRules>,
     /// Tells of exports that the store takes by itself and that fail; `None` for a store that takes
     /// none.
     pub export_failures: Option<Failures>,
@@ -70,6 +75,21 @@ impl Failures {
         }
     }
 }
+
+/// By which rules of time zones the next runs of a store's tasks were worked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRules {
+    /// [`Zones::digest`](crate::trigger::Zones::digest).
+    pub digest: u64,
+    /// For people.
+    pub release: Release,
+}
+
+/// Has the store keep by which rules the next runs of its tasks were worked out: it says so when it is
+/// opened. A store need not understand it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct KeepRules(pub KeptRules);
 
 /// Damaged data that was given another name; the store was told to do that.
 #[derive(Debug, Clone, PartialEq, Eq)]

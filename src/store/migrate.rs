@@ -19,7 +19,7 @@ const fn steps(kind: Kind) -> &'static [Step] {
         // Then: where the run times lie that a run stands for, those that were passed over, and where a
         // schedule begins; the same.
         Kind::State | Kind::Run => &[unchanged, unchanged],
-        Kind::Identity | Kind::Quarantine => &[],
+        Kind::Identity | Kind::Quarantine | Kind::Rules => &[],
         #[cfg(any(feature = "sled", feature = "redb"))]
         Kind::Mark => &[],
     }

@@ -198,6 +198,11 @@ pub trait Backend: Unpin + 'static {
     fn export(&mut self, _request: Export) -> Reply<Exported> {
         Reply::Now(Err(StoreError::Unsupported { deed: "be exported" }))
     }
+    /// Keeps by which rules of time zones the next runs of its tasks were worked out, to say so in
+    /// [`Opened::rules`]. Without it, all tasks are looked at whenever the store is opened anew.
+    fn keep_rules(&mut self, _request: KeepRules) -> Reply<()> {
+        Reply::Now(Ok(()))
+    }
     /// Called last: writes out what is still in memory.
     fn close(&mut self, request: Close) -> Reply<()>;
 }

@@ -49,4 +49,4 @@ pub use registry::{AsyncCode, BlockingCode, Code, Registry, TaskFuture};
 pub(crate) use run::standing_for;
 pub use run::{Run, RunEnd, RunRecord, Source, Span};
 pub use spec::{Handler, StoredTask, TaskSpec};
-pub use state::{Attempt, Backfill, Fire, MAX_AHEAD, Replanned, TaskState};
+pub use state::{Attempt, Backfill, Fire, MAX_AHEAD, Moved, Replanned, TaskState};

@@ -2,6 +2,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{RunId, Source, Span, TaskSpec};
+use crate::trigger::Offsets;
 
 /// A run time ahead: what the trigger said, and when the run is due after jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,6 +70,20 @@ pub struct Replanned {
     pub ran: Vec<Span>,
 }
 
+/// That the next run of a task was moved, because the rules of its time zone had changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// When that was.
+    pub at: DateTime<Utc>,
+    /// The next run time by the former rules.
+    pub from: DateTime<Utc>,
+    /// The next run time by the new ones. What these say of earlier times is not what was done.
+    pub to: DateTime<Utc>,
+    /// Run times after [`to`](Self::to) that ran already, by the former rules, and do not run again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ran: Vec<Span>,
+}
+
 /// The part of a task that changes as it runs. Small on purpose: advancing a schedule writes this
 /// and not the task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +92,10 @@ pub struct TaskState {
     pub revision: u64,
     /// The next run; `None` when the schedule has no more (or only runs at shutdown).
     pub next: Option<Fire>,
+    /// What the clocks that the trigger reads were away from UTC at the next run, by the rules by which
+    /// it was worked out: what it stands for when these change.
+    #[serde(default, skip_serializing_if = "Offsets::is_empty")]
+    pub offsets: Offsets,
     /// The first run time, when it was set apart from the trigger: those of the trigger before it
     /// are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +119,9 @@ pub struct TaskState {
     /// was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replanned: Option<Box<Replanned>>,
+    /// That the next run was moved, because the rules of its time zone had changed; the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Box<Moved>>,
     /// When a task goes whose schedule has ended, and which would be gone but that it ended much too
     /// late, with run times that were passed over: the clock may be wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +146,7 @@ impl TaskState {
         Self {
             revision: 1,
             next: None,
+            offsets: Offsets::default(),
             begins: None,
             last_run: None,
             runs: 0,
@@ -131,6 +154,7 @@ impl TaskState {
             attempts: Vec::new(),
             backfill: None,
             replanned: None,
+            moved: None,
             leaves_at: None,
             paused: false,
             anchor: now,

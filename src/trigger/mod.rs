@@ -15,6 +15,7 @@
 //! | `footprint` | arithmetic: whether triggers can ever meet |
 //! | `jitter` | numbers derived from a task's id |
 //! | `same` | whether two triggers have the same run times |
+//! | `reread` | which run times are open when the rules of clocks have changed |
 //! | `text` `json` `jsonl` | text, JSON, and questions as JSON lines |
 //! | `describe` `warn` | plain English, and what may surprise |
 
@@ -33,6 +34,7 @@ mod json;
 mod jsonl;
 mod limits;
 mod moment;
+mod reread;
 mod same;
 mod text;
 mod tzif;
@@ -62,6 +64,8 @@ pub use interval::Interval;
 pub(crate) use jitter::hash;
 pub use jsonl::{answer, answer_by};
 pub use moment::Moment;
+pub use reread::Offsets;
+pub(crate) use reread::Reread;
 pub use warn::{Warning, WarningKind};
 use zone::ceil_seconds;
 pub use zone::{Fold, Gap, Rules};

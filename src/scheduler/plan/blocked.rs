@@ -37,6 +37,7 @@ pub(crate) fn blocked(
     if plan.runs().next().is_none() {
         return Blocked::Wait(watch.until.map_or(Until::Recalled, Until::At));
     }
+    super::rezone::note_offsets(spec, state.next, &mut after, zones);
     (plan.then, plan.finished) = settle(spec, after);
     Blocked::Over(Box::new(plan))
 }

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::PlanError;
 use super::times::{Times, left};
+use super::{PlanError, rezone};
 use crate::task::{
     Fire, FirstRun, Kept, StoredTask, TaskError, TaskSpec, TaskState, WhenFinished, check_range,
 };
@@ -25,6 +25,7 @@ pub(crate) fn add(
     }
     state.next = first_fire(spec, &state, first_run, (since, now), zones)?;
     state.begins = state.next.filter(|_| first_run.is_some()).map(|next| next.nominal);
+    rezone::note_offsets(spec, None, &mut state, zones);
     Ok(state)
 }
 
@@ -101,6 +102,9 @@ pub(crate) fn replace(
             state.next = first_fire(spec, &state, None, (now, now), zones)?;
         }
     }
+    // Another trigger reads other clocks, also where its next run is the same.
+    let known = existing.state.next.filter(|_| same);
+    rezone::note_offsets(spec, known, &mut state, zones);
     Ok(Some(state))
 }
 
@@ -192,7 +196,8 @@ fn set_next_run(
         );
         return Err(refused(reason).into());
     }
-    state.next = Some(Fire { nominal: at, due: at });
+    let before = state.next.replace(Fire { nominal: at, due: at });
+    rezone::note_offsets(spec, before, state, zones);
     state.begins = Some(at);
     state.modified_at = now;
     Ok(())

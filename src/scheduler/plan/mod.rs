@@ -6,6 +6,7 @@ mod backfill;
 mod backlog;
 mod blocked;
 mod edit;
+mod rezone;
 mod times;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,6 +23,7 @@ pub(crate) use blocked::{Blocked, blocked};
 #[cfg(feature = "cli")]
 pub(crate) use edit::is_over;
 pub(crate) use edit::{add, kept, replace, update};
+pub(crate) use rezone::{Rezone, rezone};
 
 /// What is to be done about a task whose next run is due.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,9 +119,15 @@ pub(crate) fn tick(
         attempts::note(spec, &mut after, run.as_slice());
     }
     after.leaves_at.take_if(|leaves_at| *leaves_at <= now);
+    let dealt_with =
+        |until: DateTime<Utc>| until <= now && after.next.is_none_or(|next| next.nominal >= until);
     if let Some(replanned) = &mut after.replanned {
         replanned.ran.retain(|span| span.until > now);
     }
+    if let Some(moved) = &mut after.moved {
+        moved.ran.retain(|span| !dealt_with(span.until));
+    }
+    rezone::note_offsets(spec, state.next, &mut after, zones);
     (plan.then, plan.finished) = settle(spec, after);
     plan
 }
@@ -272,7 +280,8 @@ pub(crate) fn pause(task: &StoredTask, now: DateTime<Utc>) -> Option<TaskState> 
 pub(crate) fn pass_over(task: &mut StoredTask, until: DateTime<Utc>, zones: &Zones) {
     let passed = task.state.next.is_some_and(|next| next.nominal <= until);
     if passed && let Ok(next) = Times::of_task(&task.spec, &task.state, zones).after(until) {
-        task.state.next = next;
+        let before = std::mem::replace(&mut task.state.next, next);
+        rezone::note_offsets(&task.spec, before, &mut task.state, zones);
     }
 }
 
@@ -303,6 +312,7 @@ pub(crate) fn resume(
     if let Some(backfill) = &mut after.backfill {
         backfill.at = now.max(backfill.at);
     }
+    rezone::note_offsets(spec, state.next, &mut after, zones);
     Ok(Some(settle(spec, after).0))
 }
 
@@ -362,6 +372,7 @@ pub(crate) fn run_due(
     if let Some(error) = plan.stalled {
         return Err(error.into());
     }
+    rezone::note_offsets(spec, state.next, &mut after, zones);
     (plan.then, plan.finished) = settle(spec, after);
     let due = plan.run.map(|run| DueRun {
         nominal: run.fire.nominal,

@@ -11,25 +11,27 @@ pub(super) struct Times<'a> {
     start: Option<DateTime<Utc>>,
     /// The last instant a run time may have.
     pub end: Option<DateTime<Utc>>,
-    /// Run times that ran already, while the clock was ahead.
-    had: &'a [Span],
+    /// Run times that ran already: while the clock was ahead, and by other rules of time zones.
+    had: [&'a [Span]; 2],
 }
 
 impl<'a> Times<'a> {
     pub(super) fn of(spec: &'a TaskSpec, anchor: DateTime<Utc>, zones: &'a Zones) -> Self {
         let cx = spec.context(anchor, zones);
-        Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: &[] }
+        Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: [&[]; 2] }
     }
 
-    /// The run times that are left to a task: without those that it had while the clock was ahead.
+    /// The run times that are left to a task: without those that it had already.
     pub(super) fn of_task(spec: &'a TaskSpec, state: &'a TaskState, zones: &'a Zones) -> Self {
-        let had = state.replanned.as_ref().map(|replanned| replanned.ran.as_slice()).unwrap_or_default();
+        let ahead = state.replanned.as_ref().map(|replanned| replanned.ran.as_slice());
+        let moved = state.moved.as_ref().map(|moved| moved.ran.as_slice());
+        let had = [ahead, moved].map(Option::unwrap_or_default);
         Self { had, ..Self::of(spec, state.anchor, zones) }
     }
 
-    /// Whether a run time ran already, while the clock was ahead.
+    /// Whether a run time ran already.
     pub(super) fn is_had(&self, nominal: DateTime<Utc>) -> bool {
-        self.had.iter().any(|span| span.contains(nominal))
+        self.had.iter().copied().flatten().any(|span| span.contains(nominal))
     }
 
     /// Whether an instant lies within the window.
@@ -45,10 +47,11 @@ impl<'a> Times<'a> {
             return Ok(None);
         }
         let mut nominal = self.trigger.next(at, &self.cx)?;
-        for span in self.had {
-            if let Some(had) = nominal.filter(|nominal| span.contains(*nominal)) {
-                nominal = self.trigger.next(span.until.max(had), &self.cx)?;
-            }
+        // Those of one kind are in order, and seldom there are any of the other.
+        while let Some(had) = nominal
+            && let Some(span) = self.had.iter().copied().flatten().find(|span| span.contains(had))
+        {
+            nominal = self.trigger.next(span.until, &self.cx)?;
         }
         Ok(nominal.filter(|nominal| self.contains(*nominal)).map(|nominal| self.fire(nominal)))
     }

@@ -372,6 +372,17 @@ impl<P: Place> Backend for Engine<P> {
         self.sweep(|known, done| Sweep::export(known, path, plain, done))
     }
 
+    fn keep_rules(&mut self, KeepRules(rules): KeepRules) -> Reply<()> {
+        match Codec::plain().encode(Kind::Rules, keys::RULES, &rules) {
+            Ok(rules) => {
+                let mut batch = Batch::default();
+                batch.insert(keys::RULES.to_vec(), rules);
+                self.write(batch, ())
+            }
+            Err(reason) => Reply::Now(Err(StoreError::unavailable(reason))),
+        }
+    }
+
     fn close(&mut self, _: Close) -> Reply<()> {
         match self.writer.take() {
             Some(writer) => Reply::later(writer.close()),

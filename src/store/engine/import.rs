@@ -161,7 +161,8 @@ pub(super) fn import(
     check_mode(target, mode, fresh)?;
     let total = origin.steps()? * 2;
     let mark = if fresh { FILLING } else { MERGING };
-    target.apply(vec![(keys::IMPORTING.to_vec(), Some(mark.to_vec()))])?;
+    // By which rules the tasks that come are planned is not known.
+    target.apply(vec![(keys::RULES.to_vec(), None), (keys::IMPORTING.to_vec(), Some(mark.to_vec()))])?;
     target.sync()?;
     let mode = if fresh { ImportMode::Replace } else { mode };
     let mut tell = |done| progress(Progress { done, total });

@@ -10,6 +10,7 @@
 //! l                           → the owner that sorts last among those who began runs
 //! m                           → mark: format, number of the latest batch
 //! i                           → identity of the store, made at random when it is first opened
+//! z                           → by which rules of time zones the next runs were worked out
 //! q <key>                     → since when the record under this key is in quarantine
 //! x                           → there while an import is under way
 //! ```
@@ -31,6 +32,7 @@ pub(in crate::store) const MARK: &[u8] = b"m";
 pub(super) const LATEST_OWNER: &[u8] = b"l";
 pub(super) const GONE_UNTIL: &[u8] = b"w";
 pub(in crate::store) const IDENTITY: &[u8] = b"i";
+pub(super) const RULES: &[u8] = b"z";
 pub(super) const QUARANTINE: &[u8] = b"q";
 pub(super) const IMPORTING: &[u8] = b"x";
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Disk, Order, keys};
 use crate::store::envelope::{Codec, Kind, Unread};
-use crate::store::message::{Cause, Unreadable};
+use crate::store::message::{Cause, KeptRules, Unreadable};
 use crate::store::{MemoryBackend, StoreError};
 use crate::task::{OwnerId, RunRecord, StoredTask, TaskId, TaskSpec, TaskState};
 
@@ -30,6 +30,8 @@ pub(super) struct Loaded {
     pub gone_until: Option<DateTime<Utc>>,
     /// The owner that sorts last among those who began runs.
     pub latest_owner: Option<OwnerId>,
+    /// By which rules of time zones the next runs of its tasks were worked out.
+    pub rules: Option<KeptRules>,
     /// The rows that were in quarantine before, and since when.
     pub noted: FxHashMap<Vec<u8>, DateTime<Utc>>,
 }
@@ -73,6 +75,9 @@ impl Loaded {
         loaded.load_gone(disk)?;
         loaded.noted = notes(disk)?;
         loaded.gone_until = gone_until(disk)?;
+        // What cannot be read says nothing: the tasks are looked at, and it is written again.
+        let rules = disk.get(keys::RULES)?;
+        loaded.rules = rules.and_then(|rules| Codec::plain().decode(Kind::Rules, keys::RULES, &rules).ok());
         let latest = disk.get(keys::LATEST_OWNER)?;
         // Runs that an earlier version has imported may be those of a later owner.
         let open = loaded.open_runs.iter().map(|record| record.id.owner).max();

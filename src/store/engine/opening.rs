@@ -98,6 +98,7 @@ impl<P: Place> Engine<P> {
                 set_aside: self.asides.1.try_iter().last(),
                 unsettled,
                 latest_time: Some(self.tasks.latest_time()),
+                rules: loaded.rules,
                 export_failures: self.writer.as_mut().map(Writer::export_failures),
                 failures: self.writer.as_ref().map(Writer::failures),
             },
