@@ -95,6 +95,7 @@ async fn tick(store: &StoreAddr, limit: usize, serial: &mut u64) -> Vec<(RunId, 
             source: Source::Scheduled,
             attempt: 1,
             submitted_at: begin(),
+            offset: None,
             end: None,
         };
         runs.push((id, record.clone()));

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::terminal;
-use super::time::{distance, length, shown};
+use super::time::{distance, length, shown, shown_by};
 use crate::task::{RunEnd, standing_for};
 use crate::trigger::Zone;
 
@@ -246,7 +246,10 @@ fn record(run: &Value, task: &Value) -> Vec<String> {
         (note, again) => note.or(again),
     };
     vec![
-        format!("  {}", nominal.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task)))),
+        format!(
+            "  {}",
+            nominal.map_or_else(|| "-".to_owned(), |at| shown_by(at, run["offset"].as_i64(), zone(task)))
+        ),
         outcome,
         duration.map_or_else(String::new, length),
         brief(&note.unwrap_or_default(), limit),

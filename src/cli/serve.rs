@@ -134,6 +134,30 @@ struct Place<'a> {
     hold: &'a Hold,
 }
 
+/// Reads again what may have changed whenever the program is told to, for as long as it lives.
+struct Reloads(actix_rt::task::JoinHandle<()>);
+
+impl Reloads {
+    fn begin(handle: Handle, mut signals: Signals) -> Self {
+        Self(actix_rt::spawn(async move {
+            while signals.hang_up().await {
+                match handle.reload_timezones().await {
+                    Ok(rules) => out::note(&format!("SIGHUP: the rules of time zones in force are {rules}")),
+                    Err(error) => {
+                        out::note(&format!("SIGHUP: the rules of time zones in force stay: {error}"))
+                    }
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Reloads {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// How long a shutdown may take beyond its grace, for runs to be ended and stores to be closed.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -141,6 +165,7 @@ impl Service {
     async fn run(&mut self, place: Place<'_>, mut signals: Signals, builder: Builder) -> Result<(), Failure> {
         let handle = builder.strict(self.strict).build()?;
         let mut events = handle.events(EventMask::ALL).await?;
+        let _reloads = Reloads::begin(handle.clone(), signals.clone());
         // Paused until no task runs that has left the configuration.
         let started = handle.start_paused();
         let Some(started) = self.meanwhile(&mut events, &mut signals, started).await else {
@@ -182,7 +207,7 @@ impl Service {
         let registry = handlers::registry(inherited);
         let builder = self.settings.builder_with(dir, &for_workers)?.registry(registry);
         // One and the same set of rules for what is planned and what is shown.
-        Ok(builder.zones(super::time::rules()))
+        Ok(builder.timezones_read(self.settings.timezones.clone(), super::time::rules()))
     }
 
     /// Makes the tasks those of the configuration, and lets them run; `None` when a signal came first.
@@ -265,6 +290,7 @@ impl Service {
                 self.unreadable.remove(id);
                 self.news = true;
             }
+            Event::TimezonesChanged { rules, .. } => super::time::use_rules(rules.clone()),
             Event::StoreRecovered { .. } | Event::SchedulerRestarted { .. } => self.news = true,
             _ => {}
         }

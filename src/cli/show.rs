@@ -46,7 +46,7 @@ impl Show {
             self.text(run_line(report, self.zone));
         } else if let Event::RunInterrupted { record, .. } = event {
             self.text(interrupted_line(record, self.zone));
-        } else if let Some(line) = event_line(event) {
+        } else if let Some(line) = event_line(event, self.zone) {
             self.text(line);
         }
     }
@@ -99,7 +99,7 @@ fn interrupted_line(record: &RunRecord, zone: Zone) -> String {
 }
 
 /// The events that a person at the terminal wants to know of, besides runs.
-fn event_line(event: &Event) -> Option<String> {
+fn event_line(event: &Event, zone: Zone) -> Option<String> {
     Some(match event {
         Event::TaskStalled { id, cause, .. } => format!("task {id} was paused: {cause}"),
         Event::TaskFinished { id, .. } => format!("the schedule of task {id} has ended"),
@@ -134,6 +134,26 @@ fn event_line(event: &Event) -> Option<String> {
             let way = if *by_ms < 0 { "back" } else { "forward" };
             let by = TimeDelta::try_milliseconds(*by_ms).unwrap_or(TimeDelta::MAX).abs();
             format!("the clock was set {way} by {}", time::length(by))
+        }
+        Event::TimezonesChanged { from, to, .. } => {
+            format!("the rules of time zones have changed: {to} (before: {from})")
+        }
+        Event::TimezonesUnusable { cause, rules } => {
+            format!("the time zone database cannot be used, and the rules in force stay ({rules}): {cause}")
+        }
+        Event::TaskMoved { id, from, to, .. } => {
+            let to =
+                to.map_or_else(|| "nowhere: its schedule has ended".to_owned(), |to| time::shown(to, zone));
+            let from = time::shown(*from, zone);
+            format!(
+                "task {id}: its next run moved from {from} to {to}, because the rules of its zone have changed"
+            )
+        }
+        Event::TasksMoved { store, tasks, from, to } => {
+            let from = from.as_ref().map_or_else(|| "an earlier version's".to_owned(), ToString::to_string);
+            format!(
+                "store {store}: planned by the rules of {to} (before: {from}); next runs that moved: {tasks}"
+            )
         }
         Event::TasksReplanned { store, tasks, back, over } => {
             let names = |ids: &[TaskId]| ids.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ");

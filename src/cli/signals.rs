@@ -5,7 +5,7 @@
 //! |---|---|
 //! | SIGTERM, SIGINT | the service stops: runs have the grace to end. A second one stops at once |
 //! | SIGQUIT | stops at once |
-//! | SIGHUP | [`hang_up`]; the service goes on, also when the terminal is closed |
+//! | SIGHUP | the time zone database is read again; the service goes on, also when the terminal is closed |
 //! | SIGUSR1, SIGUSR2 | a line in the log |
 //! | SIGXFSZ | a line in the log: what could not be written is an error of who wrote |
 //! | SIGPIPE | nothing: a reader that goes away is noticed when something is written |
@@ -39,12 +39,17 @@ enum Told {
 
 /// What is known of signals.
 #[derive(Debug, Clone)]
-pub(super) struct Signals(watch::Receiver<Told>);
+pub(super) struct Signals {
+    told: watch::Receiver<Told>,
+    /// How often something is to be read again.
+    hung_up: watch::Receiver<u64>,
+}
 
 impl Signals {
     /// Begins to hear them.
     pub(super) fn listen() -> io::Result<Self> {
         let (tell, told) = watch::channel(Told::Nothing);
+        let (hang_up, hung_up) = watch::channel(0);
         // Those that come from here on are heard, also before the thread has begun to run.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ear = {
@@ -53,8 +58,8 @@ impl Signals {
         };
         thread::Builder::new()
             .name("callboard-signals".to_owned())
-            .spawn(move || runtime.block_on(ear.hear(tell)))?;
-        Ok(Self(told))
+            .spawn(move || runtime.block_on(ear.hear(tell, hang_up)))?;
+        Ok(Self { told, hung_up })
     }
 
     /// Waits until the service is to stop.
@@ -67,8 +72,13 @@ impl Signals {
         self.reach(Told::StopAtOnce).await;
     }
 
+    /// Waits until something is to be read again; false when that will not be.
+    pub(super) async fn hang_up(&mut self) -> bool {
+        self.hung_up.changed().await.is_ok()
+    }
+
     async fn reach(&mut self, told: Told) {
-        if self.0.wait_for(|now| *now >= told).await.is_err() {
+        if self.told.wait_for(|now| *now >= told).await.is_err() {
             // The thread lives as long as the process; without it nobody can tell anything.
             futures::future::pending::<()>().await;
         }
@@ -106,13 +116,14 @@ impl Ear {
         futures::future::select_all(waiting).await.0
     }
 
-    async fn hear(mut self, tell: watch::Sender<Told>) {
+    async fn hear(mut self, tell: watch::Sender<Told>, hang_up: watch::Sender<u64>) {
         let clock = Clock::system();
         let mut first = None;
         loop {
             let (kind, name) = self.next().await;
             match kind {
-                kind if kind == SignalKind::hangup() => hang_up(),
+                // What others read again is read again here, too.
+                kind if kind == SignalKind::hangup() => hang_up.send_modify(|times| *times += 1),
                 kind if kind == SignalKind::user_defined1() || kind == SignalKind::user_defined2() => {
                     tracing::warn!(signal = name, "the signal means nothing here");
                 }
@@ -140,9 +151,4 @@ impl Ear {
         out::finish_stderr();
         std::process::exit(Exit::CutOff as i32);
     }
-}
-
-/// What a SIGHUP asks for, where others read things again.
-fn hang_up() {
-    tracing::warn!(signal = "SIGHUP", "there is nothing to read again; the service goes on");
 }

@@ -1,6 +1,6 @@
 //! Times as people write and read them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -9,25 +9,35 @@ use crate::clock::Clock;
 use crate::timezones::{Timezones, TimezonesError};
 use crate::trigger::{Moment, Zone, Zones};
 
-static RULES: OnceLock<Arc<Zones>> = OnceLock::new();
+/// For what is shown; what is planned has its own.
+static RULES: RwLock<Option<Arc<Zones>>> = RwLock::new(None);
 
 /// The rules by which the program reads clocks: the newest on the machine, unless others were set.
 pub(super) fn rules() -> Arc<Zones> {
-    let newest = || match Timezones::Newest.load(Clock::system().now()) {
+    let known = || RULES.read().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(rules) = known() {
+        return rules;
+    }
+    let newest = match Timezones::Newest.load(Clock::system().now()) {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| out::note(&format!("warning: {warning}")));
             loaded.zones
         }
         Err(_) => Zones::bundled().clone(),
     };
-    RULES.get_or_init(newest).clone()
+    RULES.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(newest).clone()
+}
+
+/// Has the program read clocks by these rules from now on.
+pub(super) fn use_rules(rules: Arc<Zones>) {
+    *RULES.write().unwrap_or_else(PoisonError::into_inner) = Some(rules);
 }
 
 /// Has the program read clocks by the rules of a source, if it has not begun to yet.
 pub(super) fn set_rules(source: &Timezones) -> Result<Arc<Zones>, TimezonesError> {
     let loaded = source.load(Clock::system().now())?;
     loaded.warnings.iter().for_each(|warning| out::note(&format!("warning: {warning}")));
-    Ok(RULES.get_or_init(|| loaded.zones).clone())
+    Ok(RULES.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(loaded.zones).clone())
 }
 
 /// A time with an offset, or one without that is read in `zone`.
@@ -46,6 +56,15 @@ pub(super) fn parse(text: &str, zone: Zone) -> Result<DateTime<Utc>, String> {
 /// `Sat 2026-11-21 10:00:05 +00:00`.
 pub(super) fn shown(time: DateTime<Utc>, zone: Zone) -> String {
     rules().time(time, zone).format("%a %Y-%m-%d %H:%M:%S %:z")
+}
+
+/// The same with the offset that the clock had, where that is on record.
+pub(super) fn shown_by(time: DateTime<Utc>, offset: Option<i64>, zone: Zone) -> String {
+    let offset = offset.and_then(|offset| chrono::FixedOffset::east_opt(i32::try_from(offset).ok()?));
+    match offset {
+        Some(offset) => time.with_timezone(&offset).format("%a %Y-%m-%d %H:%M:%S %:z").to_string(),
+        None => shown(time, zone),
+    }
 }
 
 /// `in 2h 5m`, `3s ago`: the two largest units.

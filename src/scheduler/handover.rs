@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::actor::Scheduler;
+use super::why;
 use crate::clock::Busy;
 use crate::event::{Event, EventMask, RunFact};
 use crate::executor::message::Seats;
@@ -42,6 +43,7 @@ impl Scheduler {
         &mut self,
         StoredTask { spec, state }: &StoredTask,
         store: &Alias,
+        zones: &Zones,
         set: impl FnOnce(&mut Run),
     ) -> Arc<Run> {
         let id = self.next_run_id();
@@ -59,6 +61,7 @@ impl Scheduler {
             let mut run = Run::new(id, spec.clone(), store.clone(), DateTime::UNIX_EPOCH, code);
             (run.slot, run.added_at) = (slot, state.created_at);
             set(&mut run);
+            run.offset = why::offset(spec, state.anchor, run.nominal, zones);
             run
         })
     }
@@ -118,7 +121,8 @@ impl Scheduler {
         set: impl FnOnce(&mut Run),
         now: DateTime<Utc>,
     ) -> Arc<Run> {
-        self.board(task, store, |run| {
+        let zones = self.settings.zones.get();
+        self.board(task, store, &zones, |run| {
             (run.nominal, run.due, run.submitted_at) = (now, now, now);
             set(run);
         })

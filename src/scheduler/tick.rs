@@ -307,7 +307,7 @@ impl Scheduler {
             if let Some(missed) = plan.missed {
                 let late = (now - missed.first.due).num_milliseconds().max(0) as u64;
                 let end = RunEnd::unstarted(Outcome::Missed { late_ms: late }, now);
-                let run = self.board(&task, store, |run| {
+                let run = self.board(&task, store, &zones, |run| {
                     run.nominal = missed.first.nominal;
                     run.due = missed.first.due;
                     run.coalesced = missed.count - 1;
@@ -321,7 +321,7 @@ impl Scheduler {
                 cargo.ended.push((index, run, end));
             }
             for planned in plan.runs() {
-                let run = self.board(&task, store, |run| {
+                let run = self.board(&task, store, &zones, |run| {
                     run.nominal = planned.fire.nominal;
                     run.due = planned.fire.due;
                     run.coalesced = planned.coalesced;

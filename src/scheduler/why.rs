@@ -8,12 +8,24 @@ use super::{SchedulerState, plan};
 use crate::store::message::Found;
 use crate::task::{
     Coalesce, Fate, Fire, Outcome, RunEnd, RunId, RunRecord, RunTime, Skip, Source, Span, StoredTask,
-    TaskState, standing_for,
+    TaskSpec, TaskState, standing_for,
 };
 use crate::trigger::{Zone, Zones};
 
 /// Run times that are counted one by one when they are passed over.
 const COUNTED: usize = 10_000;
+
+/// What the clock of a task's trigger is away from UTC at a run time, in seconds; `None` in UTC.
+pub(super) fn offset(
+    spec: &TaskSpec,
+    anchor: DateTime<Utc>,
+    nominal: DateTime<Utc>,
+    zones: &Zones,
+) -> Option<i32> {
+    let zone = spec.trigger.zone(&spec.context(anchor, zones));
+    let rules = zones.rules(zone).filter(|_| zone != Zone::UTC);
+    rules.map(|rules| rules.offset(nominal).local_minus_utc())
+}
 
 /// The record of the run times that a change of a task passes over: those from its next one up to
 /// now, unless they are dealt with afterwards. `after` is `None` when the task is removed.
@@ -42,6 +54,7 @@ pub(super) fn passed_over(
         id,
         task: before.spec.id.clone(),
         nominal: next.nominal,
+        offset: offset(&before.spec, state.anchor, next.nominal, zones),
         coalesced: passed.saturating_sub(1) as u64,
         span: Some(Span { from: next.nominal, until: now }),
         source: Source::Scheduled,
@@ -147,6 +160,9 @@ pub(super) fn account(
             Some(at) if nominal > at => teller.open_again(told, at),
             _ => told,
         };
+        if told.run.is_none() && teller.is_of_other_rules(nominal) {
+            continue;
+        }
         times.insert((nominal, groups.len()), told);
     }
     if times.len() > question.limit
@@ -155,7 +171,7 @@ pub(super) fn account(
         cut(&mut to, *at);
         times.retain(|(nominal, _), _| *nominal <= to);
     }
-    (times.into_values().collect(), next)
+    (times.into_values().map(|told| teller.was_moved(told)).collect(), next)
 }
 
 /// Records that stand for stretches of run times, asked for one run time after the other.
@@ -382,6 +398,31 @@ impl Teller<'_> {
     /// Whether the task had another trigger then, or was not there.
     fn is_foreign(&self, nominal: DateTime<Utc>) -> bool {
         self.task.is_some_and(|task| nominal < task.state.trigger_since())
+    }
+
+    /// Whether a run time is one by the rules of time zones that are in force and was none when its time
+    /// came: the task had other ones then, which are on record.
+    fn is_of_other_rules(&self, nominal: DateTime<Utc>) -> bool {
+        let moved = self.task.and_then(|task| task.state.moved.as_ref());
+        let recorded = self.oldest.is_some_and(|oldest| oldest <= nominal) || self.newest.is_none();
+        moved.is_some_and(|moved| nominal < moved.to || moved.ran.iter().any(|span| span.contains(nominal)))
+            && recorded
+            && self.task.is_some_and(|task| task.state.trigger_since() <= nominal)
+    }
+
+    /// That a run time was moved to where it is, because the rules of its zone had changed.
+    fn was_moved(&self, told: RunTime) -> RunTime {
+        let moved = self.task.and_then(|task| task.state.moved.as_ref());
+        let Some(moved) = moved.filter(|moved| moved.to == told.nominal && moved.from != moved.to) else {
+            return told;
+        };
+        let reason = format!(
+            "{}; moved from {} when the rules of its time zone changed, at {}",
+            told.reason,
+            self.at(moved.from),
+            self.at(moved.at)
+        );
+        RunTime { reason, ..told }
     }
 
     /// A run time of the trigger that no record stands for.

@@ -169,6 +169,7 @@ mod tests {
             id: RunId { owner: OwnerId(1), serial },
             task: id(task),
             nominal: at,
+            offset: None,
             coalesced: 0,
             span: None,
             source: Source::Scheduled,

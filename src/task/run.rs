@@ -55,6 +55,9 @@ pub struct Run {
     pub code: Code,
     /// Where the scheduler keeps the run while it is in flight; no concern of an executor.
     pub slot: u32,
+    /// What the clock of the trigger's zone was away from UTC at the run time, in seconds, by the rules in
+    /// force when it was submitted; `None` in UTC.
+    pub(crate) offset: Option<i32>,
     /// When its task was added: that tells the task from another one that has its id since.
     pub(crate) added_at: DateTime<Utc>,
     cancel: CancelFlag,
@@ -108,6 +111,7 @@ impl Run {
             beyond_max_instances: false,
             code,
             slot: 0,
+            offset: None,
             added_at: DateTime::UNIX_EPOCH,
             cancel: CancelFlag::default(),
             work: Work::default(),
@@ -236,6 +240,7 @@ impl Run {
             id: self.id,
             task: self.task.id.clone(),
             nominal: self.nominal,
+            offset: self.offset,
             coalesced: self.coalesced,
             span: self.span,
             source: self.source,
@@ -391,6 +396,11 @@ pub struct RunRecord {
     pub task: TaskId,
     /// The run time the trigger gave.
     pub nominal: DateTime<Utc>,
+    /// What the clock of the trigger's zone was away from UTC then, in seconds and positive to the east,
+    /// by the rules of time zones that were in force: rules that change do not change it. `None` in UTC,
+    /// and of runs that an earlier version recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
     /// How many other run times it stands for as well; see [`Run::coalesced`].
     #[serde(default)]
     pub coalesced: u64,

@@ -220,6 +220,7 @@ fn record(task: &StoredTask, owner: OwnerId, serial: u64) -> RunRecord {
         id: RunId { owner, serial },
         task: task.spec.id.clone(),
         nominal: task.state.next.map_or(start(), |fire| fire.nominal),
+        offset: None,
         coalesced: serial,
         span: None,
         source: Source::Scheduled,

@@ -253,6 +253,7 @@ async fn change(store: &StoreAddr, state: &mut State, serial: u64, dice: &mut Di
         id: RunId { owner: OwnerId(1), serial },
         task: id.clone(),
         nominal: at,
+        offset: None,
         coalesced: 0,
         span: None,
         source: Source::Scheduled,

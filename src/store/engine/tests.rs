@@ -361,6 +361,7 @@ async fn work_of(device: &Device, store: &StoreAddr, task: &mut StoredTask, seri
         id: run,
         task: task.spec.id.clone(),
         nominal: submitted_at,
+        offset: None,
         coalesced: 0,
         span: None,
         source: Source::Scheduled,

@@ -14,7 +14,7 @@ fn what_means_nothing_ends_nothing() {
         for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE] {
             service.signal(signal);
         }
-        service.line_with(&["nothing to read again", "SIGHUP"]);
+        service.line_with(&["SIGHUP", "rules of time zones in force"]);
         for name in ["SIGUSR1", "SIGUSR2"] {
             service.signal(if name == "SIGUSR1" { Signal::USR1 } else { Signal::USR2 });
             service.line_with(&["means nothing here", name]);

@@ -71,6 +71,7 @@ pub(super) fn run(task: &str, serial: u64) -> RunRecord {
         id: RunId { owner: OwnerId(1), serial },
         task: id(task),
         nominal: start(),
+        offset: None,
         coalesced: 0,
         span: None,
         source: Source::Scheduled,

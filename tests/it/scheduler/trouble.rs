@@ -622,6 +622,7 @@ async fn an_owner_with_the_number_of_an_earlier_one_takes_another() {
             id: RunId { owner: earlier, serial: 1 },
             task: "a".parse().unwrap(),
             nominal: at(-10),
+            offset: None,
             coalesced: 0,
             span: None,
             source: Source::Scheduled,
