@@ -66,11 +66,13 @@ impl TaskSettings {
     }
 
     /// The store it names, or that of the settings.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program asks for it"))]
     pub(crate) fn store(&self, settings: &Settings) -> Alias {
         self.task.store.clone().unwrap_or_else(|| settings.defaults.store.clone())
     }
 
     /// The task with every option decided.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program asks for it"))]
     pub(crate) fn spec(&self, settings: &Settings) -> Result<TaskSpec, TaskError> {
         self.task.clone().resolve(&settings.defaults, settings.timezone)
     }
@@ -84,6 +86,7 @@ impl TaskSettings {
     /// What a task from a file says that counts only while it is not there yet, or not at all, and has
     /// not been said before: the notes for people. `before` is the userdata of the task that is there,
     /// if any.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program asks for it"))]
     pub(crate) fn unheeded(&self, before: Option<&TaskInfo>) -> Vec<String> {
         let id = &self.id;
         let says = |key| self.said.contains(&key);
