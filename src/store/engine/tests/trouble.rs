@@ -92,6 +92,10 @@ async fn watched(device: &Device, set: impl FnOnce(Builder) -> Builder) -> (Hand
     let scheduler = set(builder.store_retry(Duration::from_millis(10))).start().await.unwrap();
     let mask = EventMask::STORE_UNAVAILABLE | EventMask::STORE_RECOVERED;
     let events = scheduler.events(mask).await.unwrap();
+    // By which rules its tasks are planned is written once it works; what the tests hold up comes after that.
+    while !device.with(|inner| inner.synced.contains_key(keys::RULES)) {
+        tokio::task::yield_now().await;
+    }
     (scheduler, events)
 }
 
