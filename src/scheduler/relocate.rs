@@ -34,7 +34,7 @@ struct Way {
 
 /// Where a task is.
 enum Found {
-    There(Alias, StoredTask),
+    There(Alias, Box<StoredTask>),
     Elsewhere(Box<Way>),
 }
 
@@ -55,7 +55,7 @@ impl Scheduler {
             match elsewhere.find(&id).await {
                 Err(Error::UnknownTask(_)) => {
                     let there = Session { stores: vec![(to.clone(), target)], ..elsewhere };
-                    there.find(&id).await.map(|(alias, _, task)| Found::There(alias, task))
+                    there.find(&id).await.map(|(alias, _, task)| Found::There(alias, Box::new(task)))
                 }
                 found => found.map(|(from, source, _)| {
                     Found::Elsewhere(Box::new(Way { id, from, source, to, target }))
@@ -65,7 +65,7 @@ impl Scheduler {
         Box::pin(wrap_future::<_, Self>(found).then(|found, scheduler, _| match found {
             Ok(Found::Elsewhere(way)) => scheduler.go(*way),
             // It is where it is to be.
-            Ok(Found::There(alias, task)) => Box::pin(ready(Ok(scheduler.info(alias, task)))),
+            Ok(Found::There(alias, task)) => Box::pin(ready(Ok(scheduler.info(alias, *task)))),
             Err(error) => fail(error),
         }))
     }

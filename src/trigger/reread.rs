@@ -187,7 +187,7 @@ impl<'a> Reread<'a> {
     }
 
     /// From when on the wall times of a zone are open.
-    fn from_wall(&self, zone: Zone) -> Result<DateTime<Utc>, SearchError> {
+    fn instant_of(&self, zone: Zone) -> Result<DateTime<Utc>, SearchError> {
         let rules = self.cx.rules(zone)?;
         match (self.former(zone), self.shown(zone)) {
             (Some(then), Some(shown)) if then != offset_at(rules, self.next) => {
@@ -198,7 +198,7 @@ impl<'a> Reread<'a> {
     }
 
     fn of_pattern(&self, pattern: &Pattern, limits: &Limits) -> Result<DateTime<Utc>, SearchError> {
-        let from = self.from_wall(limits.zone(self.cx))?;
+        let from = self.instant_of(limits.zone(self.cx))?;
         Ok(if pattern.fold == Fold::Both { from.min(self.next) } else { from })
     }
 
@@ -229,8 +229,8 @@ impl<'a> Reread<'a> {
             Trigger::Crontab(crontab) => self.of_pattern(crontab.pattern(), crontab.limits())?,
             Trigger::Quartz(quartz) => self.of_pattern(quartz.pattern(), quartz.limits())?,
             Trigger::CalendarInterval(interval) => match interval.chosen().1 {
-                Some(Fold::Both) => self.from_wall(interval.zone(cx))?.min(self.next),
-                _ => self.from_wall(interval.zone(cx))?,
+                Some(Fold::Both) => self.instant_of(interval.zone(cx))?.min(self.next),
+                _ => self.instant_of(interval.zone(cx))?,
             },
             Trigger::Or(or) => {
                 let parts = or.triggers().iter().map(|part| self.from(part));
@@ -246,7 +246,7 @@ impl<'a> Reread<'a> {
             // One whose run time is one still does not go by the clock, or the clock has not changed.
             Trigger::Custom(custom) => match custom.next(self.next, cx)? == Some(self.next) {
                 true => self.next,
-                false => self.from_wall(cx.zone)?,
+                false => self.instant_of(cx.zone)?,
             },
             Trigger::Shutdown => self.next,
         })

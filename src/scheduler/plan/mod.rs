@@ -77,6 +77,7 @@ impl PlannedRun {
 
 /// What comes of the end of a run that may be tried again.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and the large one is the usual one")]
 pub(crate) enum Ending {
     /// The task goes on so, with the end of the run written in the same step.
     Settled { then: Then, finished: bool, retry_at: Option<DateTime<Utc>> },
