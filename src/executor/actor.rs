@@ -25,6 +25,9 @@ use crate::timer;
 /// The most ends in one notice.
 const BATCH: usize = 1024;
 
+/// Room for more reports than this is given back.
+const KEPT: usize = 4 * BATCH;
+
 /// How long, beyond the grace of a drain, runs that can be dropped have for their end to come in.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
@@ -279,7 +282,7 @@ impl<R: Runner> ExecutorActor<R> {
     /// Settles the reports that are there, and those that come of it at once.
     fn read_reports(&mut self) {
         loop {
-            self.reports.read(&mut self.buffer, BATCH);
+            self.reports.read(&mut self.buffer);
             if self.buffer.is_empty() {
                 return;
             }
@@ -291,7 +294,7 @@ impl<R: Runner> ExecutorActor<R> {
     /// who waited for them.
     fn settle(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut ends = Vec::with_capacity(buffer.len());
+        let mut ends = Vec::with_capacity(buffer.len().min(BATCH));
         let mut token = Busy::default();
         let mut next = Vec::new();
         for Report { key, mut end, busy } in buffer.drain(..) {
@@ -307,9 +310,14 @@ impl<R: Runner> ExecutorActor<R> {
                 }
                 ends.push((run, end));
             }
+            if ends.len() == BATCH {
+                self.tell(std::mem::take(&mut ends), busy.clone());
+            }
             token = busy;
         }
-        self.buffer = buffer;
+        if buffer.capacity() <= KEPT {
+            self.buffer = buffer;
+        }
         if !ends.is_empty() {
             self.tell(ends, token);
         }
@@ -486,13 +494,7 @@ impl<R: Runner> ActorFuture<ExecutorActor<R>> for Reading {
             return task::Poll::Ready(());
         }
         executor.reports.listen(cx);
-        executor.reports.read(&mut executor.buffer, BATCH);
-        if executor.buffer.is_empty() {
-            return task::Poll::Pending;
-        }
-        executor.settle();
-        // More may be there; who waits for an answer has a turn before that.
-        cx.waker().wake_by_ref();
+        executor.read_reports();
         task::Poll::Pending
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use actix::prelude::*;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::custom::OwnArbiter;
-use super::reports::Bell;
+use super::reports::Reporter;
 use super::{Drive, ExecutorActor, ExecutorAddr, ExecutorSource, Job, Keep, Runner};
 use crate::clock::Busy;
 use crate::task::RunId;
@@ -22,6 +22,9 @@ use crate::task::RunId;
 /// How many runs a worker starts, and how many it carries on, before it lets the other work of its
 /// arbiter have a turn.
 const TURN: usize = 128;
+
+/// Room in a tray for more jobs than this is given back.
+const KEPT: usize = 4096;
 
 /// Runs tasks as futures, which need not be `Send`, on arbiters of its own: one unless told
 /// otherwise. A run begins and ends on one arbiter. The executor's actor lives on the arbiter that
@@ -137,6 +140,7 @@ struct AsyncRunner {
 /// What a runner holds of one worker. Dropping it cuts off the worker's runs.
 struct Worker {
     orders: mpsc::UnboundedSender<Order>,
+    tray: Tray,
     /// How many runs it has begun or dropped, told once a turn.
     taken: Arc<AtomicUsize>,
     given: usize,
@@ -146,18 +150,27 @@ struct Worker {
 }
 
 enum Order {
-    Start(Vec<Job>),
+    /// There are jobs in the tray.
+    Start,
     Cancel(RunId),
+}
+
+/// Jobs on their way to a worker. Two buffers change places, so that no memory is taken on one thread and
+/// given back on another.
+type Tray = Arc<Mutex<Vec<Job>>>;
+
+fn open(tray: &Tray) -> MutexGuard<'_, Vec<Job>> {
+    tray.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Worker {
     fn new(limits: Limits, own_arbiter: bool) -> Self {
         let (sender, orders) = mpsc::unbounded_channel();
-        let taken = Arc::new(AtomicUsize::new(0));
-        let (told, share) = (taken.clone(), limits.clone());
+        let (tray, taken) = (Tray::default(), Arc::new(AtomicUsize::new(0)));
+        let (given, told, share) = (tray.clone(), taken.clone(), limits.clone());
         // The crew's end needs no watching: it ends when this value is dropped, or with its
         // arbiter, and then the next order does not arrive.
-        let begin = move || drop(actix_rt::spawn(Crew::new(orders, told, share)));
+        let begin = move || drop(actix_rt::spawn(Crew::new(orders, given, told, share)));
         let arbiter = if own_arbiter {
             let arbiter = Arbiter::new();
             arbiter.spawn_fn(begin);
@@ -166,18 +179,25 @@ impl Worker {
             begin();
             None
         };
-        Self { orders: sender, taken, given: 0, limits, arbiter }
+        Self { orders: sender, tray, taken, given: 0, limits, arbiter }
     }
 
-    fn give(&mut self, jobs: Vec<Job>) {
-        let count = jobs.len();
-        if let Err(mpsc::error::SendError(order)) = self.orders.send(Order::Start(jobs)) {
+    fn give(&mut self, jobs: impl Iterator<Item = Job>) {
+        let mut tray = open(&self.tray);
+        let (before, was_empty) = (tray.len(), tray.is_empty());
+        tray.extend(jobs);
+        self.given += tray.len() - before;
+        drop(tray);
+        // Otherwise it has been told, and has not looked yet.
+        if was_empty && self.orders.send(Order::Start).is_err() {
             // A task has ended the arbiter it ran on. Its runs are interrupted; the next ones get
             // a new one.
+            let left = std::mem::take(&mut *open(&self.tray));
             *self = Self::new(self.limits.clone(), self.arbiter.is_some());
-            let _ = self.orders.send(order);
+            self.given = left.len();
+            *open(&self.tray) = left;
+            self.orders.send(Order::Start).ok();
         }
-        self.given += count;
     }
 }
 
@@ -197,21 +217,18 @@ impl Runner for AsyncRunner {
         self.start_all(vec![job]);
     }
 
-    fn start_all(&mut self, mut jobs: Vec<Job>) {
+    fn start_all(&mut self, jobs: Vec<Job>) {
         // Stopped: the jobs are dropped and so interrupted.
         let count = self.workers.len();
         if count == 0 {
             return;
         }
         let share = jobs.len().div_ceil(count).max(1);
-        while jobs.len() > share {
-            let rest = jobs.split_off(share);
-            self.workers[self.turn % count].give(jobs);
+        let mut jobs = jobs.into_iter();
+        while jobs.len() > 0 {
+            self.workers[self.turn % count].give(jobs.by_ref().take(share));
             self.turn = self.turn.wrapping_add(1);
-            jobs = rest;
         }
-        self.workers[self.turn % count].give(jobs);
-        self.turn = self.turn.wrapping_add(1);
     }
 
     fn cancel(&mut self, run: RunId) {
@@ -235,6 +252,9 @@ impl Runner for AsyncRunner {
 /// What runs on an arbiter: the runs that have begun and those that wait for a place.
 struct Crew {
     orders: mpsc::UnboundedReceiver<Order>,
+    tray: Tray,
+    /// What changes places with the tray.
+    taking: Vec<Job>,
     queue: VecDeque<Job>,
     /// How many of those in the queue, from its front, have let go of a virtual clock.
     resting: usize,
@@ -251,11 +271,11 @@ struct Crew {
 
 /// Rings when it is dropped, too.
 #[derive(Default)]
-struct AtEnd(Option<Bell>);
+struct AtEnd(Option<Reporter>);
 
 impl AtEnd {
     fn ring(&self) {
-        self.0.iter().for_each(Bell::ring);
+        self.0.iter().for_each(Reporter::ring);
     }
 }
 
@@ -293,10 +313,17 @@ enum Running {
 }
 
 impl Crew {
-    fn new(orders: mpsc::UnboundedReceiver<Order>, told: Arc<AtomicUsize>, limits: Limits) -> Self {
+    fn new(
+        orders: mpsc::UnboundedReceiver<Order>,
+        tray: Tray,
+        told: Arc<AtomicUsize>,
+        limits: Limits,
+    ) -> Self {
         let line = |(handler, limit)| Line { handler, limit, running: 0, queue: VecDeque::new() };
         Self {
             orders,
+            tray,
+            taking: Vec::new(),
             queue: VecDeque::new(),
             resting: 0,
             busy: None,
@@ -353,6 +380,13 @@ impl Crew {
         }
     }
 
+    /// Takes what is in the tray.
+    fn take(&mut self) {
+        std::mem::swap(&mut *open(&self.tray), &mut self.taking);
+        self.queue.extend(self.taking.drain(..));
+        self.taking.shrink_to(KEPT);
+    }
+
     fn cancel(&mut self, run: RunId) {
         for line in &mut self.lines {
             if let Some(at) = line.queue.iter().position(|job| job.run().id == run)
@@ -376,7 +410,7 @@ impl Crew {
     fn begin(&mut self, mut job: Job, line: Option<usize>, cx: &mut Context<'_>) {
         job.wake();
         self.taken = self.taken.wrapping_add(1);
-        self.bell.0.get_or_insert_with(|| job.bell().clone());
+        self.bell.0.get_or_insert_with(|| job.reporter().clone());
         if job.run().code.is_blocking() {
             let thread = actix_rt::task::spawn_blocking(move || {
                 let busy = job.clock().busy();
@@ -406,6 +440,14 @@ impl Crew {
     }
 }
 
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // In this order: what comes into the tray after that is given to another crew.
+        self.orders.close();
+        drop(std::mem::take(&mut *open(&self.tray)));
+    }
+}
+
 impl Future for Crew {
     type Output = ();
 
@@ -413,7 +455,7 @@ impl Future for Crew {
         let crew = &mut *self;
         while let Poll::Ready(order) = crew.orders.poll_recv(cx) {
             match order {
-                Some(Order::Start(jobs)) => crew.queue.extend(jobs),
+                Some(Order::Start) => crew.take(),
                 Some(Order::Cancel(run)) => crew.cancel(run),
                 None => return Poll::Ready(()),
             }

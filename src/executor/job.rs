@@ -4,7 +4,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::deadline::Keeper;
-use super::reports::{Bell, Report, Reporter};
+use super::reports::{Report, Reporter};
 use super::slot::Key;
 use crate::clock::{Busy, Clock};
 use crate::task::panics::Panic;
@@ -83,8 +83,8 @@ impl Job {
         self.quiet = true;
     }
 
-    pub(super) fn bell(&self) -> &Bell {
-        self.desk.ends.bell()
+    pub(super) fn reporter(&self) -> &Reporter {
+        &self.desk.ends
     }
 
     /// It waits for a place that others have: whether a virtual clock may go on is for these to say.
@@ -164,7 +164,7 @@ impl Job {
         };
         self.desk.ends.report(Report { key: self.key, end, busy: clock.busy() });
         if !self.quiet {
-            self.bell().ring();
+            self.reporter().ring();
         }
     }
 }

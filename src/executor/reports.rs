@@ -1,7 +1,9 @@
 //! The way of ends from where runs end to the executor's actor.
+//!
+//! Two buffers change places: nothing is allocated for a report, where a channel would have memory that one
+//! thread takes and another gives back.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 
 use futures::task::AtomicWaker;
@@ -17,61 +19,51 @@ pub(super) struct Report {
     pub(super) busy: Busy,
 }
 
+#[derive(Default)]
+struct Tray {
+    reports: Mutex<Vec<Report>>,
+    bell: AtomicWaker,
+}
+
+impl Tray {
+    fn reports(&self) -> MutexGuard<'_, Vec<Report>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The way in. Reports lie there until somebody rings.
 #[derive(Clone)]
-pub(super) struct Reporter {
-    reports: Sender<Report>,
-    bell: Bell,
-}
+pub(super) struct Reporter(Arc<Tray>);
 
 impl Reporter {
     /// Nothing comes of it when the actor is gone: its guardian's owner settles what was in flight.
     pub(super) fn report(&self, report: Report) {
-        self.reports.send(report).ok();
+        self.0.reports().push(report);
     }
 
-    pub(super) fn bell(&self) -> &Bell {
-        &self.bell
-    }
-}
-
-/// Wakes the actor. Where many runs end in a turn it is rung once after that: on another thread the actor
-/// would be woken by each of them, and tell the scheduler of it alone.
-#[derive(Clone, Default)]
-pub(super) struct Bell(Arc<AtomicWaker>);
-
-impl Bell {
+    /// Wakes the actor. Where many runs end in a turn it is rung once after that: on another thread the
+    /// actor would be woken by each of them, and tell the scheduler of it alone.
     pub(super) fn ring(&self) {
-        self.0.wake();
+        self.0.bell.wake();
     }
 }
 
 /// The way out.
-pub(super) struct Reports {
-    reports: Receiver<Report>,
-    bell: Bell,
-}
+pub(super) struct Reports(Arc<Tray>);
 
 impl Reports {
     /// Whoever polls is woken when somebody rings. To be called before the reports are read.
     pub(super) fn listen(&self, cx: &Context<'_>) {
-        self.bell.0.register(cx.waker());
+        self.0.bell.register(cx.waker());
     }
 
-    /// The next one, if it is there.
-    #[cfg(all(unix, feature = "process"))]
-    pub(super) fn next(&self) -> Option<Report> {
-        self.reports.try_recv().ok()
-    }
-
-    /// Adds the reports that are there to `buffer`, until that holds so many.
-    pub(super) fn read(&self, buffer: &mut Vec<Report>, most: usize) {
-        let room = most.saturating_sub(buffer.len());
-        buffer.extend(self.reports.try_iter().take(room));
+    /// Changes `buffer`, which is empty, for the reports that are there.
+    pub(super) fn read(&self, buffer: &mut Vec<Report>) {
+        std::mem::swap(&mut *self.0.reports(), buffer);
     }
 }
 
 pub(super) fn reports() -> (Reporter, Reports) {
-    let ((sender, receiver), bell) = (channel(), Bell::default());
-    (Reporter { reports: sender, bell: bell.clone() }, Reports { reports: receiver, bell })
+    let tray = Arc::new(Tray::default());
+    (Reporter(tray.clone()), Reports(tray))
 }

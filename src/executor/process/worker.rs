@@ -190,7 +190,9 @@ async fn carry_out(Work { run, executor, clock }: Work) -> Done {
         // Whether it is too late to begin was judged by the pool.
         Started(Job::new(run.clone(), desk, key, clock.busy())).drive().await;
     }
-    match reports.next() {
+    let mut ended = Vec::with_capacity(1);
+    reports.read(&mut ended);
+    match ended.pop() {
         Some(Report { end: RunEnd { outcome, output, backtrace, duration, .. }, busy, .. }) => {
             let took = run.work_over().map(|_| duration);
             Done { outcome, output, backtrace, took, busy }

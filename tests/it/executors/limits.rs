@@ -28,11 +28,23 @@ struct Seen {
     most: BTreeMap<String, usize>,
 }
 
+/// Notes the end of a run, also of one that is cut off.
+struct Leaves {
+    seen: Arc<Mutex<Seen>>,
+    handler: String,
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        *self.seen.lock().unwrap().now.get_mut(&self.handler).unwrap() -= 1;
+    }
+}
+
 /// Code that notes when it begins, waits for a permit, and notes its end.
 fn noting(seen: &Arc<Mutex<Seen>>, handler: &str, gate: &Arc<Semaphore>) -> Code {
     let (seen, handler, gate) = (seen.clone(), handler.to_owned(), gate.clone());
     Code::from_async(move |context: TaskContext, ()| {
-        let (seen, handler, gate) = (seen.clone(), handler.clone(), gate.clone());
+        let (gate, leaves) = (gate.clone(), Leaves { seen: seen.clone(), handler: handler.clone() });
         {
             let mut seen = seen.lock().unwrap();
             seen.begun.push(context.run_id().serial);
@@ -43,8 +55,8 @@ fn noting(seen: &Arc<Mutex<Seen>>, handler: &str, gate: &Arc<Semaphore>) -> Code
             *most = now.max(*most);
         }
         async move {
+            let _leaves = leaves;
             gate.acquire().await.unwrap().forget();
-            *seen.lock().unwrap().now.get_mut(&handler).unwrap() -= 1;
         }
     })
 }
