@@ -12,6 +12,7 @@ mod deaths;
 mod faults;
 mod hours;
 mod late;
+mod law;
 mod lifecycle;
 mod model;
 mod overlap;
