@@ -209,10 +209,10 @@ pub use error::Error;
 /// | `crate = path` | where this crate is, if not at `::callboard` |
 ///
 /// Mistakes that can be seen are errors of the compiler; what is wrong with the text of a trigger
-/// beyond that is reported by [`Declarations::add_to`](declare::Declarations::add_to).
+/// beyond that, and a zone that the rules in force do not know, is reported by [`Declarations::add_to`](declare::Declarations::add_to).
 ///
 /// ```compile_fail
-/// #[callboard::task(every = "1h", timezone = "Europe/Atlantis")]
+/// #[callboard::task(every = "1 fortnight")]
 /// fn sweep() {}
 /// ```
 #[cfg(feature = "macros")]

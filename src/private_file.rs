@@ -66,7 +66,7 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
 /// Makes a directory and those above it that are missing; answers with what was made, the highest first.
 #[cfg(feature = "_durable")]
 pub(crate) fn create_dirs(path: &Path) -> io::Result<Vec<&Path>> {
-    let missing = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists());
+    let missing = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.is_dir());
     let mut missing: Vec<_> = missing.collect();
     missing.reverse();
     for dir in &missing {
@@ -218,6 +218,7 @@ mod tests {
         open(&path, OpenOptions::new().append(true)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         create_dirs(&path.join("below")).unwrap_err();
+        create_dirs(&path).unwrap_err();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The data directory: whom it belongs to, and the lock that makes it one service's.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -118,7 +119,8 @@ fn others_above(dir: &Path) -> Option<String> {
 fn metadata(dir: &Path) -> Result<Option<Metadata>, Failure> {
     match dir.metadata() {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // A file where a directory above belongs: making it says so, with the file's name.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => {
             let message = format!("cannot look at the directory {}: {error}", dir.display());
             Err(Failure::new(Exit::Failed, message))
