@@ -1,6 +1,8 @@
 //! A law that changes: the database of time zones is replaced, and next runs move to where their clocks
 //! show what they promise.
 
+mod stays;
+
 use std::path::Path;
 
 use callboard::store::SledStore;
@@ -82,9 +84,18 @@ async fn vancouver(
     ran: &Ran,
     files: Option<&Path>,
 ) -> (Handle, EventStream) {
+    vancouver_with(database, time, ran.registry(), files).await
+}
+
+async fn vancouver_with(
+    database: &Database,
+    time: &VirtualClock,
+    registry: Registry,
+    files: Option<&Path>,
+) -> (Handle, EventStream) {
     let builder = Scheduler::builder()
         .clock(time.clock())
-        .registry(ran.registry())
+        .registry(registry)
         .timezones(Timezones::Path(database.0.path().into()))
         .timezone("America/Vancouver".parse::<callboard::trigger::Zone>().unwrap());
     let builder = match files {
