@@ -23,6 +23,9 @@ use crate::task::{Alias, StoredTask, TaskId};
 use crate::timezones::Release;
 use crate::trigger::Zones;
 
+/// How many tasks are worked out and written together, however large the pages of a store are.
+const BATCH: usize = 512;
+
 /// How often a task is worked out again that others keep changing.
 const TRIES: usize = 100;
 
@@ -82,23 +85,31 @@ impl Scheduler {
     fn rezone_leaf(&mut self, pass: Pass, from: usize, ctx: &mut Context<Self>) {
         let (settings, addr, zones) = (self.settings.clone(), pass.addr.clone(), pass.zones.clone());
         let now = self.clock().now();
-        let work = async move { leaf(&settings, &addr, &zones, now, from).await };
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |leafed, scheduler, ctx| {
-            scheduler.rezoned_leaf(pass, leafed, ctx);
+        let work = async move {
+            let mut leafed = Leafed::default();
+            let done = leaf(&settings, &addr, &zones, now, from, &mut leafed).await;
+            (leafed, done)
+        };
+        ctx.spawn(wrap_future::<_, Self>(work).map(move |(leafed, done), scheduler, ctx| {
+            scheduler.rezoned_leaf(pass, leafed, done, ctx);
         }));
     }
 
-    fn rezoned_leaf(&mut self, mut pass: Pass, leafed: Result<Leafed, StoreError>, ctx: &mut Context<Self>) {
+    /// What was written is told, also where the store failed after it.
+    fn rezoned_leaf(
+        &mut self,
+        mut pass: Pass,
+        leafed: Leafed,
+        done: Result<(), StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
         // Otherwise it is opened anew, and looked at then.
         let current =
             self.estate.stores.get(&pass.store).is_some_and(|slot| slot.generation == pass.generation);
         if !current {
             return;
         }
-        let Leafed { moved, finished, next_due, next } = match leafed {
-            Ok(leafed) => leafed,
-            Err(error) => return self.rezoning_failed(&pass.store, &error, ctx),
-        };
+        let Leafed { moved, finished, next_due, next } = leafed;
         if let (Some(due), Some(slot)) = (next_due, self.estate.stores.get_mut(&pass.store)) {
             slot.note_due(due);
         }
@@ -117,9 +128,10 @@ impl Scheduler {
         for (id, gone) in finished {
             self.schedule_over(id, &pass.store, gone);
         }
-        match next {
-            Some(next) => self.rezone_leaf(pass, next, ctx),
-            None => self.keep_rules(pass, ctx),
+        match (done, next) {
+            (Err(error), _) => self.rezoning_failed(&pass.store, &error, ctx),
+            (Ok(()), Some(next)) => self.rezone_leaf(pass, next, ctx),
+            (Ok(()), None) => self.keep_rules(pass, ctx),
         }
     }
 
@@ -162,35 +174,40 @@ impl Scheduler {
     }
 }
 
-/// Works out again the tasks of a page.
+/// Works out again the tasks of a page, batch by batch: others have their turn in between.
 async fn leaf(
     settings: &Settings,
     store: &StoreAddr,
     zones: &Zones,
     now: DateTime<Utc>,
     from: usize,
-) -> Result<Leafed, StoreError> {
+    leafed: &mut Leafed,
+) -> Result<(), StoreError> {
     let page = within(settings, store.leaf(Leaf { from })).await?;
-    let mut leafed = Leafed { next: page.next, ..Leafed::default() };
-    let mut tasks = page.tasks;
-    for _ in 0..TRIES {
-        let (changes, told) = plan_all(settings, tasks.drain(..), zones, now);
-        if changes.is_empty() {
-            break;
-        }
-        let committed = within(settings, store.commit(Commit { changes })).await?;
-        leafed.next_due = [leafed.next_due, committed.next_due].into_iter().flatten().min();
-        for (index, told) in told.into_iter().enumerate() {
-            if committed.refused.binary_search(&index).is_ok() {
-                // Somebody has changed it meanwhile.
-                tasks.extend(within(settings, store.get(Get { id: told.id })).await?);
-                continue;
+    leafed.next = page.next;
+    let mut tasks = page.tasks.into_iter().peekable();
+    while tasks.peek().is_some() {
+        let mut batch: Vec<StoredTask> = tasks.by_ref().take(BATCH).collect();
+        for _ in 0..TRIES {
+            let (changes, told) = plan_all(settings, batch.drain(..), zones, now);
+            if changes.is_empty() {
+                break;
             }
-            leafed.moved.extend(told.moved.map(|(from, to)| (told.id.clone(), from, to)));
-            leafed.finished.extend(told.finished.map(|gone| (told.id, gone)));
+            let committed = within(settings, store.commit(Commit { changes })).await?;
+            leafed.next_due = [leafed.next_due, committed.next_due].into_iter().flatten().min();
+            for (index, told) in told.into_iter().enumerate() {
+                if committed.refused.binary_search(&index).is_ok() {
+                    // Somebody has changed it meanwhile.
+                    batch.extend(within(settings, store.get(Get { id: told.id })).await?);
+                    continue;
+                }
+                leafed.moved.extend(told.moved.map(|(from, to)| (told.id.clone(), from, to)));
+                leafed.finished.extend(told.finished.map(|gone| (told.id, gone)));
+            }
         }
+        tokio::task::yield_now().await;
     }
-    Ok(leafed)
+    Ok(())
 }
 
 /// What is told of a task once its change is written.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::channel::oneshot;
 
 use super::message::*;
-use super::{Backend, Capabilities, Reply, StoreError};
+use super::{Backend, Capabilities, ListPart, Reply, StoreError};
 use crate::task::{RunRecord, StoredTask};
 
 /// The methods of a [`Backend`], to say which one is to go wrong.
@@ -165,6 +165,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn list(&mut self, request: List) -> Reply<Vec<StoredTask>> {
         self.call(Op::List, |backend| backend.list(request))
+    }
+
+    fn list_part(&mut self, from: usize) -> Reply<ListPart> {
+        self.call(Op::List, |backend| backend.list_part(from))
     }
 
     fn take_due(&mut self, request: TakeDue) -> Reply<Due> {

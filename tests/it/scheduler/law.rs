@@ -2,6 +2,7 @@
 //! show what they promise.
 
 mod killed;
+mod many;
 mod stays;
 
 use std::path::Path;
