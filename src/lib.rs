@@ -111,6 +111,26 @@ pub mod web;
 
 pub use error::Error;
 
+/// The lines of the table of the attribute's options.
+#[cfg(feature = "macros")]
+macro_rules! attribute_lines {
+    ($(
+            $(#[doc = $doc:literal])+
+            $name:ident: ($type:ty), $whose:ident($default:expr), $field:literal;
+            serde($($serde:tt)*);
+            set($arg:ident: $arg_type:ty) ($set:expr);
+            check($check:ident); file($file:ident);
+            attribute($kind:expr, $example:literal $(,)?); shown($shown:expr);
+        )*) => {
+        concat!($("| `", $example, "` | [`Task::", stringify!($name), "`](task::Task::", stringify!($name), "). ", $field, " |\n"),*)
+    };
+}
+#[cfg(feature = "macros")]
+use {
+    attribute_lines,
+    task::{task_options, task_policies},
+};
+
 /// Declares a task next to its function.
 ///
 /// The function stays what it was. Beside it comes a type of the same name, whose function
@@ -192,20 +212,13 @@ pub use error::Error;
 /// | `at = "2027-05-01T12:00:00"` | when: once |
 /// | `trigger = Interval::minutes(5)` | when: any [`Trigger`](trigger::Trigger) or builder of one, or its [text](trigger::Trigger#impl-FromStr-for-Trigger) |
 /// | `id = "weekly"` | [`Task::id`](task::Task::id), and [`replace_existing(true)`](task::Task::replace_existing) unless that is given: declaring a task at every start changes nothing. Without an id there is a fresh one, and so one more task, each time the declarations are added: that suits stores in memory |
-/// | `name = "…"` | [`Task::name`](task::Task::name) |
-/// | `args = EXPR`, `userdata = EXPR` | [`Task::args`](task::Task::args), [`Task::userdata`](task::Task::userdata) |
 /// | `timezone = "Europe/Lisbon"` | [`Task::timezone`](task::Task::timezone) |
 /// | `first_run = EXPR`, `first_run_now` | [`Task::first_run`](task::Task::first_run), [`Task::first_run_now`](task::Task::first_run_now) |
-/// | `start_at = EXPR`, `end_at = EXPR` | [`Task::start_at`](task::Task::start_at), [`Task::end_at`](task::Task::end_at): a `DateTime<Utc>` |
-/// | `max_runs = 100`, `when_finished = "keep"` | [`Task::max_runs`](task::Task::max_runs), [`Task::when_finished`](task::Task::when_finished) |
-/// | `executor = "…"`, `store = "…"` | [`Task::executor`](task::Task::executor), [`Task::store`](task::Task::store) |
-/// | `coalesce = "earliest"`, `max_catch_up = 10` | [`Task::coalesce`](task::Task::coalesce): also `"latest"`, `"all"`, or `true` and `false`; [`Task::max_catch_up`](task::Task::max_catch_up) |
-/// | `max_instances = 2`, `overlap = "queue 3"` | [`Task::max_instances`](task::Task::max_instances), [`Task::overlap`](task::Task::overlap): also `"skip"`, `"cancel_running"`, `"allow"` |
-/// | `misfire_grace = "30s"`, `timeout = "5m"` | [`Task::misfire_grace`](task::Task::misfire_grace), [`Task::timeout`](task::Task::timeout) |
-/// | `retry = 3`, `recover` | [`Task::retry`](task::Task::retry): so many further attempts, or a [`Retry`](task::Retry); [`Task::recover`](task::Task::recover) |
+/// | `store = "…"` | [`Task::store`](task::Task::store) |
 /// | `spread` | [`Task::spread`](task::Task::spread) |
 /// | `paused`, `replace_existing = false` | [`Task::paused`](task::Task::paused), [`Task::replace_existing`](task::Task::replace_existing); `paused` alone is `paused = true` |
 /// | `handler = "…"` | the name in the registry; otherwise that of the function. Stored tasks carry it: give one if the function may be renamed, or if another has its name |
+#[doc = task_options!(attribute_lines)]
 /// | `crate = path` | where this crate is, if not at `::callboard` |
 ///
 /// Mistakes that can be seen are errors of the compiler; what is wrong with the text of a trigger

@@ -7,6 +7,7 @@
 mod expand;
 mod options;
 mod signature;
+mod table;
 mod text;
 
 use proc_macro::TokenStream;

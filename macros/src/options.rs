@@ -8,6 +8,7 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Path, Token};
 
+use crate::table::{task_options, task_policies};
 use crate::text;
 
 /// What stands after the `=` of an option.
@@ -26,7 +27,7 @@ enum Kind {
     /// The name of a zone, or an expression.
     Zone,
     /// A variant of an enum, by its word, or an expression.
-    Word(&'static [(&'static str, &'static str)]),
+    Word(&'static str, &'static [(&'static str, &'static str)]),
     /// `"skip"`, `"queue 3"`, …, or an expression.
     Overlap,
     /// How many further attempts, or an expression.
@@ -41,38 +42,43 @@ enum Kind {
     Outer,
 }
 
-const OPTIONS: [(&str, Kind); 30] = [
+macro_rules! of_tasks {
+    ($(
+            $(#[doc = $doc:literal])+
+            $name:ident: ($type:ty), $whose:ident($default:expr), $field:literal;
+            serde($($serde:tt)*);
+            set($arg:ident: $arg_type:ty) ($set:expr);
+            check($check:ident); file($file:ident);
+            attribute($kind:expr, $example:literal $(,)?); shown($shown:expr);
+        )*) => {
+        /// The options of the table.
+        const OF_TASKS: &[(&str, Kind)] = &[$((stringify!($name), $kind)),*];
+    };
+}
+task_options!(of_tasks);
+
+/// What the attribute and new tasks have besides them.
+const BESIDES: &[(&str, Kind)] = &[
     ("cron", Kind::When),
     ("every", Kind::When),
     ("at", Kind::When),
     ("trigger", Kind::When),
     ("id", Kind::Name),
-    ("name", Kind::Text),
-    ("args", Kind::Any),
     ("timezone", Kind::Zone),
+    ("store", Kind::Name),
     ("first_run", Kind::Any),
     ("first_run_now", Kind::Mark),
-    ("start_at", Kind::Any),
-    ("end_at", Kind::Any),
-    ("max_runs", Kind::Count(64)),
-    ("when_finished", Kind::Word(&[("remove", "Remove"), ("keep", "Keep")])),
-    ("executor", Kind::Name),
-    ("store", Kind::Name),
-    ("coalesce", Kind::Word(&[("latest", "Latest"), ("earliest", "Earliest"), ("all", "All")])),
-    ("max_catch_up", Kind::Count(32)),
-    ("max_instances", Kind::Count(32)),
-    ("overlap", Kind::Overlap),
-    ("misfire_grace", Kind::Grace),
-    ("timeout", Kind::Grace),
-    ("retry", Kind::Retry),
-    ("recover", Kind::Flag),
-    ("userdata", Kind::Any),
     ("paused", Kind::Flag),
     ("spread", Kind::Flag),
     ("replace_existing", Kind::Flag),
     ("handler", Kind::Name),
     ("crate", Kind::Outer),
 ];
+
+/// All that there are.
+fn all() -> impl Iterator<Item = &'static (&'static str, Kind)> {
+    BESIDES.iter().chain(OF_TASKS)
+}
 
 const OVERLAP: &str = "is one of \"skip\", \"queue 3\", \"cancel_running\", \"allow\"";
 
@@ -127,8 +133,9 @@ impl Options {
         let mut when: Option<Ident> = None;
         for item in items {
             let key = item.key.unraw().to_string();
-            let Some((option, kind)) = OPTIONS.iter().find(|(name, _)| *name == key) else {
-                let known = OPTIONS.map(|(name, _)| name).join(", ");
+            let Some((option, kind)) = all().find(|(name, _)| *name == key) else {
+                let known: Vec<&str> = all().map(|(name, _)| *name).collect();
+                let known = known.join(", ");
                 problem(Error::new(
                     item.key.span(),
                     format!("there is no option `{key}`; there are {known}"),
@@ -205,8 +212,8 @@ impl Options {
             }
             (Kind::Mark, _) => return wrong("is `true` or `false`"),
             // `true` and `false` have their words, too.
-            (Kind::Word(_), Some(Lit::Bool(_))) if option == "coalesce" => {}
-            (Kind::Word(words), Some(literal)) => {
+            (Kind::Word("Coalesce", _), Some(Lit::Bool(_))) => {}
+            (Kind::Word(kind, words), Some(literal)) => {
                 let word = match literal {
                     Lit::Str(text) => words.iter().find(|(word, _)| *word == text.value()),
                     _ => None,
@@ -215,7 +222,6 @@ impl Options {
                     let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
                     return wrong(&format!("is one of {}", words.join(", ")));
                 };
-                let kind = if option == "coalesce" { "Coalesce" } else { "WhenFinished" };
                 let (kind, variant) = (Ident::new(kind, value.span()), Ident::new(variant, value.span()));
                 given = Value::Task(quote!(#kind::#variant));
             }
@@ -299,7 +305,7 @@ impl Options {
                 | Kind::Count(_)
                 | Kind::Grace
                 | Kind::Zone
-                | Kind::Word(_)
+                | Kind::Word(..)
                 | Kind::Overlap
                 | Kind::Retry,
                 None,

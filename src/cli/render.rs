@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::terminal;
 use super::time::{distance, length, shown, shown_by};
-use crate::task::{RunEnd, standing_for};
+use crate::task::{RunEnd, standing_for, task_options, task_policies};
 use crate::trigger::Zone;
 
 /// Columns wide enough for what is in them; the last is as wide as it likes.
@@ -125,15 +125,59 @@ pub(super) fn warnings(answer: &Value) -> impl Iterator<Item = String> + '_ {
     warnings.iter().map(|warning| format!("warning: {}", text(warning)))
 }
 
+/// How the value of an option is shown.
+enum Shown {
+    Always,
+    /// Where there is one.
+    Given,
+    /// Milliseconds, where there are some.
+    Length,
+    /// The same, or a word for none.
+    LengthOr(&'static str),
+    Time,
+    /// How many further attempts.
+    Times,
+    /// A number of runs, and how many there were.
+    OfRuns,
+}
+
+impl Shown {
+    fn value(&self, value: &Value, task: &Value, now: DateTime<Utc>) -> Option<String> {
+        let length = value.as_i64().map(|millis| length(TimeDelta::milliseconds(millis)));
+        match self {
+            Self::Always => Some(text(value)),
+            Self::Length => length,
+            Self::LengthOr(none) => Some(length.unwrap_or_else(|| (*none).to_owned())),
+            Self::Times => value["times"].as_u64().map(|times| format!("{times} times")),
+            _ if value.is_null() => None,
+            Self::Time => Some(moment(value, task, now)),
+            Self::Given => Some(text(value)),
+            Self::OfRuns => Some(format!("{}, {} so far", text(value), text(&task["fired"]))),
+        }
+    }
+}
+
+macro_rules! shown {
+    ($(
+            $(#[doc = $doc:literal])+
+            $name:ident: ($type:ty), $whose:ident($default:expr), $field:literal;
+            serde($($serde:tt)*);
+            set($arg:ident: $arg_type:ty) ($set:expr);
+            check($check:ident); file($file:ident);
+            attribute($kind:expr, $example:literal $(,)?); shown($shown:expr);
+        )*) => {
+        /// The options of a task, and how each is shown.
+        const OPTIONS: &[(&str, Shown)] = &[$((stringify!($name), $shown)),*];
+    };
+}
+task_options!(shown);
+
 /// Everything about one task.
 pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     let task = &answer["task"];
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("id", text(&task["id"]));
-    if !task["name"].is_null() {
-        row("name", text(&task["name"]));
-    }
     row("state", state(task));
     if let Some(reason) = task["waiting"]["reason"].as_str() {
         row("waiting", format!("since {}: {reason}", moment(&task["waiting"]["since"], task, now)));
@@ -142,35 +186,11 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     row("trigger", text(&task["trigger"]));
     row("timezone", text(&task["timezone"]));
     row("handler", text(&task["handler"]));
-    row("args", text(&task["args"]));
     row("store", text(&task["store"]));
-    row("executor", text(&task["executor"]));
-    row("max instances", text(&task["max_instances"]));
-    row("coalesce", text(&task["coalesce"]));
-    row("max catch-up", text(&task["max_catch_up"]));
-    row("overlap", text(&task["overlap"]));
-    if let Some(timeout) = task["timeout"].as_i64() {
-        row("timeout", length(TimeDelta::milliseconds(timeout)));
-    }
-    if let Some(times) = task["retry"]["times"].as_u64() {
-        row("retry", format!("{times} times"));
-    }
-    row("recover", text(&task["recover"]));
-    for (name, key) in [("start at", "start_at"), ("end at", "end_at")] {
-        if !task[key].is_null() {
-            row(name, moment(&task[key], task, now));
+    for (option, shown) in OPTIONS {
+        if let Some(value) = shown.value(&task[*option], task, now) {
+            row(&option.replace('_', " "), value);
         }
-    }
-    if !task["max_runs"].is_null() {
-        row("max runs", format!("{}, {} so far", text(&task["max_runs"]), text(&task["fired"])));
-    }
-    if task["when_finished"] == "keep" {
-        row("when finished", "keep".to_owned());
-    }
-    let grace = task["misfire_grace"].as_i64().map(TimeDelta::milliseconds);
-    row("misfire grace", grace.map_or_else(|| "unlimited".to_owned(), length));
-    if !task["userdata"].is_null() {
-        row("userdata", text(&task["userdata"]));
     }
     row("runs", text(&task["runs"]));
     for attempt in task["attempts"].as_array().into_iter().flatten() {

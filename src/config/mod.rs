@@ -97,7 +97,7 @@
 mod directory;
 mod duration;
 mod executor;
-mod policy;
+mod options;
 mod spread;
 mod store;
 mod task;
@@ -126,7 +126,6 @@ use crate::store::StoreError;
 use crate::task::{Alias, TaskDefaults};
 use crate::timezones::Timezones;
 use crate::trigger::{Zone, Zones};
-use policy::Policies;
 use value::{Kind, Problems, Section, Table, Value};
 
 /// How long a shutdown waits for runs unless told otherwise.
@@ -357,8 +356,7 @@ impl Settings {
 
     fn defaults(&mut self, mut section: Section<'_>) {
         let defaults = &mut self.defaults;
-        Policies::read(&mut section).set_defaults(defaults);
-        set(&mut defaults.executor, section.parsed("executor", ALIAS));
+        options::defaults(&mut section, defaults);
         set(&mut defaults.store, section.parsed("store", ALIAS));
         if let Some(schedule) = section.parsed("schedule", SCHEDULE) {
             defaults.schedule = Some(schedule);

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use serde_json::{Value as Json, json};
 
-use super::policy::{Policies, bounds};
+use super::options::{self, Clocks};
 use super::value::{Kind, Problems, Section, Value};
 use super::{ALIAS, ConfigError, Problem, Settings, ZONE};
 use crate::task::{Alias, Task, TaskError, TaskId, TaskInfo, TaskSpec, WhenFinished};
@@ -192,21 +192,18 @@ impl TaskSettings {
         let what = what(&mut section);
         let timezone: Option<Zone> = section.parsed("timezone", ZONE);
         let mut task = Task::new(what.as_ref().map_or("", |(handler, _)| handler));
-        if let Some(name) = section.text("name") {
-            task = task.name(name);
-        }
         if let Some(zone) = timezone {
             task = task.timezone(zone);
-        }
-        if let Some(alias) = section.parsed::<Alias>("executor", ALIAS) {
-            task = task.executor(&alias);
         }
         if let Some(alias) = section.parsed::<Alias>("store", ALIAS) {
             task = task.store(&alias);
         }
-        task = Policies::read(&mut section).apply(task);
-        let removes = section.peek_text("when_finished").is_some_and(|(text, _)| text == "remove");
-        task = bounds(&mut section, task, timezone.or(zone), zones);
+        let options = options::options(&mut section, Clocks { zone: timezone.or(zone), zones });
+        let removes = options.when_finished == Some(WhenFinished::Remove);
+        task = task.set(options);
+        if section.flag("first_run_now").unwrap_or(false) {
+            task = task.first_run_now();
+        }
         task = task.paused(section.flag("paused").unwrap_or(false));
         let spread = section.flag("spread");
         task = task.spread(spread.unwrap_or(false));

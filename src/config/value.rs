@@ -209,15 +209,6 @@ impl<'p> Section<'p> {
         self.entries.get(key).map(|value| (value, value.line))
     }
 
-    /// The same for text.
-    pub(super) fn peek_text(&mut self, key: &'static str) -> Option<(String, Option<usize>)> {
-        self.note_known(&[key]);
-        match &self.entries.get(key)?.kind {
-            Kind::Text(text) => Some((text.clone(), self.entries[key].line)),
-            _ => None,
-        }
-    }
-
     /// Names keys that are valid here although nobody has asked for them.
     pub(super) fn note_known(&mut self, keys: &[&'static str]) {
         let new = keys.iter().filter(|key| !self.known.contains(key)).copied().collect::<Vec<_>>();

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -5,8 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::check;
 use super::defaults::EVERY_MINUTE;
-use super::options::{Options, check_range, option_setters};
+use super::options::{Options, json, option_setters};
+use super::table::{task_options, task_policies};
 use super::{
     Alias, Coalesce, Code, Handler, MisfireGrace, Overlap, Retry, TaskContext, TaskDefaults, TaskError,
     TaskId, TaskReturn, TaskSpec, WhenFinished,
@@ -159,11 +162,18 @@ impl Task {
         self
     }
 
-    option_setters!();
+    task_options!(option_setters);
 
     /// The id it will have, if one was given.
     pub fn get_id(&self) -> Option<&TaskId> {
         self.id.as_ref()
+    }
+
+    /// Sets what is set in `options`.
+    #[cfg(feature = "config")]
+    pub(crate) fn set(mut self, options: Options) -> Self {
+        self.options.overlay(options);
+        self
     }
 
     /// Sets what `changes` set.
@@ -178,7 +188,7 @@ impl Task {
     pub(crate) fn check(&self) -> Result<(), TaskError> {
         self.options.check()?;
         if let Some(FirstRun::At(at)) = self.first_run {
-            check_range("first_run", at)?;
+            check::range("first_run", at)?;
         }
         if self.by_default || self.options.trigger.is_some() { Ok(()) } else { Err(TaskError::NoTrigger) }
     }
@@ -209,28 +219,8 @@ impl Task {
             _ => return Err(TaskError::NoTrigger),
         };
         let Some(handler) = self.options.handler.take() else { return Err(TaskError::NoTrigger) };
-        let mut spec = TaskSpec {
-            id: self.id.unwrap_or_else(TaskId::generate),
-            name: None,
-            handler,
-            args: Value::Null,
-            trigger,
-            timezone: zone,
-            executor: defaults.executor.clone(),
-            coalesce: defaults.coalesce,
-            max_catch_up: defaults.max_catch_up,
-            max_instances: defaults.max_instances,
-            overlap: defaults.overlap,
-            misfire_grace: defaults.misfire_grace,
-            timeout: defaults.timeout,
-            retry: defaults.retry,
-            recover: defaults.recover,
-            start_at: None,
-            end_at: None,
-            max_runs: None,
-            when_finished: WhenFinished::default(),
-            userdata: Value::Null,
-        };
+        let id = self.id.unwrap_or_else(TaskId::generate);
+        let mut spec = TaskSpec::by_default((id, handler), (trigger, zone), defaults);
         self.options.apply(&mut spec)?;
         // Tasks of one executor share one text.
         if spec.executor == defaults.executor {
@@ -288,7 +278,7 @@ impl TaskChanges {
         self.next_run
     }
 
-    option_setters!();
+    task_options!(option_setters);
 
     /// The changed task; nothing is applied unless all of it is valid.
     pub(crate) fn apply(self, spec: &TaskSpec) -> Result<TaskSpec, TaskError> {

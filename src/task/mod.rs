@@ -7,6 +7,7 @@
 mod account;
 mod added;
 mod builder;
+mod check;
 mod context;
 mod defaults;
 mod error;
@@ -24,11 +25,13 @@ mod registry;
 mod run;
 mod spec;
 mod state;
+mod table;
 
 pub use account::{Account, Fate, RunTime};
 pub use added::{Added, AddedAs, Kept};
 pub(crate) use builder::FirstRun;
 pub use builder::{Task, TaskChanges};
+pub(crate) use check::range as check_range;
 pub use context::TaskContext;
 pub use defaults::TaskDefaults;
 pub use error::TaskError;
@@ -39,7 +42,8 @@ pub use info::{ScheduleState, SortKey, TaskInfo, TaskQuery, Wait};
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::{AnyLifecycle, LifeEnded, LifeStage, LifeStep, TickCode, TickQueue};
 pub use objects::{ObjectCall, Objects};
-pub(crate) use options::check_range;
+#[cfg(feature = "config")]
+pub(crate) use options::Options;
 pub use outcome::{Outcome, Refusal, Skip};
 pub use periodic::{Periodic, PeriodicInfo};
 pub use policy::{
@@ -50,3 +54,5 @@ pub(crate) use run::standing_for;
 pub use run::{Run, RunEnd, RunRecord, Source, Span};
 pub use spec::{Handler, StoredTask, TaskSpec};
 pub use state::{Attempt, Backfill, Fire, MAX_AHEAD, Moved, Replanned, TaskState};
+#[cfg(any(feature = "config", feature = "cli", feature = "macros"))]
+pub(crate) use table::{task_options, task_policies};

@@ -7,64 +7,63 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::policy::millis;
-use super::{Alias, Coalesce, Code, MisfireGrace, Overlap, Retry, TaskId, TaskState, WhenFinished};
+use super::table::{task_options, task_policies};
+use super::{
+    Alias, Coalesce, Code, MisfireGrace, Overlap, Retry, TaskDefaults, TaskId, TaskState, WhenFinished,
+};
 use crate::trigger::{Context, Trigger, Zone, Zones};
 
-/// A task as it is stored: every option decided, nothing that a run changes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskSpec {
-    /// Its name within the store.
-    pub id: TaskId,
-    /// A label for people; the handler's name when none was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Arc<str>>,
-    /// The code.
-    pub handler: Handler,
-    /// What the code is given, as JSON.
-    #[serde(default)]
-    pub args: Value,
-    /// When it runs.
-    pub trigger: Trigger,
-    /// The zone in which the trigger is read where it names none itself.
-    pub timezone: Zone,
-    /// Where it runs.
-    pub executor: Alias,
-    /// Which of the run times that are due together run.
-    pub coalesce: Coalesce,
-    /// Without coalescing: how many of the run times that are due together run, the latest ones.
-    pub max_catch_up: u32,
-    /// How many runs of it may be going on at once.
-    pub max_instances: u32,
-    /// What becomes of a run that is due when so many are going on.
-    #[serde(default)]
-    pub overlap: Overlap,
-    /// How late a run may start.
-    pub misfire_grace: MisfireGrace,
-    /// How long a run may take; in milliseconds when encoded.
-    #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Duration>,
-    /// What is done about runs that fail, panic or time out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Retry>,
-    /// Whether a run that was interrupted is run again.
-    #[serde(default)]
-    pub recover: bool,
-    /// Run times before this are none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_at: Option<DateTime<Utc>>,
-    /// Run times after this are none: the schedule ends with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_at: Option<DateTime<Utc>>,
-    /// The schedule ends after so many scheduled runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_runs: Option<u64>,
-    /// What becomes of the task when its schedule has ended.
-    #[serde(default, skip_serializing_if = "WhenFinished::is_remove")]
-    pub when_finished: WhenFinished,
-    /// Anything the application wants to keep with the task.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub userdata: Value,
+macro_rules! spec {
+    ($(
+            $(#[doc = $doc:literal])+
+            $name:ident: ($type:ty), $whose:ident($default:expr), $field:literal;
+            serde($($serde:tt)*);
+            set($arg:ident: $arg_type:ty) ($set:expr);
+            check($check:ident); file($file:ident);
+            attribute($kind:expr, $example:literal $(,)?); shown($shown:expr);
+        )*) => {
+        /// A task as it is stored: every option decided, nothing that a run changes.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub struct TaskSpec {
+            /// Its name within the store.
+            pub id: TaskId,
+            /// The code.
+            pub handler: Handler,
+            /// When it runs.
+            pub trigger: Trigger,
+            /// The zone in which the trigger is read where it names none itself.
+            pub timezone: Zone,
+            $(
+                #[doc = $field]
+                #[serde($($serde)*)]
+                pub $name: $type,
+            )*
+        }
+
+        impl TaskSpec {
+            /// With every option as it is when nobody sets it.
+            pub(super) fn by_default(
+                (id, handler): (TaskId, Handler),
+                (trigger, timezone): (Trigger, Zone),
+                defaults: &TaskDefaults,
+            ) -> Self {
+                Self { id, handler, trigger, timezone, $($name: decided!($whose, defaults.$name, $default),)* }
+            }
+        }
+    };
 }
+
+/// The default of an option, by whose it is.
+macro_rules! decided {
+    (scheduler, $scheduler:expr, $fixed:expr) => {
+        $scheduler.clone()
+    };
+    (task, $scheduler:expr, $fixed:expr) => {
+        $fixed
+    };
+}
+
+task_options!(spec);
 
 impl TaskSpec {
     /// What the trigger is told about this task, where clocks are read by the rules of `zones`.

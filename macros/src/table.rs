@@ -1,0 +1,1 @@
+../../src/task/table.rs
