@@ -118,7 +118,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let second = scheduler(&path).await?;
     let task = second.task("monthly").await?;
-    println!("found `{}`, {}, paused: {}", task.id(), task.description, task.state.paused);
+    println!("found `{}`, {}, paused: {}", task.id(), task.when, task.state.paused);
     second.shutdown(Shutdown::now()).await?;
     Ok(std::fs::remove_file(&path)?)
 }

@@ -43,7 +43,7 @@ async fn main() -> Result<(), callboard::Error> {
 
     declared.add_to(&scheduler).await?;
     for task in scheduler.tasks(TaskQuery::new()).await? {
-        println!("{} runs {}", task.spec.handler.name(), task.description);
+        println!("{} runs {}", task.spec.handler.name(), task.when);
     }
 
     actix::clock::sleep(Duration::from_millis(1000)).await;

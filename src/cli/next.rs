@@ -54,11 +54,11 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
     let times = times.map_err(|error| invalid(error.to_string()))?;
     let exhausted = times.len() < count;
     let zone = trigger.zone(&cx);
-    let description = trigger.describe(&cx);
+    let when = trigger.describe(&cx);
     let warnings: Vec<String> = trigger.warnings(&cx).iter().map(ToString::to_string).collect();
     if args.json {
         out::json(&json!({
-            "description": description,
+            "when": when,
             "timezone": zone.name(),
             "next": local(&times, zone),
             "exhausted": exhausted,
@@ -66,7 +66,7 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
         }));
         return Ok(());
     }
-    out::line(&description);
+    out::line(&when);
     let rows: Vec<Vec<String>> =
         times.iter().map(|at| vec![format!("  {}", shown(*at, zone)), distance(*at, now)]).collect();
     render::table(&rows).iter().for_each(|line| out::line(line));

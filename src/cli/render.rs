@@ -97,7 +97,7 @@ pub(super) fn list(tasks: &Value, now: DateTime<Utc>) -> Vec<String> {
             text(&task["runs"]),
             next.map_or_else(|| "-".to_owned(), |at| shown(at, zone(task))),
             next.map_or_else(String::new, |at| distance(at, now)),
-            brief(&text(&task["description"]), 60),
+            brief(&text(&task["when"]), 60),
         ]);
     }
     table(&rows)
@@ -182,7 +182,7 @@ pub(super) fn inspect(answer: &Value, now: DateTime<Utc>) -> Vec<String> {
     if let Some(reason) = task["waiting"]["reason"].as_str() {
         row("waiting", format!("since {}: {reason}", moment(&task["waiting"]["since"], task, now)));
     }
-    row("when", text(&task["description"]));
+    row("when", text(&task["when"]));
     row("trigger", text(&task["trigger"]));
     row("timezone", text(&task["timezone"]));
     row("handler", text(&task["handler"]));

@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn secrets_in_values() {
         let mut task = json!({
-            "id": "token=abc", "name": "x", "handler": "http", "description": "every 5 minutes",
+            "id": "token=abc", "name": "x", "handler": "http", "when": "every 5 minutes",
             "args": {
                 "url": "https://u:p@h/?sig=1", "headers": { "Authorization": "Bearer x", "Accept": "*/*" },
                 "body": { "pin": 5, "secret": { "a": ["b", 1, null] } }, "id": "https://u:p@h/",
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(
             task,
             json!({
-                "id": "token=abc", "name": "x", "handler": "http", "description": "every 5 minutes",
+                "id": "token=abc", "name": "x", "handler": "http", "when": "every 5 minutes",
                 "args": {
                     "url": "https://u:***@h/?sig=***", "headers": { "Authorization": "***", "Accept": "*/*" },
                     "body": { "pin": 5, "secret": { "a": ["***", "***", null] } }, "id": "https://u:***@h/",

@@ -51,8 +51,8 @@ pub struct TaskInfo {
     /// Why it waits although it is due; `None` when it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Wait>,
-    /// The trigger in plain English.
-    pub description: String,
+    /// When it runs, in plain English.
+    pub when: String,
 }
 
 impl TaskInfo {
@@ -64,7 +64,7 @@ impl TaskInfo {
             () if task.is_finished() => ScheduleState::Finished,
             () => ScheduleState::Scheduled,
         };
-        let description = task.spec.trigger.describe(&task.spec.context(task.state.anchor, zones));
+        let when = task.spec.trigger.describe(&task.spec.context(task.state.anchor, zones));
         Self {
             store,
             spec: task.spec,
@@ -73,7 +73,7 @@ impl TaskInfo {
             running,
             queued: 0,
             waiting: None,
-            description,
+            when,
         }
     }
 
@@ -117,7 +117,7 @@ pub enum SortKey {
     Executor,
     /// The store.
     Store,
-    /// The trigger's description.
+    /// When it runs, in plain English.
     Trigger,
 }
 
@@ -163,13 +163,13 @@ impl TaskQuery {
         self
     }
 
-    /// Only tasks whose trigger's description contains this text, in any case.
+    /// Only tasks with this text, in any case, in [`TaskInfo::when`].
     pub fn trigger(mut self, text: impl Into<String>) -> Self {
         self.trigger = Some(text.into().to_lowercase());
         self
     }
 
-    /// Only tasks with this text, in any case, in their id, label, handler or description.
+    /// Only tasks with this text, in any case, in their id, label, handler or [`TaskInfo::when`].
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = Some(text.into().to_lowercase());
         self
@@ -198,9 +198,9 @@ impl TaskQuery {
         self.store.as_deref().is_none_or(|store| task.store.as_str() == store)
             && self.executor.as_deref().is_none_or(|executor| task.spec.executor.as_str() == executor)
             && self.state.is_none_or(|state| task.schedule_state == state)
-            && self.trigger.as_deref().is_none_or(|text| has(&task.description, text))
+            && self.trigger.as_deref().is_none_or(|text| has(&task.when, text))
             && self.text.as_deref().is_none_or(|text| {
-                [task.id().as_str(), task.spec.label(), task.spec.handler.name(), &task.description]
+                [task.id().as_str(), task.spec.label(), task.spec.handler.name(), &task.when]
                     .into_iter()
                     .any(|field| has(field, text))
             })
@@ -218,7 +218,7 @@ impl TaskQuery {
             SortKey::ScheduleState => a.schedule_state.cmp(&b.schedule_state),
             SortKey::Executor => a.spec.executor.cmp(&b.spec.executor),
             SortKey::Store => a.store.cmp(&b.store),
-            SortKey::Trigger => a.description.cmp(&b.description),
+            SortKey::Trigger => a.when.cmp(&b.when),
         };
         let order = order.then_with(|| a.id().cmp(b.id()));
         if self.descending { order.reverse() } else { order }
