@@ -356,6 +356,9 @@ mod tests {
         assert_eq!(list(&json!(null), DateTime::UNIX_EPOCH), ["no tasks"]);
         assert_eq!(list(&json!([{}]), DateTime::UNIX_EPOCH).len(), 2);
         assert!(inspect(&json!({}), DateTime::UNIX_EPOCH).len() > 10);
+        let described =
+            inspect(&json!({ "task": { "description": "closes the day" } }), DateTime::UNIX_EPOCH);
+        assert!(described.iter().any(|line| line.ends_with("closes the day")), "{described:?}");
         assert_eq!(changed("a", "paused", &json!(null), DateTime::UNIX_EPOCH), "a paused");
     }
 

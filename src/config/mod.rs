@@ -75,6 +75,7 @@
 //!                                 # or http = "POST https://…" (or a table),
 //!                                 # or handler = "name", args = { … }
 //! name = "Nightly backup"
+//! description = "The accounts; call the night desk when it fails"   # free text for people
 //! timezone = "Europe/Berlin"
 //! paused = false                  # how it is added the first time; ignored when it is there, and said
 //! misfire_grace = "1h"            # and every other key of [defaults]

@@ -60,6 +60,7 @@ fn everything_can_be_said() {
         start_at = 2027-01-01T00:00:00
         end_at = "2028-01-01T00:00:00Z"
         max_runs = 10
+        description = "posts the day"
         when_finished = "keep"
         first_run_now = true
     "#;
@@ -85,6 +86,7 @@ fn everything_can_be_said() {
         Backoff::exponential(Duration::from_secs(2), Duration::from_secs(60)).factor(3.0).jitter(0.5);
     assert_eq!(spec.retry, Some(Retry::times(3).backoff(backoff)));
     assert_eq!((spec.coalesce, spec.max_runs), (Coalesce::Earliest, Some(10)));
+    assert_eq!(spec.description.as_deref(), Some("posts the day"));
     assert_eq!(spec.when_finished, WhenFinished::Keep);
     let times = [spec.start_at, spec.end_at].map(|at| at.unwrap().to_rfc3339());
     assert_eq!(times, ["2027-01-01T00:00:00+00:00", "2028-01-01T00:00:00+00:00"]);

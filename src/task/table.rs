@@ -126,6 +126,14 @@ macro_rules! task_options {
                 check(anything); file(typed);
                 attribute(Kind::Text, "name = \"…\""); shown(Shown::Given);
 
+            /// Free text for people: what it is for, whom to call.
+            description: (Option<Arc<str>>), task(None),
+                "Free text for people.";
+                serde(default, skip_serializing_if = "Option::is_none");
+                set(text: impl Into<String>) (Ok(Some(text.into().into())));
+                check(anything); file(typed);
+                attribute(Kind::Text, "description = \"…\""); shown(Shown::Given);
+
             /// What the code is given: anything that can be written as JSON.
             args: (Value), task(Value::Null),
                 "What the code is given, as JSON.";

@@ -303,6 +303,30 @@ fn numbers_are_as_large_as_the_builder_takes_them() {
     assert!(format!("{task:?}").contains("5000000000"), "{task:?}");
 }
 
+/// A row of the table of options is an option everywhere.
+#[actix::test]
+async fn an_option_is_taken_by_the_attribute_the_builder_and_changes_and_is_written_down() {
+    #[callboard::task(id = "books", cron = "0 9 * * *", description = "closes the day")]
+    async fn books() {}
+
+    let declared = callboard::tasks![books];
+    let time = VirtualClock::starting_at("2027-01-01T00:00:00Z");
+    let registry = declared.register(Registry::new());
+    let scheduler = Scheduler::builder().clock(time.clock()).registry(registry).start().await.unwrap();
+    declared.add_to(&scheduler).await.unwrap();
+    let described = async || serde_json::to_value(scheduler.task("books").await.unwrap()).unwrap();
+    assert_eq!(described().await["description"], "closes the day");
+    let changes = TaskChanges::new().description("closes the day; ask Ann");
+    scheduler.update_task("books", changes).await.unwrap();
+    assert_eq!(described().await["description"], "closes the day; ask Ann");
+    let plain = Task::new("books").id("plain").trigger("0 9 * * *");
+    scheduler.add(plain.clone()).await.unwrap();
+    assert!(!scheduler.task("plain").await.unwrap().spec.description.is_some());
+    scheduler.add(plain.description("the same").replace_existing(true)).await.unwrap();
+    assert_eq!(scheduler.task("plain").await.unwrap().spec.description.as_deref(), Some("the same"));
+    scheduler.shutdown(Shutdown::default()).await.unwrap();
+}
+
 /// A zone that `chrono-tz` does not know, and the program neither when the task was declared: the
 /// scheduler's database does.
 #[actix::test]
