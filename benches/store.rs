@@ -13,10 +13,7 @@ use callboard::store::{
     Backend, FileStore, MemoryBackend, MemoryStore, RedbStore, Reply, SledStore, StoreAddr, StoreError,
     StoreSource,
 };
-use callboard::task::{
-    Alias, Coalesce, Fire, Handler, MisfireGrace, Overlap, OwnerId, StoredTask, TaskId, TaskSpec, TaskState,
-    WhenFinished,
-};
+use callboard::task::{Alias, Fire, Handler, OwnerId, StoredTask, TaskId, TaskSpec, TaskState};
 use callboard::trigger::{Interval, Trigger};
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -37,28 +34,9 @@ fn tasks(count: usize) -> impl Iterator<Item = StoredTask> {
     (0..count).map(move |index| {
         // Not in the order in which they are added: neighbours in time are not neighbours in memory.
         let due = begin() + PERIOD / count as i32 * (index * 7_919 % count) as i32;
-        let spec = TaskSpec {
-            id: TaskId::new(format!("task-{index:07}")).expect("a valid id"),
-            name: None,
-            handler: handler.clone(),
-            args: serde_json::Value::Null,
-            trigger: trigger.clone(),
-            timezone: chrono_tz::Tz::UTC.into(),
-            executor: executor.clone(),
-            coalesce: Coalesce::Latest,
-            max_catch_up: 100,
-            max_instances: 1,
-            overlap: Overlap::Skip,
-            misfire_grace: MisfireGrace::Unlimited,
-            timeout: None,
-            retry: None,
-            recover: false,
-            start_at: None,
-            end_at: None,
-            max_runs: None,
-            when_finished: WhenFinished::Remove,
-            userdata: serde_json::Value::Null,
-        };
+        let id = TaskId::new(format!("task-{index:07}")).expect("a valid id");
+        let spec = TaskSpec::new(id, handler.clone(), trigger.clone());
+        let spec = TaskSpec { executor: executor.clone(), ..spec };
         let next = Some(Fire { nominal: due, due });
         StoredTask { spec: Arc::new(spec), state: TaskState { next, ..TaskState::new(begin()) } }
     })

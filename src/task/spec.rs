@@ -66,6 +66,19 @@ macro_rules! decided {
 task_options!(spec);
 
 impl TaskSpec {
+    /// A task in UTC with every option as it is when nobody sets it; for stores and their tests.
+    ///
+    /// ```
+    /// use callboard::task::{Handler, TaskId, TaskSpec};
+    ///
+    /// let id = TaskId::new("weekly").unwrap();
+    /// let spec = TaskSpec::new(id, Handler::Named("send".into()), "every 7d".parse().unwrap());
+    /// assert_eq!((spec.max_instances, spec.label()), (1, "send"));
+    /// ```
+    pub fn new(id: TaskId, handler: Handler, trigger: Trigger) -> Self {
+        Self::by_default((id, handler), (trigger, Zone::UTC), &TaskDefaults::default())
+    }
+
     /// What the trigger is told about this task, where clocks are read by the rules of `zones`.
     pub fn context<'a>(&'a self, anchor: DateTime<Utc>, zones: &'a Zones) -> Context<'a> {
         Context { zone: self.timezone, zones, anchor, key: self.id.as_str() }
