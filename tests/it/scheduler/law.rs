@@ -1,6 +1,7 @@
 //! A law that changes: the database of time zones is replaced, and next runs move to where their clocks
 //! show what they promise.
 
+mod databases;
 mod killed;
 mod many;
 mod stays;
