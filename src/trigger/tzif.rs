@@ -200,6 +200,39 @@ mod tests {
         assert_eq!(offset(&rules, "2103-02-28T23:59:59Z"), 0);
     }
 
+    /// Of version 1 there is a table alone, of seconds in 32 bits: after its last change the clock stays.
+    #[test]
+    fn the_first_version_ends_with_its_table() {
+        let mut file = b"TZif\0".to_vec();
+        file.extend([0; 15]);
+        for count in [0u32, 0, 0, 3, 2, 8] {
+            file.extend(count.to_be_bytes());
+        }
+        for at in [-1_000_000_000_i32, 1_700_000_000, i32::MAX] {
+            file.extend(at.to_be_bytes());
+        }
+        file.extend([1, 0, 1]);
+        for (offset, name) in [(-2670_i32, 0), (3600, 4)] {
+            file.extend(offset.to_be_bytes());
+            file.extend([0, name]);
+        }
+        file.extend(b"AAA\0BBB\0");
+        let rules = parse(&file).unwrap();
+        for (at, then) in [
+            ("1900-01-01T00:00:00Z", -2670),
+            ("1938-04-24T22:13:19Z", -2670),
+            ("1938-04-24T22:13:20Z", 3600),
+            ("2023-11-14T22:13:20Z", -2670),
+            ("2038-01-19T03:14:07Z", 3600),
+            ("9999-12-31T23:59:59Z", 3600),
+        ] {
+            assert_eq!(offset(&rules, at), then, "{at}");
+        }
+        for cut in 0..file.len() {
+            assert!(parse(&file[..cut]).is_err(), "{cut}");
+        }
+    }
+
     /// Summer time with a negative saving, times of day beyond a day, all the year.
     #[test]
     fn odd_rules_are_kept() {
