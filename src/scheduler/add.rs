@@ -57,8 +57,8 @@ impl Scheduler {
             self.estate.latest_added = since;
             return since;
         }
-        let unsettled = self.estate.stores.get(store).into_iter().flat_map(|slot| &slot.unsettled);
-        let known = self.estate.flight.iter().chain(unsettled.map(|(run, _)| run));
+        let undecided = self.estate.stores.get(store).into_iter().flat_map(|slot| slot.ledger.undecided());
+        let known = self.estate.flight.iter().chain(undecided);
         let others = known.filter(|run| run.added_at >= since && run.task.id == *id && run.store == *store);
         let others: HashSet<_> = others.map(|run| run.added_at).collect();
         let mut created_at = since;
@@ -186,7 +186,7 @@ impl Scheduler {
             let added = Added { id, store: changed.store.clone(), what, kept };
             if new {
                 let slot = scheduler.estate.stores.get(&changed.store);
-                if slot.is_some_and(|slot| slot.perhaps_removed.contains(&changed.id)) {
+                if slot.is_some_and(|slot| slot.ledger.may_be_removed(&changed.id)) {
                     // There was room for it: what was perhaps removed is gone.
                     scheduler.removed(changed.id.clone(), changed.store.clone());
                 }

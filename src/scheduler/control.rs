@@ -110,7 +110,7 @@ impl Scheduler {
     /// A task is gone from its store.
     pub(super) fn removed(&mut self, id: TaskId, store: Alias) {
         if let Some(slot) = self.estate.stores.get_mut(&store) {
-            slot.perhaps_removed.remove(&id);
+            slot.ledger.removal_known(&id);
         }
         self.estate.waitlist.forget(&store, &id);
         self.retire_life(&id, &store);
@@ -120,7 +120,7 @@ impl Scheduler {
     /// A step that was not answered would have removed these tasks.
     pub(super) fn perhaps_removed(&mut self, store: &Alias, ids: impl IntoIterator<Item = TaskId>) {
         if let Some(slot) = self.estate.stores.get_mut(store) {
-            slot.perhaps_removed.extend(ids);
+            slot.ledger.owe_removals(ids);
         }
     }
 

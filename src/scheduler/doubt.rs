@@ -6,6 +6,7 @@ use actix::prelude::*;
 use chrono::{DateTime, Utc};
 
 use super::actor::{Scheduler, Settings};
+use super::ledger::{Questions, Unanswered};
 use super::plan;
 use super::session::within;
 use crate::event::Event;
@@ -19,12 +20,7 @@ const RECORDS: usize = 10_000;
 impl Scheduler {
     /// Settles runs whose commit was not answered, or whose scheduler died before it submitted
     /// them: at once when the store works, otherwise when it does again.
-    pub(super) fn doubt(
-        &mut self,
-        store: &Alias,
-        runs: Vec<(Arc<Run>, Option<RunEnd>)>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn doubt(&mut self, store: &Alias, runs: Vec<Unanswered>, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(store) else {
             let (mut ended, mut lost) = (Vec::new(), Vec::new());
             for (run, end) in runs {
@@ -36,7 +32,7 @@ impl Scheduler {
             self.end_recorded(ended);
             return self.interrupt(lost, "its store was removed before it was submitted", ctx);
         };
-        slot.doubtful.extend(runs);
+        slot.ledger.owe_answers(runs);
         if slot.addr.is_some() && slot.problem.is_none() {
             self.settle_doubts(store, ctx);
         }
@@ -47,11 +43,9 @@ impl Scheduler {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
         let Some(addr) = slot.addr.clone() else { return };
         let generation = slot.generation;
-        let mut doubtful = std::mem::take(&mut slot.doubtful);
-        doubtful.append(&mut slot.unknowable);
-        slot.asked += doubtful.len();
-        let (removed, recorded) = (slot.perhaps_removed.clone(), slot.capabilities.keeps_records());
-        if let Some(at) = slot.perhaps_emptied {
+        let recorded = slot.capabilities.keeps_records();
+        let Questions { runs, removals, clearing } = slot.ledger.ask();
+        if let Some(at) = clearing {
             let (store, busy) = (store.clone(), self.settings.clock.busy());
             let tasks = within(&self.settings, addr.list(List)).into_actor(self);
             ctx.spawn(tasks.map(move |tasks, scheduler, ctx| {
@@ -59,7 +53,7 @@ impl Scheduler {
                 drop(busy);
             }));
         }
-        for id in removed {
+        for id in removals {
             let (store, busy) = (store.clone(), self.settings.clock.busy());
             let task = within(&self.settings, addr.get(Get { id: id.clone() })).into_actor(self);
             ctx.spawn(task.map(move |task, scheduler, ctx| {
@@ -67,7 +61,7 @@ impl Scheduler {
                 drop(busy);
             }));
         }
-        for (run, end) in doubtful {
+        for (run, end) in runs {
             let busy = self.settings.clock.busy();
             let (settings, addr, asked) = (self.settings.clone(), addr.clone(), run.clone());
             let told = async move { tell(&settings, &addr, &asked, recorded).await }.into_actor(self);
@@ -78,12 +72,12 @@ impl Scheduler {
                         // What counts is what the store says that was opened since.
                         return scheduler.doubt(&store, vec![(run, end)], ctx);
                     }
-                    slot.asked = slot.asked.saturating_sub(1);
+                    slot.ledger.answered();
                     if told.as_ref().is_err_and(|error| !error.is_retryable())
                         && slot.is_unreadable(&run.task.id)
                     {
                         // That is the task's trouble, and no other one's.
-                        slot.unknowable.push((run, end));
+                        slot.ledger.cannot_read((run, end));
                         return scheduler.arm(ctx);
                     }
                 }
@@ -111,8 +105,8 @@ impl Scheduler {
             return;
         }
         match task {
-            Ok(None) if slot.perhaps_removed.contains(&id) => self.removed(id, store),
-            Ok(_) => drop(slot.perhaps_removed.remove(&id)),
+            Ok(None) if slot.ledger.may_be_removed(&id) => self.removed(id, store),
+            Ok(_) => drop(slot.ledger.removal_known(&id)),
             Err(error) if !error.is_retryable() && slot.is_unreadable(&id) => {}
             Err(error) => {
                 self.store_failed(&store, &error);
@@ -132,13 +126,13 @@ impl Scheduler {
         ctx: &mut Context<Self>,
     ) {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
-        if slot.generation != generation || slot.perhaps_emptied != Some(at) {
+        if slot.generation != generation {
             return;
         }
         match tasks {
             Ok(tasks) => {
-                slot.perhaps_emptied = None;
-                if tasks.iter().all(|task| task.state.created_at >= at) {
+                let owed = slot.ledger.clearing_known(at);
+                if owed && tasks.iter().all(|task| task.state.created_at >= at) {
                     self.all_removed(store);
                 }
             }
@@ -177,7 +171,7 @@ impl Scheduler {
                 self.tell(Event::of_end(run, Arc::new(end)));
             }
             Err(error) => {
-                slot.doubtful.push((run.clone(), end));
+                slot.ledger.owe_answers([(run.clone(), end)]);
                 self.store_failed(&run.store, &error);
             }
         }

@@ -43,7 +43,7 @@ impl Scheduler {
                 if !stores.contains(&run.store) {
                     stores.push(run.store.clone());
                 }
-                slot.unsettled.push((run, end));
+                slot.ledger.owe_decision(run, end);
                 continue;
             }
             self.log_end(&run, &end);
@@ -51,7 +51,7 @@ impl Scheduler {
             if let Some(slot) = self.estate.stores.get_mut(&run.store)
                 && slot.capabilities.keeps_records()
             {
-                slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
+                slot.ledger.owe_end(&run, end.clone());
                 if !stores.contains(&run.store) {
                     stores.push(run.store.clone());
                 }
@@ -112,12 +112,9 @@ impl Scheduler {
     pub(super) fn flush_ends(&mut self, store: &Alias, busy: Busy, ctx: &mut Context<Self>) {
         self.settle_ends(store, busy.clone(), ctx);
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
-        if slot.finishing || slot.unfinished.is_empty() || slot.problem.is_some() {
-            return;
-        }
-        let Some(addr) = slot.addr.clone() else { return };
+        let Some(addr) = slot.addr.clone().filter(|_| slot.problem.is_none()) else { return };
+        let Some(ends) = slot.ledger.write_ends() else { return };
         let generation = slot.generation;
-        let ends = slot.begin_finish();
         let finish = within(&self.settings, addr.finish(Finish { ends })).into_actor(self);
         let store = store.clone();
         ctx.spawn(finish.map(move |finished, scheduler, ctx| {
@@ -126,14 +123,10 @@ impl Scheduler {
             if slot.generation != generation {
                 return;
             }
-            slot.end_finish(finished.is_ok());
+            slot.ledger.ends_answered(finished.is_ok());
             match finished {
-                Ok(()) => {
-                    slot.release_if_finished();
-                    scheduler.flush_ends(&store, busy, ctx);
-                }
+                Ok(()) => scheduler.flush_ends(&store, busy, ctx),
                 Err(error) => {
-                    slot.release_finished();
                     scheduler.store_failed(&store, &error);
                     scheduler.arm(ctx);
                     drop(busy);

@@ -53,7 +53,7 @@ impl Scheduler {
         }
         for (run, end) in self.estate.flight.stranded() {
             let slot = self.estate.stores.get(&run.store);
-            if slot.is_some_and(|slot| slot.doubtful.iter().any(|(doubtful, _)| doubtful.id == run.id)) {
+            if slot.is_some_and(|slot| slot.ledger.is_unanswered(run.id)) {
                 continue;
             }
             let store = run.store.clone();

@@ -213,8 +213,12 @@ impl Scheduler {
                     for alias in &stores {
                         scheduler.flush_ends(alias, busy.clone(), ctx);
                     }
-                    let written: Vec<_> =
-                        scheduler.estate.stores.values_mut().filter_map(|slot| slot.after_finish()).collect();
+                    let written: Vec<_> = scheduler
+                        .estate
+                        .stores
+                        .values_mut()
+                        .filter_map(|slot| slot.ledger.after_ends())
+                        .collect();
                     let time = left().max(SLACK);
                     wrap_future(at_most(&clock, time, async move { drop(join_all(written).await) }))
                 })
@@ -557,7 +561,7 @@ impl Scheduler {
                                 if let Some(slot) = scheduler.estate.stores.get_mut(&alias)
                                     && error.is_retryable()
                                 {
-                                    slot.perhaps_emptied.get_or_insert(since);
+                                    slot.ledger.owe_clearing(since);
                                 }
                                 let error = Error::store(&alias, error);
                                 scheduler.note_error(&error, ctx);

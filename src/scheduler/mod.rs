@@ -31,6 +31,7 @@ mod heir;
 mod hold;
 mod inspect;
 mod keeper;
+mod ledger;
 mod lifecycle;
 mod lives;
 mod locks;

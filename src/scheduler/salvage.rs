@@ -31,8 +31,8 @@ impl Scheduler {
         let here = |run: &&Run| run.store == *store && may_come_again(run);
         let name = |run: &Run| (run.task.id.clone(), run.added_at, run.nominal, run.source, run.attempt);
         let flying = self.estate.flight.iter().map(|run| &**run).filter(here).map(name);
-        let ended = self.estate.stores.get(store).into_iter().flat_map(|slot| &slot.unsettled);
-        Live(flying.chain(ended.map(|(run, _)| name(run))).collect())
+        let ended = self.estate.stores.get(store).into_iter().flat_map(|slot| slot.ledger.undecided());
+        Live(flying.chain(ended.map(|run| name(run))).collect())
     }
 }
 

@@ -41,13 +41,9 @@ impl Scheduler {
     /// Settles the ends that a store owes. They stay on its list until that is written.
     pub(super) fn settle_ends(&mut self, store: &Alias, busy: Busy, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
-        if slot.settling || slot.unsettled.is_empty() || slot.problem.is_some() {
-            return;
-        }
-        let Some(addr) = slot.addr.clone() else { return };
-        slot.settling = true;
+        let Some(addr) = slot.addr.clone().filter(|_| slot.problem.is_none()) else { return };
+        let Some(ends) = slot.ledger.decide_ends(BATCH) else { return };
         let generation = slot.generation;
-        let ends: Vec<_> = slot.unsettled.iter().take(BATCH).cloned().collect();
         let (settings, recorded) = (self.settings.clone(), slot.capabilities.keeps_records());
         let ids = ends.iter().map(|(run, _)| &run.task.id);
         let unreadable: HashSet<TaskId> = ids.filter(|id| slot.is_unreadable(id)).cloned().collect();
@@ -57,15 +53,15 @@ impl Scheduler {
             let Some(slot) = scheduler.estate.stores.get_mut(&store) else { return };
             let current = slot.generation == generation;
             if current {
-                slot.settling = false;
+                slot.ledger.decisions_answered();
             }
             match settled {
                 Ok(settled) => scheduler.settled(&store, settled, busy, ctx),
                 Err((error, removed)) => {
-                    slot.perhaps_removed.extend(removed);
+                    slot.ledger.owe_removals(removed);
                     // Otherwise the store was opened anew meanwhile, and the ends are settled there.
                     if current {
-                        slot.release_finished();
+                        slot.ledger.ring();
                         scheduler.store_failed(&store, &error);
                         scheduler.arm(ctx);
                     }
@@ -76,14 +72,12 @@ impl Scheduler {
 
     fn settled(&mut self, store: &Alias, settled: Settled, busy: Busy, ctx: &mut Context<Self>) {
         let Some(slot) = self.estate.stores.get_mut(store) else { return };
-        let owed: HashSet<RunId> = slot.unsettled.iter().map(|(run, _)| run.id).collect();
-        let done: HashSet<RunId> = settled.ends.iter().map(|(run, ..)| run.id).collect();
-        slot.unsettled.retain(|(run, _)| !done.contains(&run.id));
-        let mut told = Vec::with_capacity(done.len());
+        let owed: HashSet<RunId> = slot.ledger.decided(settled.ends.iter().map(|(run, ..)| run.id));
+        let mut told = Vec::with_capacity(owed.len());
         // Whoever takes it off the list tells of it.
         for (run, end, written) in settled.ends.into_iter().filter(|(run, ..)| owed.contains(&run.id)) {
             if !written && slot.capabilities.keeps_records() {
-                slot.unfinished.push((run.id, run.task.id.clone(), end.clone()));
+                slot.ledger.owe_end(&run, end.clone());
             }
             told.push((run, end));
         }
@@ -92,13 +86,12 @@ impl Scheduler {
         }
         // Nobody was told of a removal that was not answered.
         let mut finished = settled.finished;
-        finished.extend(
-            settled.gone.into_iter().filter(|id| slot.perhaps_removed.remove(id)).map(|id| (id, true)),
-        );
+        finished
+            .extend(settled.gone.into_iter().filter(|id| slot.ledger.removal_known(id)).map(|id| (id, true)));
         for (run, _) in &told {
-            slot.perhaps_removed.remove(&run.task.id);
+            slot.ledger.removal_known(&run.task.id);
         }
-        slot.release_if_finished();
+        slot.ledger.ring_if_paid();
         let mut events = Vec::with_capacity(told.len());
         for (run, end) in told {
             self.log_end(&run, &end);

@@ -1,13 +1,13 @@
 //! What the scheduler knows of each store and executor.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::channel::oneshot;
 use futures::future::AbortHandle;
 
 use super::keeper::Keeper;
+use super::ledger::Ledger;
 use super::locks::StoreLock;
 use super::replan::Replanning;
 use crate::error::Error;
@@ -15,7 +15,7 @@ use crate::executor::{ExecutorAddr, ExecutorSource};
 use crate::store::message::KeptRules;
 use crate::store::{Capabilities, StoreAddr, StoreError, StoreSource};
 use crate::supervision::RestartPolicy;
-use crate::task::{Alias, Run, RunEnd, RunId, TaskId};
+use crate::task::{Alias, TaskId};
 
 /// So many reasons for which records cannot be read are shown.
 const REASONS: usize = 8;
@@ -41,26 +41,8 @@ pub(super) struct StoreSlot {
     /// The earliest due time of what was written while a tick was under way: the tick's answer may
     /// be older than that.
     noted: Option<DateTime<Utc>>,
-    pub finishing: bool,
-    /// Ends of runs the store has not been told of.
-    pub unfinished: Vec<(RunId, TaskId, RunEnd)>,
-    /// Those it is being told of. Here, and not with who waits for the answer, so that a successor of
-    /// the scheduler's actor has them.
-    underway: Vec<(RunId, TaskId, RunEnd)>,
-    /// Ends of runs that may be tried again: it is not written yet whether they are.
-    pub unsettled: Vec<(Arc<Run>, RunEnd)>,
-    pub settling: bool,
-    /// Tasks that a step which was not answered would have removed.
-    pub perhaps_removed: BTreeSet<TaskId>,
-    /// Runs whose commit was not answered: whether they were written down is looked up when the
-    /// store works again. With the end of those that ended before they began.
-    pub doubtful: Vec<(Arc<Run>, Option<RunEnd>)>,
-    /// How many of them the store is being asked about.
-    pub asked: usize,
-    /// Those of tasks that cannot be read: the store is asked about them when it is opened again.
-    pub unknowable: Vec<(Arc<Run>, Option<RunEnd>)>,
-    /// When it was told to remove all tasks and did not answer.
-    pub perhaps_emptied: Option<DateTime<Utc>>,
+    /// What is owed between it and the scheduler.
+    pub ledger: Ledger,
     /// Whether somebody has paused it: none of its runs begin.
     pub paused: bool,
     /// How many moves of tasks from or to it are under way: none of its runs begin meanwhile.
@@ -78,7 +60,6 @@ pub(super) struct StoreSlot {
     /// The tasks whose records cannot be read, and why: nobody needs to be told twice.
     pub unreadable: BTreeSet<(String, String)>,
     after_tick: Vec<oneshot::Sender<()>>,
-    after_finish: Vec<oneshot::Sender<()>>,
     pub opening: Vec<oneshot::Sender<Result<(), Error>>>,
     /// Ends whoever listens for what fails in it while nobody asks.
     pub listening: Option<AbortHandle>,
@@ -99,16 +80,7 @@ impl StoreSlot {
             next_due: None,
             ticking: false,
             noted: None,
-            finishing: false,
-            unfinished: Vec::new(),
-            underway: Vec::new(),
-            unsettled: Vec::new(),
-            settling: false,
-            perhaps_removed: BTreeSet::new(),
-            doubtful: Vec::new(),
-            asked: 0,
-            unknowable: Vec::new(),
-            perhaps_emptied: None,
+            ledger: Ledger::default(),
             paused: false,
             moves: 0,
             problem: None,
@@ -119,7 +91,6 @@ impl StoreSlot {
             rules: None,
             unreadable: BTreeSet::new(),
             after_tick: Vec::new(),
-            after_finish: Vec::new(),
             opening: Vec::new(),
             listening: None,
         }
@@ -134,8 +105,11 @@ impl StoreSlot {
     /// Whether a tick may begin. Not while runs are in doubt: a tick moves on the tasks that tell
     /// whether these were decided.
     pub(super) fn is_ready(&self) -> bool {
-        let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
-        self.addr.is_some() && !self.ticking && self.problem.is_none() && !in_doubt && self.may_begin()
+        self.addr.is_some()
+            && !self.ticking
+            && self.problem.is_none()
+            && !self.ledger.has_unanswered()
+            && self.may_begin()
     }
 
     /// Whether its runs may begin here: nobody holds it, no other process may begin them, and they are
@@ -153,15 +127,15 @@ impl StoreSlot {
     /// Whether next runs are to be worked out again, and can be: runs in doubt are judged by the tasks as
     /// they are.
     pub(super) fn can_replan(&self) -> bool {
-        let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
-        let works = self.addr.is_some() && self.problem.is_none() && !in_doubt && self.has_lock();
+        let works =
+            self.addr.is_some() && self.problem.is_none() && !self.ledger.has_unanswered() && self.has_lock();
         self.replanning == Replanning::Wanted && works
     }
 
     /// Whether next runs are to be worked out by other rules of time zones, and can be.
     pub(super) fn can_rezone(&self) -> bool {
-        let in_doubt = self.asked > 0 || !self.doubtful.is_empty();
-        let works = self.addr.is_some() && self.problem.is_none() && !in_doubt && self.has_lock();
+        let works =
+            self.addr.is_some() && self.problem.is_none() && !self.ledger.has_unanswered() && self.has_lock();
         let stands = !self.ticking && self.moves == 0 && self.replanning != Replanning::UnderWay;
         self.rezoning == Replanning::Wanted && works && stands
     }
@@ -231,44 +205,6 @@ impl StoreSlot {
         }
     }
 
-    /// The ends to tell the store of now; one message at a time.
-    pub(super) fn begin_finish(&mut self) -> Vec<(RunId, TaskId, RunEnd)> {
-        self.finishing = true;
-        self.underway = std::mem::take(&mut self.unfinished);
-        self.underway.clone()
-    }
-
-    /// The store has answered; ends that it did not write are owed still, in their order.
-    pub(super) fn end_finish(&mut self, written: bool) {
-        self.finishing = false;
-        let underway = std::mem::take(&mut self.underway);
-        if !written {
-            self.unfinished.splice(0..0, underway);
-        }
-    }
-
-    /// Rings when every end has been written, or cannot be.
-    pub(super) fn after_finish(&mut self) -> Option<oneshot::Receiver<()>> {
-        (self.finishing || self.settling).then(|| {
-            let (bell, wait) = oneshot::channel();
-            self.after_finish.push(bell);
-            wait
-        })
-    }
-
-    pub(super) fn release_if_finished(&mut self) {
-        let working = self.finishing || self.settling;
-        if !working && self.unfinished.is_empty() && self.unsettled.is_empty() {
-            self.release_finished();
-        }
-    }
-
-    pub(super) fn release_finished(&mut self) {
-        for bell in self.after_finish.drain(..) {
-            bell.send(()).ok();
-        }
-    }
-
     /// Forgets what was under way with an actor that is gone.
     pub(super) fn reset(&mut self, generation: u64) {
         self.generation = generation;
@@ -278,14 +214,11 @@ impl StoreSlot {
         self.addr = None;
         self.ticking = false;
         self.noted = None;
-        self.end_finish(false);
-        self.settling = false;
         self.replanning.reset();
         self.rezoning.reset();
-        self.asked = 0;
         self.moves = 0;
+        self.ledger.reopened();
         self.release_waiting();
-        self.release_finished();
     }
 }
 

@@ -9,6 +9,7 @@ use futures::stream::{self, StreamExt};
 
 use super::SchedulerState;
 use super::actor::Scheduler;
+use super::ledger::Remains;
 use super::locks::StoreLock;
 use super::message::{AddStore, RemoveStore, RestoreStore};
 use super::salvage::{salvage, unsettled};
@@ -300,7 +301,7 @@ impl Scheduler {
     fn store_works(&mut self, alias: &Alias) {
         let Some(slot) = self.estate.stores.get_mut(alias) else { return };
         // One that opens and then does not say what it was asked has not recovered yet.
-        if slot.doubtful.is_empty() {
+        if !slot.ledger.has_questions() {
             slot.failures = 0;
         }
         slot.retry_at = None;
@@ -450,10 +451,9 @@ impl Scheduler {
     pub(super) fn forget_store(&mut self, alias: Alias, ctx: &mut Context<Self>) {
         self.estate.waitlist.drop_store(&alias);
         if let Some(slot) = self.estate.stores.remove(&alias) {
-            let doubtful = slot.doubtful.into_iter().chain(slot.unknowable).collect();
-            self.doubt(&alias, doubtful, ctx);
-            // Nobody will try these again.
-            self.end_recorded(slot.unsettled);
+            let Remains { unanswered, undecided } = slot.ledger.into_remains();
+            self.doubt(&alias, unanswered, ctx);
+            self.end_recorded(undecided);
         }
         tracing::info!(scheduler = %self.settings.name, store = %alias, change = "removed", "somebody removed a store");
         self.tell(Event::StoreRemoved { store: alias });
@@ -493,7 +493,7 @@ impl Handler<RemoveStore> for Scheduler {
                         let busy = scheduler.clock().busy();
                         scheduler.flush_ends(&alias, busy, ctx);
                         let written =
-                            scheduler.estate.stores.get_mut(&alias).and_then(|slot| slot.after_finish());
+                            scheduler.estate.stores.get_mut(&alias).and_then(|slot| slot.ledger.after_ends());
                         wrap_future(async move {
                             if let Some(written) = written {
                                 written.await.ok();
