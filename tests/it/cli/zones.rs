@@ -79,6 +79,36 @@ fn the_hour_is_that_of_the_law_whatever_database_the_system_has() {
     assert!(said.err.contains("did you mean Europe/Lisbon?"), "{said:?}");
 }
 
+/// The commands as people type them, on a machine that has no database at all: in a mount namespace of
+/// their own, where the system gives one.
+#[test]
+fn the_hour_is_that_of_the_law_on_a_machine_without_a_database() {
+    let without = |command: &str| {
+        let script = format!("mount -t tmpfs none /usr/share && {command}");
+        let mut shell = Command::new("unshare");
+        shell.args(["--map-root-user", "--mount", "sh", "-c", &script]).env_remove("TZDIR").output()
+    };
+    let elsewhere = ["/usr/share/lib/zoneinfo", "/usr/lib/zoneinfo", "/etc/zoneinfo"];
+    let given = without("true").is_ok_and(|said| said.status.success());
+    if !given || elsewhere.iter().any(|place| Path::new(place).exists()) {
+        eprintln!("no mount namespace is given, or the system has a database elsewhere: nothing is compared");
+        return;
+    }
+    let callboard = env!("CARGO_BIN_EXE_callboard");
+    for (zone, run) in [
+        ("America/Vancouver", "Sun 2026-11-29 09:00:00 -07:00"),
+        ("Africa/Casablanca", "Sun 2026-11-29 09:00:00 +00:00"),
+    ] {
+        let next = format!("'{callboard}' next '0 9 * * *' --timezone {zone} --after 2026-11-29T00:00:00Z");
+        let said = without(&next).unwrap();
+        let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        assert!(out.lines().nth(1).is_some_and(|line| line.contains(run)), "{zone}: {out} {err}");
+        assert_eq!(err, "", "nothing was set and nothing is amiss");
+    }
+    let said = without(&format!("'{callboard}' version")).unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("time zones: bundled, 20"), "{said:?}");
+}
+
 /// Of a newer database on the system the law counts that nobody knew of when the program was made, and a
 /// zone that there was not.
 #[test]
@@ -189,14 +219,15 @@ fn the_rules_in_use_are_those_of_the_setting_everywhere() {
     service.stop();
 }
 
-/// The start of a service warns of rules that are older than others on the machine.
+/// The start of a service warns of rules that are older than others on the machine, or than a year.
 #[test]
 fn a_start_warns_of_old_rules() {
-    let path = old(&[("+VERSION", b"2025b\n")]);
+    let path = old(&[("+VERSION", b"2020b\n")]);
     let place = Place::new();
     place.config(&format!("[scheduler]\ntimezones = '{}'\n", path.path().display()));
     let service = place.spawn(&[]);
-    service.line_with(&["warning: ", "2025b) are older than those of another source (bundled, 20"]);
+    service.line_with(&["warning: ", "2020b) are older than those of another source (bundled, 20"]);
+    service.line_with(&["warning: ", "2020b) are older than a year"]);
     service.line("running");
     service.stop();
 }
