@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::{SchedulerState, plan};
 use crate::store::message::Found;
@@ -119,6 +119,7 @@ pub(super) fn account(
         // Between records that are older than that, others may have been let go.
         oldest: found.oldest.map(|oldest| found.complete_since.map_or(oldest, |since| since.max(oldest))),
         newest: found.runs.iter().filter(|run| run.source == Source::Scheduled).map(|run| run.nominal).max(),
+        shown: found.runs.iter().filter(|run| run.source == Source::Scheduled).filter_map(shown).collect(),
         kept: found.kept.as_deref(),
     };
     let mut times: BTreeMap<(DateTime<Utc>, usize), RunTime> = BTreeMap::new();
@@ -284,7 +285,14 @@ struct Teller<'a> {
     oldest: Option<DateTime<Utc>>,
     /// The latest of the schedule's run times that are on record.
     newest: Option<DateTime<Utc>>,
+    /// What the clock showed at the schedule's run times that are on record.
+    shown: HashSet<NaiveDateTime>,
     kept: Option<&'a str>,
+}
+
+/// What the clock of its zone showed at the run time of a record, by the rules of that day.
+fn shown(record: &RunRecord) -> Option<NaiveDateTime> {
+    record.nominal.naive_utc().checked_add_signed(TimeDelta::seconds(record.offset?.into()))
 }
 
 impl Teller<'_> {
@@ -404,7 +412,11 @@ impl Teller<'_> {
     /// came: the task had other ones then, which are on record.
     fn is_of_other_rules(&self, nominal: DateTime<Utc>) -> bool {
         let moved = self.task.and_then(|task| task.state.moved.as_ref());
-        let recorded = self.oldest.is_some_and(|oldest| oldest <= nominal) || self.newest.is_none();
+        // Another run time was what the clock shows at this one now.
+        let ran = || {
+            self.shown.contains(&self.question.zones.time(nominal, self.zone).fixed_offset().naive_local())
+        };
+        let recorded = self.oldest.is_some_and(|oldest| oldest <= nominal) || self.newest.is_none() || ran();
         moved.is_some_and(|moved| nominal < moved.to || moved.ran.iter().any(|span| span.contains(nominal)))
             && recorded
             && self.task.is_some_and(|task| task.state.trigger_since() <= nominal)

@@ -144,6 +144,20 @@ pub(super) async fn opening_again_changes_nothing(subject: &Subject) {
     assert_eq!(subject.list().await, [task]);
 }
 
+pub(super) async fn rules_are_told_when_it_is_opened_or_never(subject: &Subject) {
+    assert_eq!(subject.opened.rules, None, "a new store was planned by no rules");
+    let task = sample("a", at(5));
+    subject.put(&task).await;
+    for digest in [1, 2] {
+        let kept = rules(digest);
+        ok(subject.store.keep_rules(KeepRules(kept.clone())).await, "rules are kept");
+        let opened =
+            ok(subject.store.open(Open { owner: OWNER, now: at(1) }).await, "a store is opened again");
+        assert!(opened.rules.is_none_or(|rules| rules == kept), "the latest are told, or none");
+    }
+    assert_eq!(subject.list().await, [task], "they are no task");
+}
+
 pub(super) async fn a_closed_store_is_unavailable(subject: &Subject) {
     ok(subject.store.close(Close).await, "the store closes");
     let late = subject.store.get(Get { id: id("a") }).await;

@@ -24,6 +24,7 @@ pub async fn durable<S: StoreSource>(mut again: impl FnMut() -> S) {
     ok(subject.store.delete(Delete { id: id("c"), revision: None }).await, "a task is deleted");
     let paused = changed(&b, |_, state| state.paused = true);
     ok(subject.store.put(Put { task: paused, expect: Expect::Revision(1) }).await, "a task is paused");
+    ok(subject.store.keep_rules(KeepRules(rules(7))).await, "rules are kept");
     let before = subject.list().await;
     // Without `Close`, as when the process is killed.
     subject.abandon().await;
@@ -32,6 +33,10 @@ pub async fn durable<S: StoreSource>(mut again: impl FnMut() -> S) {
     let subject = Subject::start_as(&mut again(), next).await;
     assert_eq!(subject.list().await, before, "what was acknowledged is there");
     assert_eq!(subject.opened.next_due, Some(at(9)), "what is due is known");
+    assert!(
+        subject.opened.rules.as_ref().is_none_or(|kept| *kept == rules(7)),
+        "rules that are kept are known"
+    );
     assert_eq!(subject.take(at(9), 9).await.0, ["a"]);
     let mut interrupted: Vec<_> = subject.opened.interrupted.iter().map(|run| run.id.serial).collect();
     interrupted.sort_unstable();

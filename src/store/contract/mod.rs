@@ -33,6 +33,7 @@ use super::{Capabilities, StoreAddr, StoreError, StoreSource};
 use crate::task::{
     Fire, OwnerId, RunId, RunRecord, Source, StoredTask, Task, TaskDefaults, TaskId, TaskSpec, TaskState,
 };
+use crate::timezones::Release;
 use crate::trigger::Interval;
 
 /// Checks everything but durability. `fresh` makes an empty store each time it is called.
@@ -58,6 +59,7 @@ pub async fn suite<S: StoreSource>(mut fresh: impl FnMut() -> S) {
         changes::one_of_two_rivals_wins,
         changes::closures_are_kept_or_refused,
         changes::opening_again_changes_nothing,
+        changes::rules_are_told_when_it_is_opened_or_never,
         changes::a_closed_store_is_unavailable,
         due::due_tasks_come_oldest_first,
         due::a_paused_task_is_never_due,
@@ -107,6 +109,11 @@ fn id(text: &str) -> TaskId {
         Ok(id) => id,
         Err(error) => panic!("{error}"),
     }
+}
+
+fn rules(digest: u64) -> KeptRules {
+    let release = Release { source: "bundled".to_owned(), version: Some("2026f".to_owned()) };
+    KeptRules { digest, release }
 }
 
 const OWNER: OwnerId = OwnerId(0x6955_b900_0000_0001);

@@ -285,6 +285,11 @@ fn a_law_that_changes_moves_next_runs() {
 
     change("2026b\n", law("Etc/GMT+7"));
     service.signal(Signal::HUP);
+    service.line_with(&[
+        "task party: its next run moved from ",
+        "10:00:00 -07:00 to ",
+        "09:00:00 -07:00, because",
+    ]);
     service.line_with(&["store default: planned by the rules of", "2026b", "2026a", "moved: 2"]);
     assert_eq!(hours(), ["T16:00:00Z", "T16:00:00Z", "T17:00:00Z"]);
     let told = place.run(&["why", "party", "--from", "2099-12-01", "--to", "2099-12-31"]);

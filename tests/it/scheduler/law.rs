@@ -2,6 +2,7 @@
 //! show what they promise.
 
 mod databases;
+mod guide;
 mod killed;
 mod many;
 mod stays;
