@@ -134,7 +134,7 @@ where
         {
             let clock = run.clock().clone();
             run.rest(async {
-                let limit = timer::sleep(&clock, patience).map(drop);
+                let limit = timer::sleep_as_limit(&clock, patience).map(drop);
                 select(link.there(), Box::pin(limit)).await;
                 clock.busy()
             })

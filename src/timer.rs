@@ -63,7 +63,7 @@ pub fn sleep(clock: &Clock, duration: Duration) -> impl Future<Output = Busy> + 
 
 /// A sleep that ends so much too late says that everything stood still: a stopped process, a paused
 /// machine.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long what is waited for may take, after a pause, to be noticed.
 const NOTICE: Duration = Duration::from_secs(1);

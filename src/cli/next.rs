@@ -25,6 +25,7 @@ fn show(text: &str, args: &Next) -> Result<(), Failure> {
     let invalid = |error: String| Failure::new(Exit::Invalid, error);
     let now = Clock::system().now();
     let trigger: Trigger = text.parse().map_err(|error: TriggerError| invalid(error.to_string()))?;
+    trigger.check_lengths().map_err(|error| invalid(error.to_string()))?;
     let zone = args.timezone.unwrap_or(Zone::UTC);
     if trigger.is_hashed() && args.id.is_none() {
         let message = "`H` stands for another time in each task: name the task with --id, or write a number";

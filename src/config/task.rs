@@ -265,6 +265,8 @@ fn trigger(section: &mut Section<'_>) -> Option<Trigger> {
             }),
         },
     };
+    // What is stored is read as it is; what is said anew has to be as long as a trigger may be.
+    let trigger = trigger.and_then(|trigger| trigger.check_lengths().map(|()| trigger));
     trigger.map_err(|error| section.problem(line, key, said(key, &error))).ok()
 }
 

@@ -9,6 +9,7 @@ use super::slot::Key;
 use crate::clock::{Busy, Clock};
 use crate::task::panics::Panic;
 use crate::task::{Alias, Outcome, Refusal, Run, RunEnd, TaskContext};
+use crate::timer::PAUSE;
 
 /// Where the jobs of one executor report.
 pub(super) struct Desk {
@@ -29,6 +30,8 @@ pub struct Job {
     key: Key,
     busy: Busy,
     started: Option<(DateTime<Utc>, Duration)>,
+    /// When its code was polled last.
+    looked: Option<Duration>,
     /// What the runner holds for it.
     seat: Option<Box<dyn Send>>,
     /// Whether it waits rather than being refused when there is no place for it.
@@ -45,7 +48,18 @@ pub struct Started(pub(super) Job);
 impl Job {
     pub(super) fn new(run: Arc<Run>, desk: Arc<Desk>, key: Key, busy: Busy) -> Self {
         run.note_queued();
-        Self { run, desk, key, busy, started: None, seat: None, patient: false, quiet: false, open: true }
+        Self {
+            run,
+            desk,
+            key,
+            busy,
+            started: None,
+            looked: None,
+            seat: None,
+            patient: false,
+            quiet: false,
+            open: true,
+        }
     }
 
     /// The run.
@@ -238,10 +252,32 @@ impl Started {
         self.0.close_with(Outcome::Panicked { message }, backtrace);
     }
 
+    /// The code is about to be polled.
+    pub(super) fn note_look(&mut self) {
+        if self.run().task.timeout.is_some() {
+            self.0.looked = Some(self.0.desk.clock.monotonic());
+        }
+    }
+
     /// The outcome of a run that has taken as long as it may, or longer.
     fn overdue(&self) -> Option<Outcome> {
         let limit = self.run().task.timeout?;
-        (self.0.took()? >= limit).then(|| timed_out(limit))
+        (self.0.took()? >= limit && !self.ended_in_a_pause(limit)).then(|| timed_out(limit))
+    }
+
+    /// Whether the end was there when everything went on that had stood still: nobody saw the time-out pass
+    /// for as long as only a pause takes. Code that has its thread to itself is not told from it by when
+    /// it was polled, but by the keeper of deadlines, which does not share that thread.
+    fn ended_in_a_pause(&self, limit: Duration) -> bool {
+        let Some((_, since)) = self.0.started else { return false };
+        if self.clock().is_virtual() || self.run().work_over().is_some() || self.run().has_timed_out() {
+            return false;
+        }
+        let seen = match self.run().code.is_blocking() {
+            true => Some(self.clock().monotonic()),
+            false => self.0.looked,
+        };
+        seen.is_some_and(|seen| seen.saturating_sub(since) >= limit.saturating_add(PAUSE))
     }
 }
 

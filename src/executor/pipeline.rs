@@ -70,6 +70,7 @@ impl Drive {
         let Some(started) = &mut self.started else { return Poll::Ready(()) };
         // The code may drop the token it was given before its end is on its way.
         let _working = started.clock().busy();
+        started.note_look();
         let asked = started.run().is_cancelled() && self.future.is_some();
         let polled = if asked && is_over(&mut self.deadline, started, cx) {
             Ok(Poll::Ready(stopped(started.run())))

@@ -276,9 +276,8 @@ impl Scheduler {
         };
         let clock = self.clock().clone();
         let found = async move {
-            match select(Box::pin(found), Box::pin(timer::sleep(&clock, time.max(Duration::from_millis(1)))))
-                .await
-            {
+            let limit = timer::sleep_as_limit(&clock, time.max(Duration::from_millis(1)));
+            match select(Box::pin(found), Box::pin(limit)).await {
                 Either::Left((found, _)) => found,
                 Either::Right(_) => Vec::new(),
             }
@@ -370,7 +369,7 @@ fn at_most<W: Future<Output = ()> + 'static>(
     time: Duration,
     work: W,
 ) -> impl Future<Output = ()> + use<W> {
-    let limit = timer::sleep(clock, time);
+    let limit = timer::sleep_as_limit(clock, time);
     async move {
         select(Box::pin(work), Box::pin(limit)).await;
     }

@@ -4,10 +4,10 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap};
 use std::rc::Rc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::handover::Standing;
-use super::plan::{self, Ahead};
+use super::plan::{self, Ahead, Stretch};
 use crate::error::Error;
 use crate::task::{Alias, Fire, StoredTask, TaskId, TaskInfo, TaskQuery};
 use crate::trigger::{SearchError, Zones};
@@ -25,16 +25,40 @@ pub(super) const MOST_RECORDS: usize = 100_000;
 /// So many run times are worked out, or so many tasks looked at, between two turns of others.
 const SLICE: usize = 64;
 
-/// Counts steps, and lets others have their turn.
+/// The steps of searches between two turns of others.
+const SLICE_EFFORT: u64 = 20_000;
+
+/// The steps that the searches for one answer may take: ten times as many as one search.
+const MOST_EFFORT: u64 = 10_000_000;
+
+/// Counts what is done, and lets others have their turn.
 #[derive(Debug, Default)]
-struct Turns(usize);
+struct Turns {
+    done: usize,
+    /// The steps of searches since the last turn of others, and all of them.
+    since: u64,
+    effort: u64,
+}
 
 impl Turns {
     async fn step(&mut self) {
-        self.0 += 1;
-        if self.0.is_multiple_of(SLICE) {
+        self.done += 1;
+        if self.done >= SLICE || self.since >= SLICE_EFFORT {
+            (self.done, self.since) = (0, 0);
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Counts the steps of a search, and refuses to go on when an answer takes too many.
+    fn count(&mut self, effort: u64, found: usize) -> Result<(), SearchError> {
+        (self.since, self.effort) = (self.since + effort, self.effort + effort);
+        if self.effort <= MOST_EFFORT {
+            return Ok(());
+        }
+        Err(SearchError::limit(format!(
+            "one answer takes {MOST_EFFORT} steps at most, and these found {found} run times; ask for fewer, or \
+             for a shorter window"
+        )))
     }
 }
 
@@ -46,17 +70,16 @@ pub(super) async fn between(
     limit: usize,
     zones: &Zones,
 ) -> Result<Vec<Fire>, SearchError> {
-    let (mut found, mut from) = (Vec::new(), from);
+    let (mut found, mut from, mut turns) = (Vec::new(), from, Turns::default());
     loop {
         let wanted = SLICE.min(limit - found.len());
-        let some = plan::between(task, from, to, wanted, zones)?;
-        let more = some.len() == wanted;
-        let last = some.last().map(|fire| fire.nominal);
-        found.extend(some);
-        match last.and_then(|last| last.checked_add_signed(TimeDelta::nanoseconds(1))) {
-            Some(next) if more && found.len() < limit => from = next,
+        let Stretch { fires, rest, effort } = plan::between(task, from, to, wanted, zones)?;
+        found.extend(fires);
+        match rest {
+            Some(rest) if found.len() < limit => from = rest,
             _ => return Ok(found),
         }
+        turns.count(effort, found.len())?;
         tokio::task::yield_now().await;
     }
 }
@@ -73,6 +96,7 @@ pub(super) async fn preview(
         && let Some(time) = ahead.step(task, zones)?
     {
         times.push(time);
+        turns.count(std::mem::take(&mut ahead.effort), times.len())?;
         turns.step().await;
     }
     Ok(times)
@@ -87,28 +111,29 @@ pub(super) async fn timeline(
     zones: &Zones,
 ) -> Result<Vec<(DateTime<Utc>, TaskId)>, Error> {
     let mut turns = Turns::default();
-    let (mut tracks, mut heads) = (Vec::new(), BinaryHeap::new());
-    let step = |ahead: &mut Ahead, task: &StoredTask| {
-        let step =
-            ahead.step(task, zones).map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
+    let (mut tracks, mut heads, mut times) = (Vec::new(), BinaryHeap::new(), Vec::new());
+    let step = |ahead: &mut Ahead, task: &StoredTask, turns: &mut Turns, found: usize| {
+        let step = ahead.step(task, zones);
+        let counted = turns.count(std::mem::take(&mut ahead.effort), found);
+        let step = step.and_then(|step| counted.map(|()| step));
+        let step = step.map_err(|source| Error::Search { id: task.spec.id.clone(), source })?;
         Ok::<_, Error>(step.filter(|at| *at <= until).map(|at| (at, task.spec.id.clone())))
     };
     for info in tasks.into_iter().filter(|info| !info.state.paused) {
         let task = StoredTask { spec: info.spec, state: info.state };
         let mut ahead = Ahead::of(&task, now);
-        if let Some((at, id)) = step(&mut ahead, &task)? {
+        if let Some((at, id)) = step(&mut ahead, &task, &mut turns, 0)? {
             heads.push(Reverse((at, id, tracks.len())));
             tracks.push((task, ahead));
         }
         turns.step().await;
     }
-    let mut times = Vec::new();
     while times.len() < limit.min(MOST_TIMES)
         && let Some(Reverse((at, id, track))) = heads.pop()
     {
         times.push((at, id));
         if let Some((task, ahead)) = tracks.get_mut(track)
-            && let Some((at, id)) = step(ahead, task)?
+            && let Some((at, id)) = step(ahead, task, &mut turns, times.len())?
         {
             heads.push(Reverse((at, id, track)));
         }

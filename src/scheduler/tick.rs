@@ -270,12 +270,17 @@ impl Scheduler {
             stalled: Vec::new(),
             seats: std::mem::take(&mut booking.seats),
         };
-        let (mut deferrals, mut again) = (Vec::new(), false);
+        let (mut deferrals, mut again, mut effort) = (Vec::new(), false, 0);
         let zones = self.settings.zones.get();
         let lock = self.estate.stores.get(store).and_then(|slot| slot.lock.as_ref());
         let others_until = lock.and_then(StoreLock::others_until);
         let mut changes = Vec::with_capacity(tasks.len());
         for (place, task) in tasks.into_iter().enumerate() {
+            if effort > plan::TURN {
+                // Others have their turn; what is left is due still.
+                again = true;
+                break;
+            }
             let index = changes.len();
             let mut task = self.settings.resolved(task);
             if let Some(until) = others_until {
@@ -299,6 +304,7 @@ impl Scheduler {
                     Blocked::Over(plan) => *plan,
                 },
             };
+            effort += plan.effort;
             plan.linger(&task, now, self.settings.replan_after_jump);
             if !self.estate.waitlist.is_empty() {
                 self.estate.waitlist.leave(store, &task.spec.id);

@@ -49,7 +49,8 @@ pub(super) fn passed_over(
         None => Skip::Removed,
     };
     let last = now - TimeDelta::nanoseconds(1);
-    let passed = plan::between(before, next.nominal, last, COUNTED, zones).map_or(1, |passed| passed.len());
+    let passed = plan::between(before, next.nominal, last, COUNTED, zones);
+    let passed = passed.map_or(1, |passed| passed.fires.len());
     Some(RunRecord {
         id,
         task: before.spec.id.clone(),

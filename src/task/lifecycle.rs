@@ -247,7 +247,7 @@ impl<S: 'static> Lifecycle<S> {
         }
         let Ok(state) = state else { return };
         let work = catch_in((self.clean_up)(state));
-        let limit = timer::sleep(&stage.clock, self.clean_up_within);
+        let limit = timer::sleep_as_limit(&stage.clock, self.clean_up_within);
         let cleaned = match select(Box::pin(work), Box::pin(limit)).await {
             Either::Left((cleaned, _)) => cleaned.unwrap_or_else(|panic| Err(panicked(panic))),
             Either::Right(_) => {

@@ -35,6 +35,7 @@ macro_rules! options {
             pub(super) fn check(&self) -> Result<(), TaskError> {
                 self.problem.clone().map_or(Ok(()), Err)?;
                 self.timezone.as_ref().map(GivenZone::zone).transpose()?;
+                self.trigger.as_ref().map(Trigger::check_lengths).transpose()?;
                 $(if let Some(given) = &self.$name {
                     let refused = |reason| TaskError::Invalid { field: stringify!($name), reason };
                     check::$check(given).map_err(refused)?;
@@ -54,9 +55,6 @@ macro_rules! options {
             /// Sets them in `spec`.
             pub(super) fn apply(self, spec: &mut TaskSpec) -> Result<(), TaskError> {
                 let zone = self.timezone.as_ref().map(GivenZone::zone).transpose()?;
-                if let Some(trigger) = &self.trigger {
-                    trigger.check_lengths()?;
-                }
                 set(&mut spec.handler, self.handler);
                 set(&mut spec.trigger, self.trigger);
                 set(&mut spec.timezone, zone);

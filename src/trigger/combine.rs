@@ -32,6 +32,11 @@ impl Budget {
         Budget(STEPS)
     }
 
+    /// How many steps were taken.
+    pub(super) fn spent(&self) -> u32 {
+        STEPS - self.0
+    }
+
     pub(super) fn spend(&mut self, steps: u32, what: &str) -> Result<(), SearchError> {
         match self.0.checked_sub(steps) {
             Some(left) => self.0 = left,
@@ -123,6 +128,7 @@ impl Or {
         budget: &mut Budget,
     ) -> Result<Option<DateTime<Utc>>, SearchError> {
         let mut first: Option<DateTime<Utc>> = None;
+        budget.spend(self.triggers.len() as u32, "an `or`")?;
         for trigger in &self.triggers {
             let next = trigger.seek(from, cx, budget)?;
             first = match (first, next) {

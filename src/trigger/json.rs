@@ -2,6 +2,7 @@
 //! is allowed there.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDate;
@@ -219,7 +220,11 @@ pub(super) fn trigger(value: Value, path: &str) -> Result<Trigger, TriggerError>
     check(kind, &[own, common].concat(), &members, path)?;
     let made = match kind {
         "date" => decode::<Date>(members).and_then(IntoTrigger::into_trigger),
-        "interval" => decode::<super::interval::Stored>(members).and_then(Interval::try_from).into_trigger(),
+        // However short: it may have been stored when that was not refused.
+        "interval" => {
+            let interval = decode::<super::interval::Stored>(members).and_then(Interval::try_from);
+            interval.map(|interval| Trigger::Interval(Arc::new(interval)))
+        }
         "cron" => decode::<CronBuilder>(members).and_then(IntoTrigger::into_trigger),
         "crontab" => decode::<CrontabBuilder>(members).and_then(IntoTrigger::into_trigger),
         "quartz" => decode::<QuartzBuilder>(members).and_then(IntoTrigger::into_trigger),

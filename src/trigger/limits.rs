@@ -14,6 +14,15 @@ use super::{Context, Moment, SearchError, TriggerError, Zone, Zones, text};
 /// By more than this no law moves a clock.
 const ABOUT: TimeDelta = TimeDelta::hours(3);
 
+/// Refuses a jitter that is shorter than what a jitter is counted in.
+pub(super) fn check_jitter(jitter: Duration) -> Result<(), TriggerError> {
+    if jitter.is_zero() || jitter >= Duration::from_millis(1) {
+        return Ok(());
+    }
+    let jitter = text::duration(jitter);
+    Err(TriggerError::invalid("jitter", format!("it is {jitter}; give it 1ms or more, or leave it out")))
+}
+
 /// The options as stored; JSON members of the same names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Limits {

@@ -43,6 +43,7 @@ mod zone;
 mod zoned;
 mod zones;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +152,20 @@ impl Trigger {
         self.seek(from, cx, &mut Budget::new())
     }
 
+    /// [`Trigger::next`], with the steps that it took added to `effort`.
+    #[inline]
+    pub(crate) fn next_counted(
+        &self,
+        from: DateTime<Utc>,
+        cx: &Context<'_>,
+        effort: &Cell<u64>,
+    ) -> Result<Option<DateTime<Utc>>, SearchError> {
+        let mut budget = Budget::new();
+        let next = self.seek(from, cx, &mut budget);
+        effort.set(effort.get() + 1 + u64::from(budget.spent()));
+        next
+    }
+
     /// [`Trigger::next`] within the steps that are left.
     #[inline]
     fn seek(
@@ -217,7 +232,27 @@ impl Trigger {
     /// it is asked. It lies in `[0, jitter]`; it never passes the trigger's end and always stays
     /// before the next nominal time, so that it neither reorders nor merges two runs.
     pub fn due(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> DateTime<Utc> {
-        let (jitter, end) = self.spread(nominal, cx);
+        self.due_counted(nominal, cx, &Cell::default())
+    }
+
+    /// [`Trigger::due`], with the steps that it took added to `effort`.
+    #[inline]
+    pub(crate) fn due_counted(
+        &self,
+        nominal: DateTime<Utc>,
+        cx: &Context<'_>,
+        effort: &Cell<u64>,
+    ) -> DateTime<Utc> {
+        let mut budget = Budget::new();
+        let due = self.with_jitter(nominal, cx, &mut budget);
+        effort.set(effort.get() + u64::from(budget.spent()));
+        due
+    }
+
+    fn with_jitter(&self, nominal: DateTime<Utc>, cx: &Context<'_>, budget: &mut Budget) -> DateTime<Utc> {
+        let Ok((jitter, end)) = self.spread(nominal, cx, budget) else {
+            return nominal;
+        };
         let Ok(jitter) = TimeDelta::from_std(jitter) else {
             return nominal;
         };
@@ -225,7 +260,8 @@ impl Trigger {
             return nominal;
         }
         let mut most = jitter;
-        match self.after(nominal, cx) {
+        let later = nominal.checked_add_signed(TimeDelta::nanoseconds(1));
+        match later.map_or(Ok(None), |later| self.seek(later, cx, budget)) {
             Ok(Some(next)) => most = most.min(next - nominal - TimeDelta::milliseconds(1)),
             Ok(None) => {}
             // Whether there is room is not known.
@@ -268,10 +304,14 @@ impl Trigger {
     }
 
     /// The jitter that applies to a run, and the end it must not pass.
-    fn spread(&self, nominal: DateTime<Utc>, cx: &Context<'_>) -> (Duration, Option<DateTime<Utc>>) {
+    fn spread(
+        &self,
+        nominal: DateTime<Utc>,
+        cx: &Context<'_>,
+        budget: &mut Budget,
+    ) -> Result<(Duration, Option<DateTime<Utc>>), SearchError> {
         let of = |limits: &Limits| (limits.jitter, limits.end(cx));
-        let runs = |trigger: &&Trigger| trigger.next(nominal, cx) == Ok(Some(nominal));
-        match self {
+        Ok(match self {
             Trigger::Interval(interval) => of(interval.limits()),
             Trigger::Cron(cron) => of(cron.limits()),
             Trigger::Crontab(crontab) => of(crontab.limits()),
@@ -279,25 +319,30 @@ impl Trigger {
             Trigger::CalendarInterval(interval) => (interval.jitter(), interval.last_moment(cx)),
             // Of the parts that run now the one that waits least.
             Trigger::Or(or) => {
-                let parts = or.triggers().iter().filter(runs).map(|part| part.spread(nominal, cx));
-                parts.min_by_key(|(jitter, _)| *jitter).unwrap_or_default()
+                let mut least: Option<(Duration, Option<DateTime<Utc>>)> = None;
+                budget.spend(or.triggers().len() as u32, "an `or`")?;
+                for part in or.triggers() {
+                    if part.seek(nominal, cx, budget) == Ok(Some(nominal)) {
+                        let spread = part.spread(nominal, cx, budget)?;
+                        least = Some(least.filter(|least| least.0 <= spread.0).unwrap_or(spread));
+                    }
+                }
+                least.unwrap_or_default()
             }
             // All parts agree on the run, so the strictest one decides.
             Trigger::And(and) => {
-                let parts = and.triggers().iter().map(|part| part.spread(nominal, cx));
-                parts
-                    .reduce(|a, b| {
-                        let end = match (a.1, b.1) {
-                            (Some(a), Some(b)) => Some(a.min(b)),
-                            (a, b) => a.or(b),
-                        };
-                        (a.0.min(b.0), end)
-                    })
-                    .unwrap_or_default()
+                let mut strictest: Option<(Duration, Option<DateTime<Utc>>)> = None;
+                for part in and.triggers() {
+                    let (jitter, end) = part.spread(nominal, cx, budget)?;
+                    strictest = Some(strictest.map_or((jitter, end), |(least, first)| {
+                        (least.min(jitter), [first, end].into_iter().flatten().min())
+                    }));
+                }
+                strictest.unwrap_or_default()
             }
-            Trigger::Except(except) => except.trigger().spread(nominal, cx),
+            Trigger::Except(except) => except.trigger().spread(nominal, cx, budget)?,
             Trigger::Date(_) | Trigger::Custom(_) | Trigger::Shutdown => Default::default(),
-        }
+        })
     }
 
     /// The zone the trigger thinks in: its own, else the scheduler's. An `and` or `or` has none of
@@ -380,12 +425,19 @@ impl Trigger {
         }
     }
 
-    /// Refuses a trigger with an interval in it that is too short. What is stored may have one, which then
-    /// counts as the shortest there is.
+    /// Refuses a trigger with an interval or a jitter in it that is too short. What is stored may have one:
+    /// such an interval counts as the shortest there is, such a jitter as none.
     pub(crate) fn check_lengths(&self) -> Result<(), TriggerError> {
         let all = |parts: &[Trigger]| parts.iter().try_for_each(Trigger::check_lengths);
         match self {
-            Trigger::Interval(interval) => interval.check_length(),
+            Trigger::Interval(interval) => {
+                interval.check_length()?;
+                limits::check_jitter(interval.limits().jitter)
+            }
+            Trigger::Cron(cron) => limits::check_jitter(cron.limits().jitter),
+            Trigger::Crontab(crontab) => limits::check_jitter(crontab.limits().jitter),
+            Trigger::Quartz(quartz) => limits::check_jitter(quartz.limits().jitter),
+            Trigger::CalendarInterval(interval) => limits::check_jitter(interval.jitter()),
             Trigger::And(and) => all(and.triggers()),
             Trigger::Or(or) => all(or.triggers()),
             Trigger::Except(except) => {

@@ -42,7 +42,7 @@ pub enum WarningKind {
     StarInList,
     /// A step that does not come out even at the end of its field, so that the rhythm breaks there.
     UnevenStep,
-    /// It runs every second.
+    /// It runs every second, or more often.
     EverySecond,
 }
 
@@ -85,7 +85,10 @@ fn collect(trigger: &Trigger, cx: &Context<'_>, list: &mut Vec<Warning>) {
             let rule = unless_chosen(interval.chosen(), (interval.gap(), Fold::First));
             changes(interval.zone(cx), cx, rule, &at, list);
         }
-        Trigger::Interval(interval) if interval.length() <= TimeDelta::seconds(1) => {
+        Trigger::Interval(interval) if interval.length() < TimeDelta::seconds(1) => {
+            list.push(warn(WarningKind::EverySecond, "it runs more than once a second"))
+        }
+        Trigger::Interval(interval) if interval.length() == TimeDelta::seconds(1) => {
             list.push(every_second())
         }
         Trigger::And(and) => and.triggers().iter().for_each(|part| collect(part, cx, list)),

@@ -297,7 +297,7 @@ fn refuse(stream: UnixStream) {
 
 /// The result, unless it takes too long.
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let limit = pin!(timer::sleep(&Clock::system(), limit));
+    let limit = pin!(timer::sleep_as_limit(&Clock::system(), limit));
     match select(pin!(work), limit).await {
         Either::Left((result, _)) => Some(result),
         Either::Right(_) => None,

@@ -237,7 +237,7 @@ impl Request {
 /// Sends the request. Nothing of it is left when this is dropped.
 pub(super) async fn run(context: TaskContext, args: HttpArgs, client: Client) -> Result<Answer, Failure> {
     let limit = args.timeout.unwrap_or(TIMEOUT);
-    let time = pin!(timer::sleep(context.clock(), limit));
+    let time = pin!(timer::sleep_as_limit(context.clock(), limit));
     // The time first: it is kept also when there is always something to read.
     match select(time, pin!(exchange(&context, &args, client))).await {
         Either::Left(_) => Err(Failure::TimedOut(limit)),

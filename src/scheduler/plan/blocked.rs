@@ -120,6 +120,7 @@ impl Watch<'_> {
             return;
         }
         plan.earlier.append(&mut trial.earlier);
+        plan.effort += trial.effort;
         (plan.run, plan.missed, plan.stalled) = (trial.run, trial.missed, trial.stalled);
         *after = moved;
         plan.then = Then::Remove;

@@ -19,6 +19,7 @@ use times::{Times, left};
 pub(crate) use ahead::{Replan, latest_time, replan};
 pub(crate) use attempts::{Salvage, ended, is_taken, salvage};
 pub(crate) use backfill::{backfill, cancel_backfill};
+pub(crate) use backlog::TURN;
 pub(crate) use blocked::{Blocked, blocked};
 #[cfg(feature = "cli")]
 pub(crate) use edit::is_over;
@@ -40,6 +41,8 @@ pub(crate) struct TaskPlan {
     pub finished: bool,
     /// Why the trigger could not say when it runs next; the task is paused.
     pub stalled: Option<SearchError>,
+    /// The steps that it took to find the run times.
+    pub effort: u64,
 }
 
 /// A run to submit.
@@ -142,6 +145,7 @@ impl TaskPlan {
             then: Then::Remove,
             finished: false,
             stalled: None,
+            effort: 0,
         }
     }
 
@@ -159,7 +163,9 @@ impl TaskPlan {
             Coalesce::All => spec.max_catch_up.max(1) as usize,
             Coalesce::Latest | Coalesce::Earliest => 1,
         };
-        let mut due = backlog::collect(&Times::of_task(spec, state, zones), first, now, keep);
+        let times = Times::of_task(spec, state, zones);
+        let mut due = backlog::collect(&times, first, now, keep);
+        self.effort += times.effort.get();
         let mut coalesced = 0;
         match spec.coalesce {
             Coalesce::Latest => coalesced = due.dropped,
@@ -389,12 +395,14 @@ pub(crate) struct Ahead {
     now: DateTime<Utc>,
     last: Option<DateTime<Utc>>,
     left: u64,
+    /// The steps that were taken to find them.
+    pub(crate) effort: u64,
 }
 
 impl Ahead {
     /// From the next one on, which may be due already.
     pub(crate) fn of(task: &StoredTask, now: DateTime<Utc>) -> Self {
-        Self { now, last: None, left: left(&task.spec, &task.state) }
+        Self { now, last: None, left: left(&task.spec, &task.state), effort: 0 }
     }
 
     /// The next one of `task`, which is the same each time.
@@ -408,31 +416,49 @@ impl Ahead {
         }
         let times = Times::of_task(&task.spec, &task.state, zones);
         let next = match (self.last, task.state.next) {
-            (Some(last), _) => times.after(last)?,
-            (None, Some(next)) => Some(next),
-            (None, None) => times.from(self.now)?,
+            (Some(last), _) => times.after(last),
+            (None, Some(next)) => Ok(Some(next)),
+            (None, None) => times.from(self.now),
         };
+        self.effort += times.effort.get();
+        let next = next?;
         self.last = next.map(|next| next.nominal);
         self.left = if next.is_some() { self.left - 1 } else { 0 };
         Ok(self.last)
     }
 }
 
-/// The run times of a task from `from` to `to`, both inclusive, at most `limit`.
+/// Some run times of a task, one after the other.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    pub fires: Vec<Fire>,
+    /// Where to go on, unless that is all.
+    pub rest: Option<DateTime<Utc>>,
+    /// The steps that were taken to find them.
+    pub effort: u64,
+}
+
+/// The run times of a task from `from` to `to`, both inclusive: at most `limit`, and no more than can be
+/// found in one go.
 pub(crate) fn between(
     task: &StoredTask,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     limit: usize,
     zones: &Zones,
-) -> Result<Vec<Fire>, SearchError> {
+) -> Result<Stretch, SearchError> {
     let times = Times::of_task(&task.spec, &task.state, zones);
-    let (mut found, mut next) = (Vec::new(), times.from(from)?);
-    while let Some(fire) = next.filter(|fire| fire.nominal <= to && found.len() < limit) {
-        found.push(fire);
+    let (mut fires, mut next) = (Vec::new(), times.from(from)?);
+    let mut rest = None;
+    while let Some(fire) = next.filter(|fire| fire.nominal <= to) {
+        if fires.len() == limit || times.effort.get() > backlog::EFFORT {
+            rest = Some(fire.nominal);
+            break;
+        }
+        fires.push(fire);
         next = times.after(fire.nominal)?;
     }
-    Ok(found)
+    Ok(Stretch { fires, rest, effort: times.effort.get() })
 }
 
 /// Why a plan could not be made.

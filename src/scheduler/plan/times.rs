@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::task::{Fire, Span, TaskSpec, TaskState};
@@ -13,12 +15,15 @@ pub(super) struct Times<'a> {
     pub end: Option<DateTime<Utc>>,
     /// Run times that ran already: while the clock was ahead, and by other rules of time zones.
     had: [&'a [Span]; 2],
+    /// The steps that were taken to find them.
+    pub effort: Cell<u64>,
 }
 
 impl<'a> Times<'a> {
     pub(super) fn of(spec: &'a TaskSpec, anchor: DateTime<Utc>, zones: &'a Zones) -> Self {
         let cx = spec.context(anchor, zones);
-        Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: [&[]; 2] }
+        let effort = Cell::new(0);
+        Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: [&[]; 2], effort }
     }
 
     /// The run times that are left to a task: without those that it had already.
@@ -46,12 +51,12 @@ impl<'a> Times<'a> {
         if self.end.is_some_and(|end| end < at) {
             return Ok(None);
         }
-        let mut nominal = self.trigger.next(at, &self.cx)?;
+        let mut nominal = self.trigger.next_counted(at, &self.cx, &self.effort)?;
         // Those of one kind are in order, and seldom there are any of the other.
         while let Some(had) = nominal
             && let Some(span) = self.had.iter().copied().flatten().find(|span| span.contains(had))
         {
-            nominal = self.trigger.next(span.until, &self.cx)?;
+            nominal = self.trigger.next_counted(span.until, &self.cx, &self.effort)?;
         }
         Ok(nominal.filter(|nominal| self.contains(*nominal)).map(|nominal| self.fire(nominal)))
     }
@@ -69,7 +74,7 @@ impl<'a> Times<'a> {
 
     /// The run of `nominal`, with its jitter.
     fn fire(&self, nominal: DateTime<Utc>) -> Fire {
-        let due = self.trigger.due(nominal, &self.cx);
+        let due = self.trigger.due_counted(nominal, &self.cx, &self.effort);
         Fire { nominal, due: self.end.map_or(due, |end| due.min(end)) }
     }
 }

@@ -14,6 +14,7 @@ mod shown;
 mod signals;
 mod starved;
 mod store;
+mod stored;
 mod survivors;
 mod times;
 mod unread;

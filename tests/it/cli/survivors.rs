@@ -1,6 +1,8 @@
 //! Nothing that commands have begun outlives a service that is killed; many commands at once.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -173,24 +175,35 @@ fn many_commands_at_once_wait_for_their_turn() {
     service.stop();
 }
 
-/// A machine that stood still: what had ended before is no overdue run.
+/// A machine that stood still: what had ended before is no overdue run, of a command and of a request.
 #[test]
-fn a_pause_of_the_service_counts_for_no_command() {
+fn a_pause_of_the_service_counts_for_no_run() {
     let place = Place::new();
     let note = place.path().join("begun");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
     place.config(&format!(
-        "[task.a]\ncron = '0 3 1 1 *'\nshell = 'touch {0}; sleep 1'\ntimeout = '3s'\n",
-        note.display()
+        "[task.a]\ncron = '0 3 1 1 *'\nshell = 'touch {0}; sleep 1'\ntimeout = '3s'\n\
+         [task.b]\ncron = '0 3 1 1 *'\nhttp = 'http://{1}/'\ntimeout = '3s'\n",
+        note.display(),
+        server.local_addr().unwrap()
     ));
     let service = place.serve(&[]);
-    place.json(&["run", "a"]);
+    for id in ["a", "b"] {
+        place.json(&["run", id]);
+    }
+    let (mut peer, _) = server.accept().unwrap();
     eventually("the command has begun", || note.exists());
     service.signal(Signal::STOP);
-    thread::sleep(Duration::from_secs(6));
+    thread::sleep(Duration::from_secs(1));
+    peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").unwrap();
+    thread::sleep(Duration::from_secs(5));
     service.signal(Signal::CONT);
     let ended = |answer: &Value| answer["runs"][0]["end"].is_object();
-    let end = &place.until(&["inspect", "a"], ended)["runs"][0]["end"];
-    assert_eq!(end["outcome"], "executed", "{end}");
+    for id in ["a", "b"] {
+        let end = &place.until(&["inspect", id], ended)["runs"][0]["end"];
+        assert_eq!(end["outcome"], "executed", "{id}: {end}");
+    }
+    let end = &place.json(&["inspect", "a"])["runs"][0]["end"];
     assert!(end["duration"].as_u64().unwrap() < 3_000_000_000, "{end}");
     service.stop();
 }

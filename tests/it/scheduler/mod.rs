@@ -9,6 +9,7 @@ mod combined;
 mod control;
 mod curtain;
 mod deaths;
+mod dense;
 mod faults;
 mod hours;
 mod late;
