@@ -15,6 +15,9 @@ use chrono::{DateTime, Datelike, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cli")]
+pub(crate) use look::of_digest;
+
 use crate::trigger::{Rules, Zone, Zones};
 
 /// Where a system has its time zone database, in the order in which they are looked at.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::data;
 use super::exit::{Exit, Failure};
 use super::protocol::{Envelope, MAX_REQUEST, Reply, Request, VERSION};
+use super::time;
 
 /// How long the service may take to answer. It gives up a little sooner by itself, and says why.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -82,5 +83,8 @@ fn ask_within(dir: &Path, request: Request, patience: Duration) -> Result<Value,
     let reply: Reply = serde_json::from_slice(&answer).map_err(|error| {
         Failure::new(Exit::Failed, format!("the service's answer cannot be read: {error}"))
     })?;
+    if let Some(rules) = reply.rules() {
+        time::use_those_of(rules);
+    }
     reply.into()
 }

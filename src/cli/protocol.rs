@@ -4,10 +4,13 @@
 //!
 //! ```text
 //! → {"v":1,"do":"pause","id":"backup"}
-//! ← {"v":1,"ok":null}
+//! ← {"v":1,"rules":{"source":"bundled","version":"2026f","digest":"5f0c0d9e3a1b2c4d"},"ok":null}
 //! → {"v":1,"do":"inspect","id":"nosuch"}
 //! ← {"v":1,"error":{"kind":"not_found","message":"there is no task `nosuch`"}}
 //! ```
+//!
+//! `rules` are those of time zones by which the service reads clocks; the digest is that of
+//! [`Zones`](crate::trigger::Zones::digest), in hexadecimal digits.
 
 use std::path::PathBuf;
 
@@ -16,6 +19,8 @@ use serde_json::Value;
 
 use super::exit::{Exit, Failure};
 use crate::task::{ScheduleState, SortKey};
+use crate::timezones::Release;
+use crate::trigger::Zones;
 
 /// The version of the protocol. It changes when an old command and a new service would
 /// misunderstand each other.
@@ -124,8 +129,28 @@ pub(super) struct Envelope {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Reply<T = Value> {
     v: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rules: Option<Rules>,
     #[serde(flatten)]
     answer: Answer<T>,
+}
+
+/// Which rules of time zones the service has in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rules {
+    #[serde(flatten)]
+    pub(super) release: Release,
+    digest: String,
+}
+
+impl Rules {
+    pub(super) fn of(zones: &Zones) -> Self {
+        Self { release: Release::of(zones), digest: format!("{:016x}", zones.digest()) }
+    }
+
+    pub(super) fn digest(&self) -> Option<u64> {
+        u64::from_str_radix(&self.digest, 16).ok()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -163,7 +188,20 @@ impl<T> From<Result<T, Failure>> for Reply<T> {
             Ok(value) => Answer::Ok(value),
             Err(Failure { exit, message }) => Answer::Error { kind: exit.word().to_owned(), message },
         };
-        Self { v: VERSION, answer }
+        Self { v: VERSION, rules: None, answer }
+    }
+}
+
+impl<T> Reply<T> {
+    /// The same with the rules that are in force, unless it is an error.
+    pub(super) fn by(self, zones: &Zones) -> Self {
+        let rules = matches!(self.answer, Answer::Ok(_)).then(|| Rules::of(zones));
+        Self { rules, ..self }
+    }
+
+    /// By which rules the service reads clocks, where it says so.
+    pub(super) fn rules(&self) -> Option<&Rules> {
+        self.rules.as_ref()
     }
 }
 
@@ -186,6 +224,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"v":1,"do":"pause","id":"backup"}"#);
         let ok = Reply::from(Ok(Value::Null));
         assert_eq!(serde_json::to_string(&ok).unwrap(), r#"{"v":1,"ok":null}"#);
+        let ok = serde_json::to_string(&ok.by(Zones::bundled())).unwrap();
+        assert!(ok.starts_with(r#"{"v":1,"rules":{"source":"bundled","version":"20"#), "{ok}");
+        let ok: Reply = serde_json::from_str(&ok).unwrap();
+        assert_eq!(ok.rules().unwrap().digest(), Some(Zones::bundled().digest()));
         let error = Failure::new(Exit::NotFound, "there is no task `x`");
         let text = serde_json::to_string(&Reply::<Value>::from(Err(error.clone()))).unwrap();
         assert_eq!(text, r#"{"v":1,"error":{"kind":"not_found","message":"there is no task `x`"}}"#);

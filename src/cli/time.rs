@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::out;
+use super::protocol::Rules;
 use crate::clock::Clock;
-use crate::timezones::{Timezones, TimezonesError};
+use crate::timezones::{self, Timezones, TimezonesError};
 use crate::trigger::{Moment, Zone, Zones};
 
 /// For what is shown; what is planned has its own.
@@ -31,6 +32,24 @@ pub(super) fn rules() -> Arc<Zones> {
 /// Has the program read clocks by these rules from now on.
 pub(super) fn use_rules(rules: Arc<Zones>) {
     *RULES.write().unwrap_or_else(PoisonError::into_inner) = Some(rules);
+}
+
+/// Has the program show times by the rules that a service has in force, where they can be found.
+pub(super) fn use_those_of(service: &Rules) {
+    let Some(digest) = service.digest() else { return };
+    let known = RULES.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|zones| zones.digest());
+    if known == Some(digest) {
+        return;
+    }
+    match timezones::of_digest(&service.release, digest) {
+        Some(zones) => use_rules(zones),
+        None => out::note(&format!(
+            "warning: the service reads clocks by rules of time zones that are not found here ({}); times are shown \
+             by those of {}",
+            service.release,
+            timezones::named(&rules())
+        )),
+    }
 }
 
 /// Has the program read clocks by the rules of a source, if it has not begun to yet.

@@ -414,9 +414,7 @@ impl Teller<'_> {
     fn is_of_other_rules(&self, nominal: DateTime<Utc>) -> bool {
         let moved = self.task.and_then(|task| task.state.moved.as_ref());
         // Another run time was what the clock shows at this one now.
-        let ran = || {
-            self.shown.contains(&self.question.zones.time(nominal, self.zone).fixed_offset().naive_local())
-        };
+        let ran = || self.shown.contains(&self.question.zones.time(nominal, self.zone).naive_local());
         let recorded = self.oldest.is_some_and(|oldest| oldest <= nominal) || self.newest.is_none() || ran();
         moved.is_some_and(|moved| nominal < moved.to || moved.ran.iter().any(|span| span.contains(nominal)))
             && recorded

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{BESIDE, Loaded, Timezones, TimezonesError, newest_of, system};
+#[cfg(feature = "cli")]
+use super::{Release, read};
 use crate::trigger::Zones;
 
 /// So many files of a database are looked at. All have some 600, those with more names some 1,200.
@@ -75,6 +77,19 @@ impl Timezones {
             _ => self.load(today),
         }
     }
+}
+
+/// The rules that another process uses, if they are found where it says that they are from.
+#[cfg(feature = "cli")]
+pub(crate) fn of_digest(release: &Release, digest: u64) -> Option<Arc<Zones>> {
+    let is_it = |zones: &Arc<Zones>| zones.digest() == digest;
+    let bundled = Zones::bundled();
+    if is_it(bundled) {
+        return Some(bundled.clone());
+    }
+    let zones = read(Path::new(&release.source)).ok()?;
+    let completed = || Arc::new(zones.completed_by(bundled));
+    if is_it(&zones) { Some(zones) } else { Some(completed()).filter(is_it) }
 }
 
 /// What can be told of the files in a directory without reading them.

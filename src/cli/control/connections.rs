@@ -272,7 +272,7 @@ impl Shared {
 }
 
 fn bytes_of(result: Result<Answered, Failure>) -> std::io::Result<Vec<u8>> {
-    let mut reply = serde_json::to_vec(&Reply::from(result))?;
+    let mut reply = serde_json::to_vec(&Reply::from(result).by(&crate::cli::time::rules()))?;
     reply.push(b'\n');
     Ok(reply)
 }

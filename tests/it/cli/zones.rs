@@ -201,6 +201,11 @@ fn the_rules_in_use_are_those_of_the_setting_everywhere() {
         assert_eq!(task["task"]["next"]["nominal"], "2090-01-01T00:00:00Z", "{id}: {task}");
         assert_eq!(task["next"][0], "2090-01-01T09:00:00+09:00", "{id}: {task}");
     }
+    // A command shows times by the rules of the service, and not by those that it would find itself.
+    let list = place.run(&["list"]);
+    assert_eq!(list.out.matches("2090-01-01 09:00:00 +09:00").count(), 3, "{list:?}");
+    let why = place.run(&["why", "inner", "--from", "2090-01-01", "--to", "2090-01-02"]);
+    assert!(why.out.contains("2090-01-01 09:00:00 +09:00"), "{why:?}");
     let named = place.json(&["inspect", "named"]);
     assert_eq!(named["task"]["end_at"], "2090-01-01T23:00:00Z", "{named}");
 
@@ -292,6 +297,8 @@ fn a_law_that_changes_moves_next_runs() {
     ]);
     service.line_with(&["store default: planned by the rules of", "2026b", "2026a", "moved: 2"]);
     assert_eq!(hours(), ["T16:00:00Z", "T16:00:00Z", "T17:00:00Z"]);
+    let list = place.run(&["list"]);
+    assert!(list.out.contains("2099-12-24 09:00:00 -07:00") && list.err.is_empty(), "{list:?}");
     let told = place.run(&["why", "party", "--from", "2099-12-01", "--to", "2099-12-31"]);
     assert!(told.out.contains("moved from"), "{told:?}");
 
