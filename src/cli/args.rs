@@ -1,13 +1,16 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::trigger::Zone;
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::data;
 use super::exit::Exit;
+use super::terminal::shown;
 use crate::config::parse_duration;
 
 /// Runs tasks on schedule: shell commands, HTTP requests, registered code.
@@ -16,6 +19,23 @@ use crate::config::parse_duration;
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// Reads the arguments of a process. An error repeats them, and so is one about the arguments as people get to
+/// see them.
+pub(super) fn read(given: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
+    let given: Vec<OsString> = given.into_iter().collect();
+    Args::try_parse_from(&given).map_err(|mut error| {
+        let seen = given.iter().map(|arg| shown(&arg.to_string_lossy()));
+        Args::try_parse_from(seen).err().unwrap_or_else(|| {
+            // What is wrong with the argument is not wrong with what is shown of it.
+            if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+                let value = ContextValue::String(shown(value));
+                error.insert(ContextKind::InvalidValue, value);
+            }
+            error
+        })
+    })
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,14 +25,13 @@ mod terminal;
 mod time;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use exit::Exit;
 
-use args::{Args, Command};
+use args::Command;
 use exit::Failure;
 
 /// Runs the program with the arguments of this process.
@@ -44,7 +43,7 @@ pub fn main() -> ExitCode {
         handlers::registry(handlers::Inherited::new(BTreeSet::new(), None, limits::umask_as_told()))
     });
     let umask = limits::own_umask();
-    let args = match Args::try_parse() {
+    let args = match args::read(env::args_os()) {
         Ok(args) => args,
         Err(error) => {
             // Help and version come this way too, and are no failure.

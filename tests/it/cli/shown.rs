@@ -1,6 +1,8 @@
 //! What is shown: nothing that a terminal would obey, and no secrets.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
@@ -54,6 +56,53 @@ fn names_outputs_and_errors_are_only_shown() {
     assert!(!obeyed(&service.stop()));
     let log = fs::read_to_string(log).unwrap();
     assert!(!obeyed(&log) && log.contains("fails"), "{log:?}");
+}
+
+#[test]
+fn arguments_that_are_refused_are_only_shown() {
+    const BAD: &str = "a\r\u{1b}[2J\u{9b}31m\u{202e}\nz token=hunter2";
+    let place = Place::new();
+    let commands = "serve next store version list inspect why pause resume reschedule remove run cancel backfill add \
+                    bogus help";
+    let options = "--config --data --grace --store --key-file --timezone --after --id --count --state --sort --from --to \
+                   --every --limit --next-run --cron --at --trigger --shell --http --handler --args --cwd --env --header \
+                   --timeout --kill-after --redirects --max-instances --misfire-grace --executor --json";
+    let (bad_option, value) = (format!("--{BAD}"), format!("x{BAD}"));
+    for command in commands.split_whitespace() {
+        // A word too many, an option that is none, one with another word behind it, one without a task.
+        for args in
+            [&[command, BAD, BAD][..], &[command, &bad_option], &[command, "--json", BAD], &[command, BAD]]
+        {
+            let said = place.run(args);
+            check(&said);
+            assert_ne!(said.code, 0, "{args:?}: {said:?}");
+        }
+        for option in options.split_whitespace() {
+            let option = option.strip_suffix('=').unwrap_or(option);
+            for args in
+                [&[command, &format!("{option}={value}")][..], &[command, "x", option, &value, option]]
+            {
+                let said = place.run(args);
+                check(&said);
+                assert_ne!(said.code, 0, "{args:?}: {said:?}");
+            }
+        }
+    }
+    // Named as it was given, with the escapes that stand for it.
+    let said = place.run(&["next", "@daily", "--timezone", BAD]);
+    assert!(said.code == 2 && said.err.contains(r"a\r\u{1b}[2J\u{9b}31m\u{202e}\nz token=***"), "{said:?}");
+    // No id as it was given, and one as it is shown.
+    let said = place.run(&["next", "@daily", "--id", "a\u{1b}"]);
+    assert!(
+        said.code == 2 && said.err.contains(r"'a\u{1b}'") && said.err.contains("control character"),
+        "{said:?}"
+    );
+    // What is no text at all.
+    let mut command = place.command(&["next", "@daily", "--id"]);
+    command.arg(OsStr::from_bytes(b"a\xff\x1b"));
+    let output = command.output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && !obeyed(&err) && err.contains("UTF-8"), "{err:?}");
 }
 
 #[test]
