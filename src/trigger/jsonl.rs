@@ -62,6 +62,7 @@ fn runs(
             ));
         }
     };
+    trigger.check_lengths()?;
     let mut given = |name: &str| question.remove(name).filter(|value| !value.is_null());
     let zone = match given("timezone") {
         Some(name) => {

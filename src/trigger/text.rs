@@ -220,7 +220,9 @@ impl FromStr for Trigger {
     /// `until 2026-12-31`, `jitter 30s`, `gap skip`, `gap fire_after`, `fold first`,
     /// `fold second`, `fold both`.
     fn from_str(text: &str) -> Result<Trigger, TriggerError> {
-        parse(text, 0)
+        let trigger = parse(text, 0)?;
+        trigger.check_lengths()?;
+        Ok(trigger)
     }
 }
 
