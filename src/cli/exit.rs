@@ -28,7 +28,7 @@ pub enum Exit {
     Conflict = 8,
     /// The service ended before its runs did: the grace was over, or a second signal came.
     CutOff = 9,
-    /// Done, but for records of a store that cannot be read.
+    /// Done, but for records of a store, or whole stores, that cannot be read.
     Partly = 10,
     /// The system does not give what the program needs: file descriptors, threads, or a clock.
     Starved = 11,
@@ -50,7 +50,7 @@ Exit codes:
    7  there is no such task, or no such store
    8  the task exists already, or its state does not allow it, or a store to be filled is not empty
    9  the service ended before its runs did: the grace was over, or a second signal came
-  10  done, but some records of the store cannot be read: they were left, or taken along, as they are
+  10  done, but some records, or the tasks of a store, cannot be read: they were left, or taken along, as they are
   11  the system does not give what the program needs: file descriptors, threads, or a clock
   12  a directory belongs to another user, or everybody may write to it (--trust-data takes it)";
 

@@ -103,6 +103,13 @@ pub(super) fn list(tasks: &Value, now: DateTime<Utc>) -> Vec<String> {
     table(&rows)
 }
 
+/// Which stores could not be asked for their tasks.
+pub(super) fn unasked(stores: &[Value]) -> Option<String> {
+    let each =
+        |it: &Value| format!("the tasks of {} are not listed: {}", text(&it["store"]), text(&it["message"]));
+    (!stores.is_empty()).then(|| stores.iter().map(each).collect::<Vec<_>>().join("; "))
+}
+
 /// One line about a task that was changed.
 pub(super) fn changed(id: &str, done: &str, answer: &Value, now: DateTime<Utc>) -> String {
     let task = &answer["task"];

@@ -515,7 +515,7 @@ mod tests {
         });
         beginning.recv_timeout(Duration::from_secs(30)).unwrap();
         let list = || Request::List { text: None, state: None, sort: SortKey::Id, descending: false };
-        assert_eq!(ask(&data, list()).unwrap()[0]["id"], "wedge");
+        assert_eq!(ask(&data, list()).unwrap()["tasks"][0]["id"], "wedge");
         let begin = Instant::now();
         kill_process(getpid(), Signal::TERM).unwrap();
         let result = ended.join().unwrap();

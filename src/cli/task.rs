@@ -117,8 +117,13 @@ fn list(list: List) -> Result<(), Failure> {
         descending: list.descending,
     };
     let answer = ask(&list.common.data, request)?;
-    print(list.common.json, &answer, || render::list(&answer, Clock::system().now()));
-    Ok(())
+    let tasks = &answer["tasks"];
+    print(list.common.json, tasks, || render::list(tasks, Clock::system().now()));
+    let unasked = answer["unasked"].as_array().map(Vec::as_slice).unwrap_or_default();
+    match render::unasked(unasked) {
+        Some(message) => Err(Failure::new(Exit::Partly, message)),
+        None => Ok(()),
+    }
 }
 
 fn add(add: Add) -> Result<(), Failure> {

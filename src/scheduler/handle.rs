@@ -363,11 +363,21 @@ impl Handle {
         self.send(GetTask::new(id.into_task_id()?)).await?
     }
 
-    /// Snapshots of the tasks a query selects, in its order.
+    /// Snapshots of the tasks a query selects, in its order: of all of them, or an error. See
+    /// [`list_tasks`](Self::list_tasks) for those that can be had.
     ///
     /// # Errors
     /// When a store fails.
     pub async fn tasks(&self, query: TaskQuery) -> Result<Vec<TaskInfo>, Error> {
+        self.list_tasks(query).await?.complete()
+    }
+
+    /// The same of the stores that can be asked, and which cannot: one that is down does not hide the
+    /// tasks of the others. See [`TaskList`].
+    ///
+    /// # Errors
+    /// When the scheduler is gone.
+    pub async fn list_tasks(&self, query: TaskQuery) -> Result<TaskList, Error> {
         self.send(ListTasks(query)).await?
     }
 

@@ -52,8 +52,8 @@ impl Scheduler {
     }
 
     /// Snapshots of the tasks a query selects, in its order.
-    fn select(&mut self, query: TaskQuery) -> Answer<Vec<TaskInfo>> {
-        let mut listed = Vec::new();
+    fn select(&mut self, query: TaskQuery) -> Answer<TaskList> {
+        let (mut listed, mut unasked) = (Vec::new(), Vec::new());
         for pending in self.estate.pending.iter() {
             match pending.info(&self.settings) {
                 Ok(info) => listed.push(info),
@@ -69,7 +69,7 @@ impl Scheduler {
                 }
                 match &slot.addr {
                     Some(addr) => stores.push((alias.clone(), addr.clone())),
-                    None => return fail(slot.down(alias)),
+                    None => unasked.push((alias.clone(), slot.down(alias))),
                 }
             }
         }
@@ -77,15 +77,24 @@ impl Scheduler {
         let read = async move {
             let mut tasks = Vec::new();
             for (alias, addr) in stores {
-                let found = within(&settings, addr.list(List)).await;
-                let found = found.map_err(|error| Error::store(&alias, error))?;
-                tasks.extend(found.into_iter().map(|task| (alias.clone(), settings.resolved(task))));
+                match within(&settings, addr.list(List)).await {
+                    Ok(found) => {
+                        tasks.extend(found.into_iter().map(|task| (alias.clone(), settings.resolved(task))));
+                    }
+                    Err(error) => {
+                        let error = Error::store(&alias, error);
+                        unasked.push((alias, error));
+                    }
+                }
             }
-            Ok(tasks)
+            (tasks, unasked)
         };
-        Box::pin(wrap_future::<_, Self>(read).then(move |tasks: Result<Vec<_>, Error>, scheduler, _| {
+        Box::pin(wrap_future::<_, Self>(read).then(move |(tasks, unasked), scheduler, _| {
             let standing = scheduler.standing();
-            wrap_future(async move { Ok(slices::snapshots(listed, tasks?, &standing, query).await) })
+            wrap_future(async move {
+                let tasks = slices::snapshots(listed, tasks, &standing, query).await;
+                Ok(TaskList { tasks, unasked })
+            })
         }))
     }
 }
@@ -110,7 +119,7 @@ impl Handler<GetTask> for Scheduler {
 }
 
 impl Handler<ListTasks> for Scheduler {
-    type Result = Answer<Vec<TaskInfo>>;
+    type Result = Answer<TaskList>;
 
     fn handle(&mut self, ListTasks(query): ListTasks, _: &mut Self::Context) -> Self::Result {
         self.select(query)
@@ -144,7 +153,7 @@ impl Handler<Timeline> for Scheduler {
         let now = self.clock().now();
         Box::pin(self.select(query).then(move |tasks, scheduler, _| {
             let zones = scheduler.settings.zones.get();
-            wrap_future(async move { slices::timeline(tasks?, now, until, limit, &zones).await })
+            wrap_future(async move { slices::timeline(tasks?.complete()?, now, until, limit, &zones).await })
         }))
     }
 }

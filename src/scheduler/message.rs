@@ -304,10 +304,50 @@ about_task! {
     } -> "Result<Account, Error>"
 }
 
-/// Snapshots of tasks.
+/// Snapshots of tasks. A store that cannot be asked keeps those of the others from nobody.
 #[derive(Debug, Clone, Default, Message)]
-#[rtype(result = "Result<Vec<TaskInfo>, Error>")]
+#[rtype(result = "Result<TaskList, Error>")]
 pub struct ListTasks(pub TaskQuery);
+
+/// What [`ListTasks`] finds.
+///
+/// ```
+/// use callboard::prelude::*;
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), callboard::Error> {
+/// # let scheduler = Scheduler::builder().start().await?;
+/// let list = scheduler.list_tasks(TaskQuery::new()).await?;
+/// for task in &list.tasks {
+///     println!("{}: {}", task.id(), task.when);
+/// }
+/// for (store, error) in &list.unasked {
+///     eprintln!("the tasks of {store} are not known: {error}");
+/// }
+/// # scheduler.shutdown(Shutdown::now()).await
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct TaskList {
+    /// The tasks, in the order of the query.
+    pub tasks: Vec<TaskInfo>,
+    /// The stores that could not be asked, and why: their tasks are not among these.
+    pub unasked: Vec<(Alias, Error)>,
+}
+
+impl TaskList {
+    /// The tasks, if they are all.
+    ///
+    /// # Errors
+    /// The trouble of the first store that could not be asked.
+    pub fn complete(self) -> Result<Vec<TaskInfo>, Error> {
+        match self.unasked.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.tasks),
+        }
+    }
+}
 
 /// The run times of all tasks (that a query selects) up to an instant, in order.
 #[derive(Debug, Clone, Message)]

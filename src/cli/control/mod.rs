@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_rt::Arbiter;
 use chrono::{DateTime, Utc};
-use serde::ser::{Error, Serialize, SerializeSeq, Serializer};
+use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
@@ -17,9 +17,9 @@ use super::protocol::Request;
 use super::secrets;
 use crate::clock::Clock;
 use crate::config::TaskSettings;
-use crate::scheduler::message::{RunTask, Why};
+use crate::scheduler::message::{RunTask, TaskList, Why};
 use crate::scheduler::{Handle, arbiter};
-use crate::task::{Account, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
+use crate::task::{Account, Alias, RunId, RunRecord, TaskChanges, TaskId, TaskInfo, TaskQuery};
 use crate::threads;
 use crate::trigger::Zone;
 
@@ -77,7 +77,7 @@ impl Answering {
 /// What a request is answered with.
 enum Answered {
     Value(Value),
-    Tasks(Vec<TaskInfo>),
+    Tasks(TaskList),
 }
 
 impl Answered {
@@ -96,15 +96,29 @@ impl Serialize for Answered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Value(value) => value.serialize(serializer),
-            Self::Tasks(tasks) => {
-                let mut seq = serializer.serialize_seq(Some(tasks.len()))?;
-                for task in tasks {
-                    let task = serde_json::to_value(task).map_err(S::Error::custom)?;
-                    seq.serialize_element(&secrets::masked(task))?;
-                }
-                seq.end()
+            Self::Tasks(list) => {
+                let unasked = |(store, error): &(Alias, crate::Error)| {
+                    secrets::masked(json!({ "store": store, "message": error.to_string() }))
+                };
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("tasks", &Masked(&list.tasks))?;
+                map.serialize_entry("unasked", &list.unasked.iter().map(unasked).collect::<Vec<_>>())?;
+                map.end()
             }
         }
+    }
+}
+
+struct Masked<'a>(&'a [TaskInfo]);
+
+impl Serialize for Masked<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(self.0.len()))?;
+        for task in self.0 {
+            let task = serde_json::to_value(task).map_err(S::Error::custom)?;
+            seq.serialize_element(&secrets::masked(task))?;
+        }
+        seq.end()
     }
 }
 
@@ -127,7 +141,7 @@ async fn answer(handle: &Handle, service: Zone, request: Request) -> Result<Answ
             if descending {
                 query = query.descending();
             }
-            return Ok(Answered::Tasks(handle.tasks(query).await?));
+            return Ok(Answered::Tasks(handle.list_tasks(query).await?));
         }
         Request::Inspect { id } => {
             let id = checked(&id)?;

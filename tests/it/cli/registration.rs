@@ -131,6 +131,13 @@ fn a_second_store_that_does_not_open_keeps_only_its_own_tasks_waiting() {
     assert!(said.err.contains("store `archive`"), "{said:?}");
     let service = serve_saying(&place, &["store archive is down; 2 tasks of the configuration wait for it"]);
     beat(&place);
+    // The tasks of the store that works are listed all the same.
+    let listed = place.run(&["list"]);
+    assert!(listed.code == 10 && listed.out.contains("beat"), "{listed:?}");
+    assert!(listed.err.contains("the tasks of archive are not listed: ") && !listed.out.contains("stays"));
+    let listed = place.run(&["list", "--json"]);
+    let tasks: Value = serde_json::from_str(&listed.out).unwrap();
+    assert!(listed.code == 10 && tasks.as_array().unwrap().len() == 1, "{listed:?}");
     let stays = runs(&place, "stays");
     fs::remove_file(&archive).unwrap();
     fs::rename(&aside, &archive).unwrap();

@@ -105,7 +105,7 @@ async fn many_tasks_are_listed_bit_by_bit() {
     let query = TaskQuery::new().sort(callboard::task::SortKey::Id).descending();
     let list = ListTasks(query);
     let listed = is_overtaken(&scheduler, || scheduler.send(list.clone())).await.unwrap().unwrap();
-    let names: Vec<_> = listed.iter().map(|task| task.id().to_string()).collect();
+    let names: Vec<_> = listed.tasks.iter().map(|task| task.id().to_string()).collect();
     assert_eq!(names, (0..2000).rev().map(|index| format!("{index:05}")).collect::<Vec<_>>());
     let by_time = scheduler.tasks(TaskQuery::new().text("0001")).await.unwrap();
     assert!(by_time.len() > 10 && by_time.is_sorted_by_key(|task| task.next_run_time()));

@@ -2,6 +2,7 @@
 
 use callboard::Error;
 use callboard::scheduler::SchedulerState;
+use callboard::scheduler::message::TaskList;
 use callboard::store::{BackendSource, Faults, MemoryBackend, Op, StoreError};
 use callboard::task::ScheduleState;
 
@@ -29,7 +30,7 @@ fn two_stores(strict: bool) -> (Handle, VirtualClock, Ran, Faults) {
 async fn state(scheduler: &Handle, id: &str) -> ScheduleState {
     let tasks =
         scheduler.send(callboard::scheduler::message::ListTasks(TaskQuery::new().store("default"))).await;
-    let tasks = tasks.unwrap().unwrap();
+    let tasks = tasks.unwrap().unwrap().complete().unwrap();
     tasks.iter().find(|task| task.id().as_str() == id).unwrap().schedule_state
 }
 
@@ -54,6 +55,35 @@ async fn a_store_that_cannot_be_opened_at_the_start_is_opened_later_and_the_rest
     time.advance(secs(300)).await;
     assert_eq!(scheduler.status().await.unwrap().pending, 0);
     assert!(ran.count("far") > 5, "it is put into its store when that opens");
+}
+
+#[actix::test]
+async fn tasks_are_listed_although_another_store_cannot_be_asked() {
+    let (scheduler, time, _ran, faults) = two_stores(false);
+    scheduler.add(every(10).id("near")).await.unwrap();
+    scheduler.add(every(10).id("far").store("far")).await.unwrap();
+    stay_shut(&faults);
+    scheduler.start().await.unwrap();
+    time.settle().await;
+    let ids = |list: &TaskList| list.tasks.iter().map(|task| task.id().to_string()).collect::<Vec<_>>();
+    let query = || TaskQuery::new().sort(callboard::task::SortKey::Id);
+    let is_down = |list: &TaskList| matches!(&list.unasked[..], [(store, Error::Store { .. })] if store.as_str() == "far");
+    // One that has not been opened; what waits for it is pending, and known.
+    let some = scheduler.list_tasks(query()).await.unwrap();
+    assert!(is_down(&some) && ids(&some) == ["far", "near"], "{some:?}");
+    time.advance(secs(300)).await;
+    let all = scheduler.list_tasks(query()).await.unwrap();
+    assert!(all.unasked.is_empty() && ids(&all) == ["far", "near"], "{all:?}");
+    // One that fails while it is asked.
+    faults.fail(Op::List, down());
+    let some = scheduler.list_tasks(query()).await.unwrap();
+    assert!(is_down(&some) && ids(&some) == ["near"], "{some:?}");
+    faults.fail(Op::List, down());
+    assert!(matches!(scheduler.tasks(query()).await, Err(Error::Store { .. })), "all of them, or an error");
+    assert_eq!(scheduler.tasks(query().store("default")).await.unwrap().len(), 1);
+    faults.fail(Op::List, down());
+    assert!(is_down(&scheduler.list_tasks(query().store("far")).await.unwrap()));
+    scheduler.shutdown(Shutdown::now()).await.unwrap();
 }
 
 #[actix::test]
