@@ -60,7 +60,7 @@ impl Show {
 /// `2026-11-21 10:00:05 +00:00  heartbeat  executed  took 3ms  late 1ms  what it said`
 fn run_line(report: &RunReport, zone: Zone) -> String {
     let end = &report.end;
-    let at = rules().time(end.ended_at, zone).format("%Y-%m-%d %H:%M:%S %:z");
+    let at = time::stamp(end.ended_at, zone);
     let note = end.problem_in(report.run.is_backlog()).or_else(|| match &end.outcome {
         Outcome::Executed { value } => render::result(value),
         _ => None,
@@ -86,7 +86,7 @@ fn run_line(report: &RunReport, zone: Zone) -> String {
 
 /// A run that an earlier life of the service left behind.
 fn interrupted_line(record: &RunRecord, zone: Zone) -> String {
-    let shown = |at: DateTime<Utc>| rules().time(at, zone).format("%Y-%m-%d %H:%M:%S %:z");
+    let shown = |at: DateTime<Utc>| time::stamp(at, zone);
     let problem = record.end.as_ref().and_then(|end| end.outcome.problem());
     let again = record.end.as_ref().and_then(|end| end.retry_at);
     format!(

@@ -74,14 +74,21 @@ pub(super) fn parse(text: &str, zone: Zone) -> Result<DateTime<Utc>, String> {
 
 /// `Sat 2026-11-21 10:00:05 +00:00`.
 pub(super) fn shown(time: DateTime<Utc>, zone: Zone) -> String {
-    rules().time(time, zone).format("%a %Y-%m-%d %H:%M:%S %:z")
+    format!("{} {}", rules().time(time, zone).format("%a"), stamp(time, zone))
+}
+
+/// `2026-11-21 10:00:05 +00:00`.
+pub(super) fn stamp(time: DateTime<Utc>, zone: Zone) -> String {
+    let time = rules().time(time, zone);
+    // The offset as it is: chrono's own form of it rounds those that have seconds.
+    format!("{} {}", time.format("%Y-%m-%d %H:%M:%S"), time.offset())
 }
 
 /// The same with the offset that the clock had, where that is on record.
 pub(super) fn shown_by(time: DateTime<Utc>, offset: Option<i64>, zone: Zone) -> String {
     let offset = offset.and_then(|offset| chrono::FixedOffset::east_opt(i32::try_from(offset).ok()?));
     match offset {
-        Some(offset) => time.with_timezone(&offset).format("%a %Y-%m-%d %H:%M:%S %:z").to_string(),
+        Some(offset) => format!("{} {offset}", time.with_timezone(&offset).format("%a %Y-%m-%d %H:%M:%S")),
         None => shown(time, zone),
     }
 }
@@ -137,6 +144,17 @@ mod tests {
         assert_eq!(read("2027-03-28T02:30").unwrap(), "2027-03-28T01:00:00+00:00", "the end of the gap");
         assert_eq!(read("2027-10-31T02:30").unwrap(), "2027-10-31T00:30:00+00:00", "the first pass");
         assert!(read("tomorrow").unwrap_err().contains("no time"));
+    }
+
+    #[test]
+    fn offsets_are_shown_to_the_second() {
+        let at: DateTime<Utc> = "1960-01-01T00:44:30Z".parse().unwrap();
+        let monrovia = Zone::named("Africa/Monrovia").unwrap();
+        for shown in [shown(at, monrovia), shown_by(at, Some(-2670), Zone::UTC)] {
+            assert_eq!(shown, "Fri 1960-01-01 00:00:00 -00:44:30");
+        }
+        let now: DateTime<Utc> = "2026-12-01T12:00:00Z".parse().unwrap();
+        assert_eq!(stamp(now, Zone::named("Asia/Kolkata").unwrap()), "2026-12-01 17:30:00 +05:30");
     }
 
     #[test]
