@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Run, RunId, Source, TaskId};
 use crate::clock::{Busy, Clock};
+use crate::trigger::ZonedTime;
 
 /// What task code is given: who it is, for which run time, and whether it should stop.
 ///
@@ -55,6 +56,22 @@ impl TaskContext {
     /// name what a run is about ("the report of 08:00").
     pub fn nominal(&self) -> DateTime<Utc> {
         self.run.nominal
+    }
+
+    /// The [nominal](Self::nominal) time with what the clock of the trigger's zone showed then, by the rules
+    /// of time zones that were in force when the run was submitted: for "the report of Monday". The table
+    /// in `chrono-tz` may have another hour.
+    ///
+    /// ```
+    /// use callboard::task::TaskContext;
+    ///
+    /// async fn report(run: TaskContext, _: ()) {
+    ///     println!("the report of {}", run.local_time().format("%A, %H:%M"));
+    /// }
+    /// # let _ = callboard::task::Registry::new().register("report", report);
+    /// ```
+    pub fn local_time(&self) -> ZonedTime {
+        self.run.local_time()
     }
 
     /// 1 for the first attempt.

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, Offset, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Alias, Coalesce, Code, Outcome, RunId, StoredTask, TaskId, TaskSpec};
+use crate::trigger::{Zone, ZonedTime, Zones};
 
 /// Who asked for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -115,6 +116,16 @@ impl Run {
             added_at: DateTime::UNIX_EPOCH,
             cancel: CancelFlag::default(),
             work: Work::default(),
+        }
+    }
+
+    /// The nominal time with what the clock of the trigger's zone showed then, by the rules of time zones
+    /// that were in force when the run was submitted.
+    pub fn local_time(&self) -> ZonedTime {
+        let zone = self.task.trigger.zone(&self.task.context(self.nominal, Zones::bundled()));
+        match self.offset.and_then(FixedOffset::east_opt) {
+            Some(offset) => ZonedTime::new(self.nominal, offset, zone),
+            None => ZonedTime::new(self.nominal, Utc.fix(), Zone::UTC),
         }
     }
 

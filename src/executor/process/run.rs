@@ -19,6 +19,7 @@ use crate::executor::Started;
 use crate::task::panics::Panic;
 use crate::task::{Outcome, Run};
 use crate::timer;
+use crate::trigger::Learned;
 
 /// How many messages of a worker are heard before somebody else is.
 const PATIENT: u32 = 64;
@@ -146,11 +147,13 @@ impl Flight {
     fn order(&self, started: &Started) -> Order {
         let run = &self.run;
         Order {
+            zones: Learned::here(),
             id: run.id,
             task: run.task.clone(),
             store: run.store.clone(),
             executor: started.executor().clone(),
             nominal: run.nominal,
+            offset: run.offset,
             due: run.due,
             coalesced: run.coalesced,
             source: run.source,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::task::{Alias, Outcome, RunId, Source, TaskSpec};
+use crate::trigger::Learned;
 
 /// The version of the protocol; it changes whenever a message does.
 pub(super) const VERSION: u8 = 3;
@@ -45,11 +46,17 @@ pub(super) enum ToWorker {
 /// A run, as a worker needs it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
+    /// Names of zones that the worker may not know, before what names them.
+    #[serde(default, skip_serializing_if = "Learned::is_empty")]
+    pub zones: Learned,
     pub id: RunId,
     pub task: Arc<TaskSpec>,
     pub store: Alias,
     pub executor: Alias,
     pub nominal: DateTime<Utc>,
+    /// What the clock was away from UTC at the nominal time, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
     pub due: DateTime<Utc>,
     pub coalesced: u64,
     pub source: Source,

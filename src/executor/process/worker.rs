@@ -274,6 +274,7 @@ impl Reader {
         };
         let mut run = Run::new(order.id, order.task, order.store, order.nominal, code);
         run.due = order.due;
+        run.offset = order.offset;
         run.coalesced = order.coalesced;
         run.source = order.source;
         run.attempt = order.attempt;

@@ -7,6 +7,7 @@ mod odd;
 mod orphans;
 mod pool;
 mod stopping;
+mod zones;
 
 use std::fs;
 use std::path::Path;
@@ -44,6 +45,9 @@ fn registry() -> Registry {
     contract::registry()
         .register("pid", |_: TaskContext, ()| async { Ok::<_, String>(std::process::id()) })
         .register("echo", |_: TaskContext, value: Value| async { Ok::<_, String>(value) })
+        .register("local", |run: TaskContext, _: Value| async move {
+            Ok::<_, String>(run.local_time().to_string())
+        })
         .register("context", |run: TaskContext, ()| async move { Ok::<_, String>(context(&run)) })
         .register_blocking("exit", |_: TaskContext, status: i32| -> () { std::process::exit(status) })
         .register_blocking("abort", |_: TaskContext, ()| -> () { std::process::abort() })

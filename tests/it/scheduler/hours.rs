@@ -43,9 +43,7 @@ async fn every_time_that_is_handed_out_has_the_hour_of_the_law() {
     let registry = ran.registry().register_trigger("nine", told.clone()).register(
         "tell",
         move |run: TaskContext, _: Value| {
-            note.lock()
-                .unwrap()
-                .push((run.nominal(), format!("{:?} {}", run.run().task.timezone, run.nominal())));
+            note.lock().unwrap().push((run.nominal(), format!("{} {}", run.nominal(), run.local_time())));
             async {}
         },
     );
@@ -105,7 +103,7 @@ async fn every_time_that_is_handed_out_has_the_hour_of_the_law() {
     assert_eq!(runs.len(), 6);
     for (nominal, text) in runs {
         assert_eq!(nominal, nine);
-        assert_eq!(text, "America/Vancouver 2026-12-01 16:00:00 UTC");
+        assert_eq!(text, format!("2026-12-01 16:00:00 UTC {NINE}[America/Vancouver]"));
     }
     // Records, and accounts of what has run.
     let history = scheduler.history("crontab", 9).await.unwrap();
