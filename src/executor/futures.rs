@@ -306,6 +306,7 @@ struct Seated {
     line: Option<usize>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 enum Running {
     Async(Drive),
     /// Brings what keeps a virtual clock still until its place has been given to the next.

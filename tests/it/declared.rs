@@ -321,7 +321,7 @@ async fn an_option_is_taken_by_the_attribute_the_builder_and_changes_and_is_writ
     assert_eq!(described().await["description"], "closes the day; ask Ann");
     let plain = Task::new("books").id("plain").trigger("0 9 * * *");
     scheduler.add(plain.clone()).await.unwrap();
-    assert!(!scheduler.task("plain").await.unwrap().spec.description.is_some());
+    assert!(scheduler.task("plain").await.unwrap().spec.description.is_none());
     scheduler.add(plain.description("the same").replace_existing(true)).await.unwrap();
     assert_eq!(scheduler.task("plain").await.unwrap().spec.description.as_deref(), Some("the same"));
     scheduler.shutdown(Shutdown::default()).await.unwrap();
