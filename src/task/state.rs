@@ -100,6 +100,10 @@ pub struct TaskState {
     /// are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins: Option<DateTime<Utc>>,
+    /// What the start of an interval was that is a time on a wall clock: kept of one that had begun when the
+    /// rules of its time zone changed, and would begin at another instant by the new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<DateTime<Utc>>,
     /// The nominal time of the latest run.
     pub last_run: Option<DateTime<Utc>>,
     /// Runs submitted so far, also those the executor then refused.
@@ -148,6 +152,7 @@ impl TaskState {
             next: None,
             offsets: Offsets::default(),
             begins: None,
+            begun: None,
             last_run: None,
             runs: 0,
             fired: 0,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cron::search::Pattern;
 use super::limits::Limits;
 use super::zone::{Fold, Rules};
-use super::{Context, Moment, SearchError, Trigger, Zone};
+use super::{Context, Interval, Moment, SearchError, Trigger, Zone};
 
 /// What the clocks of a trigger were away from UTC when its next run was worked out, in seconds, in the
 /// order in which the trigger names their zones. Empty for a trigger that reads no clock.
@@ -250,6 +250,24 @@ impl<'a> Reread<'a> {
             },
             Trigger::Shutdown => self.next,
         })
+    }
+
+    /// When an interval began whose start is a time on a wall clock; `None` of one that has not begun, and of
+    /// one that began when the present rules say.
+    pub(crate) fn has_begun(&self, interval: &Interval) -> Result<Option<DateTime<Utc>>, SearchError> {
+        let Some(Moment::Naive(wall)) = interval.limits().start_at else { return Ok(None) };
+        if self.shown(interval.limits().zone(self.cx)) == Some(wall) {
+            return Ok(None);
+        }
+        // Its next run time lies on the grid that hangs on its start.
+        let (start, length) = (interval.start(self.cx)?, interval.length());
+        let (apart, length) = match ((self.next - start).num_nanoseconds(), length.num_nanoseconds()) {
+            (Some(apart), Some(length)) if length > 0 => (apart, length),
+            _ => return Ok(None),
+        };
+        let late = apart.rem_euclid(length);
+        let off = if late > length / 2 { late - length } else { late };
+        Ok(start.checked_add_signed(TimeDelta::nanoseconds(off)).filter(|begun| *begun != start))
     }
 
     /// Whether a pattern that follows real time ran at an instant before the next run, by the offset that

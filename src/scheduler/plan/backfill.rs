@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::times::as_begun;
 use super::{PlannedRun, settle};
 use crate::error::Error;
 use crate::store::message::Then;
@@ -14,13 +15,14 @@ use crate::trigger::{SearchError, Trigger, Zones};
 /// the number of runs say what is scheduled, and this is asked for.
 fn first(
     spec: &TaskSpec,
+    trigger: &Trigger,
     anchor: DateTime<Utc>,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
     zones: &Zones,
 ) -> Result<Option<DateTime<Utc>>, SearchError> {
     let cx = spec.context(earlier(spec, anchor, from), zones);
-    Ok(spec.trigger.next(from, &cx)?.filter(|nominal| *nominal < until))
+    Ok(trigger.next(from, &cx)?.filter(|nominal| *nominal < until))
 }
 
 /// The anchor for run times before the trigger was set. An interval that names no start has the
@@ -64,7 +66,8 @@ pub(crate) fn backfill(
         return Err(Error::BackfillUnderWay { id: spec.id.clone(), next, until });
     }
     let search = |source| Error::Search { id: spec.id.clone(), source };
-    let Some(next) = first(spec, state.anchor, from, to, zones).map_err(search)? else {
+    let Some(next) = first(spec, &as_begun(spec, state), state.anchor, from, to, zones).map_err(search)?
+    else {
         return invalid(
             "from",
             format!("is {}, and the trigger has no run time from then to {}", shown(from), shown(to)),
@@ -97,6 +100,7 @@ pub(super) fn step(
     running: usize,
 ) -> (Option<PlannedRun>, Option<SearchError>) {
     let anchor = state.anchor;
+    let trigger = as_begun(spec, state);
     let Some(backfill) = state.backfill.as_mut().filter(|backfill| backfill.at <= now) else {
         return (None, None);
     };
@@ -110,7 +114,7 @@ pub(super) fn step(
     state.runs += 1;
     let run = PlannedRun::first(Fire { nominal, due: now }, 0, Source::Backfill);
     let from = nominal.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(nominal);
-    match first(spec, anchor, from, backfill.until, zones) {
+    match first(spec, &trigger, anchor, from, backfill.until, zones) {
         Ok(Some(next)) => backfill.next = next,
         Ok(None) => state.backfill = None,
         Err(error) => {

@@ -111,7 +111,7 @@ fn leap(times: &Times<'_>, from: DateTime<Utc>, now: DateTime<Utc>, keep: usize)
 /// How many run times lie after `from` and before `to`: exact for an interval, for others 0, as a
 /// lower bound.
 fn count_between(times: &Times<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> u64 {
-    let step = match (times.trigger, times.after(from)) {
+    let step = match (&*times.trigger, times.after(from)) {
         (Trigger::Interval(_), Ok(Some(next))) => next.nominal - from,
         _ => return 0,
     };

@@ -67,6 +67,7 @@ pub(crate) fn replace(
     let due = state.next.is_some_and(|next| next.due <= now);
     let same = spec.trigger.has_same_times(spec.timezone, &before.trigger, before.timezone);
     if !same {
+        state.begun = None;
         if state.is_finished(before) {
             state.fired = 0;
         }

@@ -6,7 +6,7 @@ use super::times::Times;
 use super::{PlanError, settle};
 use crate::store::message::Then;
 use crate::task::{Fire, MAX_AHEAD, Moved, Span, StoredTask, TaskSpec, TaskState};
-use crate::trigger::{Reread, Zones};
+use crate::trigger::{Reread, Trigger, Zones};
 
 /// Run times that are looked at one by one.
 const WALK: usize = 10_000;
@@ -47,8 +47,13 @@ pub(crate) fn rezone(
         return Ok(None);
     }
     let reread = Reread::new(&spec.trigger, &cx, next.nominal, state.trigger_since(), &state.offsets)?;
-    let (first, ran) = open(&Times::of_task(spec, state, zones), &reread)?;
     let mut after = TaskState { revision: state.revision + 1, ..state.clone() };
+    if let Trigger::Interval(interval) = &spec.trigger
+        && state.begun.is_none()
+    {
+        after.begun = reread.has_begun(interval)?;
+    }
+    let (first, ran) = open(&Times::of_task(spec, &after, zones), &reread)?;
     // Jitter stays what it was where the run time does.
     after.next = first.map(|first| if first.nominal == next.nominal { next } else { first });
     after.offsets = first.map(|first| spec.trigger.offsets(first.nominal, &cx)).unwrap_or_default();
@@ -58,7 +63,7 @@ pub(crate) fn rezone(
         let to = first.map_or(next.nominal, |first| first.nominal);
         let ran = ran.into_iter().chain(before.filter(|span| span.until > to)).collect();
         after.moved = Some(Box::new(Moved { at: now, from: next.nominal, to, ran }));
-    } else if after.offsets == state.offsets {
+    } else if after.offsets == state.offsets && after.begun == state.begun {
         return Ok(None);
     }
     let moved = moves.then(|| (next.nominal, first.map(|first| first.nominal)));

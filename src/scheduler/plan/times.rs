@@ -1,14 +1,15 @@
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::task::{Fire, Span, TaskSpec, TaskState};
-use crate::trigger::{Context, SearchError, Trigger, Zones};
+use crate::trigger::{Context, Interval, SearchError, Trigger, Zones};
 
 /// The run times of a task: those of its trigger within its window. Everything that asks for a run
 /// time asks here.
 pub(super) struct Times<'a> {
-    pub trigger: &'a Trigger,
+    pub trigger: Cow<'a, Trigger>,
     pub cx: Context<'a>,
     start: Option<DateTime<Utc>>,
     /// The last instant a run time may have.
@@ -23,7 +24,14 @@ impl<'a> Times<'a> {
     pub(super) fn of(spec: &'a TaskSpec, anchor: DateTime<Utc>, zones: &'a Zones) -> Self {
         let cx = spec.context(anchor, zones);
         let effort = Cell::new(0);
-        Self { trigger: &spec.trigger, cx, start: spec.start_at, end: spec.end_at, had: [&[]; 2], effort }
+        Self {
+            trigger: Cow::Borrowed(&spec.trigger),
+            cx,
+            start: spec.start_at,
+            end: spec.end_at,
+            had: [&[]; 2],
+            effort,
+        }
     }
 
     /// The run times that are left to a task: without those that it had already.
@@ -31,7 +39,7 @@ impl<'a> Times<'a> {
         let ahead = state.replanned.as_ref().map(|replanned| replanned.ran.as_slice());
         let moved = state.moved.as_ref().map(|moved| moved.ran.as_slice());
         let had = [ahead, moved].map(Option::unwrap_or_default);
-        Self { had, ..Self::of(spec, state.anchor, zones) }
+        Self { trigger: as_begun(spec, state), had, ..Self::of(spec, state.anchor, zones) }
     }
 
     /// Whether a run time ran already.
@@ -76,6 +84,17 @@ impl<'a> Times<'a> {
     fn fire(&self, nominal: DateTime<Utc>) -> Fire {
         let due = self.trigger.due_counted(nominal, &self.cx, &self.effort);
         Fire { nominal, due: self.end.map_or(due, |end| due.min(end)) }
+    }
+}
+
+/// The trigger of a task; of an interval that began at another instant than the rules of its time zone say
+/// now, that one.
+pub(super) fn as_begun<'a>(spec: &'a TaskSpec, state: &TaskState) -> Cow<'a, Trigger> {
+    match (&spec.trigger, state.begun) {
+        (Trigger::Interval(interval), Some(begun)) => {
+            Cow::Owned(Trigger::Interval(Interval::clone(interval).start_at(begun).into()))
+        }
+        (trigger, _) => Cow::Borrowed(trigger),
     }
 }
 

@@ -128,3 +128,22 @@ async fn nor_does_it_when_the_law_goes_back() {
         assert_eq!(ran.of(id), [on(DAY, "16:00"), on(NEXT_DAY, "17:00")], "{id}");
     }
 }
+
+/// An interval is read on the clock until it has begun.
+#[actix::test]
+async fn an_interval_begins_at_its_wall_time_and_goes_on_in_elapsed_time() {
+    let (database, time, ran, scheduler, mut events) = until("15:30", "America/Los_Angeles").await;
+    scheduler.add(task("begins", "every 18h from 2026-11-02T09:00:00")).await.unwrap();
+    scheduler.add(task("has begun", "every 18h from 2026-11-02T05:00:00")).await.unwrap();
+    let next = async |id: &str| scheduler.task(id).await.unwrap().next_run_time().unwrap();
+    assert_eq!((next("begins").await, next("has begun").await), (on(DAY, "17:00"), on(NEXT_DAY, "07:00")));
+    database.put("2026f", "America/Vancouver");
+    scheduler.reload_timezones().await.unwrap();
+    time.settle().await;
+    let told = heard(&mut events);
+    assert!(moves(&told).contains(&("begins", on(DAY, "17:00"), on(DAY, "16:00"))), "{told:#?}");
+    assert!(moves(&told).iter().all(|(id, ..)| *id != "has begun"), "{told:#?}");
+    time.advance_to(on(NEXT_DAY, "18:00")).await;
+    assert_eq!(ran.of("begins"), [on(DAY, "16:00"), on(NEXT_DAY, "10:00")]);
+    assert_eq!(ran.of("has begun"), [on(NEXT_DAY, "07:00")]);
+}
