@@ -122,8 +122,15 @@ pub(super) fn changed(id: &str, done: &str, answer: &Value, now: DateTime<Utc>) 
         Some(at) if task["paused"] != true => {
             format!("{id} {done}; it runs next on {} ({})", shown(at, zone(task)), distance(at, now))
         }
+        _ if task["paused"] == true && done != "paused" => format!("{id} {done}; it is paused"),
         _ => format!("{id} {done}"),
     }
+}
+
+/// What was asked for and not taken, because the task was there already, one a line.
+pub(super) fn kept(answer: &Value) -> impl Iterator<Item = String> + '_ {
+    let kept = answer["kept"].as_array().map(Vec::as_slice).unwrap_or_default();
+    kept.iter().map(|kept| format!("not taken: {}: {}", text(&kept["option"]), text(&kept["reason"])))
 }
 
 /// What the trigger's author may not have meant, one a line.

@@ -138,8 +138,13 @@ fn add(add: Add) -> Result<(), Failure> {
     let answer = ask(&common.data, Request::Add { task })?;
     print(common.json, &answer, || {
         let id = answer["task"]["id"].as_str().unwrap_or("?");
-        let added = render::changed(id, "added", &answer, Clock::system().now());
-        std::iter::once(added).chain(render::warnings(&answer)).collect()
+        let done = match answer["added"].as_str() {
+            Some("changed") => "replaced",
+            Some("unchanged") => "is there already, just so",
+            _ => "added",
+        };
+        let added = render::changed(id, done, &answer, Clock::system().now());
+        std::iter::once(added).chain(render::kept(&answer)).chain(render::warnings(&answer)).collect()
     });
     Ok(())
 }

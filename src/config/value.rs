@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{Problem, parse_duration};
+use crate::trigger::meant;
 
 /// A value and the line it stands in, where there are lines.
 #[derive(Debug, Clone)]
@@ -376,19 +377,10 @@ impl<'p> Section<'p> {
     pub(super) fn finish(self) {
         let known = self.known.join(", ");
         for (key, value) in &self.entries {
-            let meant = closest(key, &self.known).map(|meant| format!("; did you mean {meant}?"));
-            let meant = meant.unwrap_or_default();
-            self.problem(value.line, key, format!("unknown key; valid here are {known}{meant}"));
+            let hint = meant::hint(key, self.known.iter().copied());
+            self.problem(value.line, key, format!("unknown key; valid here are {known}{hint}"));
         }
     }
-}
-
-/// The key that was meant, if one is so much like what was written that it is a slip of the keyboard.
-fn closest(written: &str, known: &[&'static str]) -> Option<&'static str> {
-    let written = written.to_lowercase().replace('-', "_");
-    let distances = known.iter().map(|key| (strsim::damerau_levenshtein(&written, key), *key));
-    let (distance, key) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= 1.max(key.len() / 3)).then_some(key)
 }
 
 /// The bytes that a size with its unit says.

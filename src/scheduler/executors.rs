@@ -179,7 +179,10 @@ impl Handler<RestoreExecutor> for Scheduler {
     fn handle(&mut self, RestoreExecutor(alias): RestoreExecutor, ctx: &mut Self::Context) -> Self::Result {
         let restored = match self.estate.executors.get(&alias) {
             Some(_) if !self.is_open() => Err(Error::NotRunning),
-            Some(slot) => Ok(slot.keeper.restore()),
+            Some(slot) => {
+                tracing::info!(scheduler = %self.settings.name, executor = %alias, change = "restored", "somebody brings an executor back");
+                Ok(slot.keeper.restore())
+            }
             None => Err(self.unknown_executor(&alias)),
         };
         let heard = self.hear_out(ctx);

@@ -14,9 +14,12 @@ impl Handler<PauseStore> for Scheduler {
         let Some(slot) = self.estate.stores.get_mut(&alias) else {
             return Box::pin(ready(Err(self.unknown_store(&alias))));
         };
-        slot.paused = true;
+        let changed = !std::mem::replace(&mut slot.paused, true);
         // A tick that has been decided is still submitted, and then no other.
         let tick = slot.after_tick();
+        if changed {
+            tracing::info!(scheduler = %self.settings.name, store = %alias, change = "paused", "somebody paused a store");
+        }
         Box::pin(wrap_future(async move {
             if let Some(tick) = tick {
                 tick.await.ok();
@@ -33,7 +36,9 @@ impl Handler<ResumeStore> for Scheduler {
         let Some(slot) = self.estate.stores.get_mut(&alias) else {
             return Err(self.unknown_store(&alias));
         };
-        slot.paused = false;
+        if std::mem::take(&mut slot.paused) {
+            tracing::info!(scheduler = %self.settings.name, store = %alias, change = "resumed", "somebody resumed a store");
+        }
         self.arm(ctx);
         Ok(())
     }

@@ -160,6 +160,10 @@ impl Scheduler {
         };
         Box::pin(wrap_future::<_, Self>(moved).map(|moved, scheduler, ctx| {
             let (id, from, to, task, gone) = moved?;
+            tracing::info!(
+                scheduler = %scheduler.settings.name, store = %to, task = %id, from = %from, change = "moved",
+                "somebody moved a task to another store"
+            );
             // The copy is at work, also when it is not known whether the original is gone.
             scheduler.note_due(&to, Some(&task), ctx);
             gone?;

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::meant;
 use super::{
     And, CalendarIntervalBuilder, CronBuilder, CrontabBuilder, Custom, Date, Except, ExceptDate, ExceptRange,
     Interval, IntoTrigger, Moment, Or, QuartzBuilder, Trigger, TriggerError, Zone,
@@ -257,7 +258,8 @@ fn check(
         let Some((_, is)) = known.iter().find(|(known, _)| known == name) else {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
             let allowed = if names.is_empty() { "none besides type".into() } else { names.join(", ") };
-            let reason = format!("unknown field `{name}` of {kind}; allowed are {allowed}");
+            let hint = meant::hint(name, names);
+            let reason = format!("unknown field `{name}` of {kind}; allowed are {allowed}{hint}");
             return Err(TriggerError::invalid(join(path, name), reason));
         };
         if !is.fits(value) {

@@ -33,6 +33,7 @@ mod jitter;
 mod json;
 mod jsonl;
 mod limits;
+pub(crate) mod meant;
 mod moment;
 mod reread;
 mod same;

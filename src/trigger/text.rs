@@ -10,6 +10,7 @@ use chrono::{NaiveTime, Timelike};
 use super::cron::{CronBuilder, Crontab, Quartz};
 use super::json::Json;
 use super::limits::Limits;
+use super::meant;
 use super::zone::{Fold, Gap};
 use super::{
     And, Custom, Date, Except, ExceptDate, ExceptRange, Interval, IntoTrigger, Or, Trigger, TriggerError,
@@ -440,7 +441,9 @@ fn cron_fields(text: &str, line: &str) -> Result<CronBuilder, TriggerError> {
             None => after.split_once(char::is_whitespace).unwrap_or((after, "")),
         };
         if !builder.set(name.trim(), value.into()) {
-            let reason = format!("it is no field, or given twice; fields are {NAMES}");
+            let hint = meant::closest(name, NAMES.split(", ")).filter(|meant| *meant != name.trim());
+            let hint = hint.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            let reason = format!("it is no field, or given twice; fields are {NAMES}{hint}");
             return Err(placed(line, rest)(TriggerError::invalid(name.trim(), reason)));
         }
         rest = after.trim_start();

@@ -9,6 +9,7 @@ mod keyed;
 mod layers;
 mod lifecycles;
 mod locks;
+mod log;
 mod messages;
 mod periodic;
 mod processes;

@@ -438,8 +438,8 @@ pub(crate) struct Stretch {
     pub effort: u64,
 }
 
-/// The run times of a task from `from` to `to`, both inclusive: at most `limit`, and no more than can be
-/// found in one go.
+/// The run times of a task from `from` to `to`, both inclusive, and the next one where that was set apart
+/// from its trigger: at most `limit`, and no more than can be found in one go.
 pub(crate) fn between(
     task: &StoredTask,
     from: DateTime<Utc>,
@@ -449,14 +449,21 @@ pub(crate) fn between(
 ) -> Result<Stretch, SearchError> {
     let times = Times::of_task(&task.spec, &task.state, zones);
     let (mut fires, mut next) = (Vec::new(), times.from(from)?);
+    let set = task.state.next.filter(|set| task.state.begins == Some(set.nominal) && set.nominal >= from);
+    let mut set = set.filter(|set| set.nominal <= to);
     let mut rest = None;
-    while let Some(fire) = next.filter(|fire| fire.nominal <= to) {
+    loop {
+        let fire = next.filter(|fire| fire.nominal <= to);
+        let ahead = set.take_if(|set| fire.is_none_or(|fire| set.nominal <= fire.nominal));
+        let Some(fire) = ahead.or(fire) else { break };
         if fires.len() == limit || times.effort.get() > backlog::EFFORT {
             rest = Some(fire.nominal);
             break;
         }
         fires.push(fire);
-        next = times.after(fire.nominal)?;
+        if next.is_some_and(|next| next.nominal <= fire.nominal) {
+            next = times.after(fire.nominal)?;
+        }
     }
     Ok(Stretch { fires, rest, effort: times.effort.get() })
 }

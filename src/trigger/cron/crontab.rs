@@ -9,7 +9,7 @@ use super::field::{Collected, Dialect, Fault, Field, Kind, is_open};
 use super::search::Pattern;
 use super::{limit_setters, policy, tidy};
 use crate::trigger::limits::Limits;
-use crate::trigger::{Fold, Gap, Moment, TriggerError};
+use crate::trigger::{Fold, Gap, Moment, Trigger, TriggerError, Zone, meant};
 
 /// A crontab line.
 ///
@@ -191,7 +191,7 @@ const ORDER: [Kind; 7] =
 fn foreign(line: &str) -> Option<String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     if word.eq_ignore_ascii_case("@every") {
-        let length = if rest.is_empty() { "5m" } else { rest };
+        let length = if is_trigger(&format!("every {rest}")) { rest } else { "5m" };
         return Some(format!(
             "`@every` is an interval and no crontab line; write the trigger `every {length}`, in a configuration `every = \"{length}\"` in place of `cron`"
         ));
@@ -208,28 +208,46 @@ fn foreign(line: &str) -> Option<String> {
     if let Some(fields) = inner("cron") {
         let fields: Vec<&str> = fields.split(' ').collect();
         let written = match fields[..] {
-            [minute, hour, day, month, weekday, _] => {
+            [minute, hour, day, month, weekday, year] => {
                 // Both count it: one weekday from 1 = Sunday, the other from 0.
                 let shifted: String = weekday.split(',').map(from_sunday).collect::<Vec<_>>().join(",");
-                format!(": `{minute} {hour} {day} {month} {shifted}`")
+                let line = format!("{minute} {hour} {day} {month} {shifted}");
+                // A year takes the line of seven fields.
+                if year == "*" { line } else { format!("0 {line} {year}") }
             }
             _ => String::new(),
         };
+        let written = if is_trigger(&written) { format!(": `{written}`") } else { String::new() };
         return Some(format!(
             "`cron(…)` is AWS's form, with the year at the end and weekdays from 1 = Sunday; write a crontab line, with weekdays from 0 = Sunday{written}"
         ));
     }
+    let letters = |text: &str| text.len() > 1 && text.starts_with(|c: char| c.is_ascii_alphabetic());
+    // What is not spelt like one is not looked for among all zones.
+    let spelt = |word: &str| word.split_once('/').is_some_and(|(area, city)| letters(area) && letters(city));
+    let zone = |word: &str| word == "UTC" || spelt(word) && Zone::named(word).is_ok();
+    if let Some((fields, word)) = line.rsplit_once(' ').filter(|(_, word)| zone(word)) {
+        return Some(format!(
+            "a zone is no field; write the trigger `{fields} in {word}`, or give the task `timezone = \"{word}\"`"
+        ));
+    }
     inner("rate").map(|rate| {
+        let rate = if is_trigger(&format!("every {rate}")) { rate } else { "5 minutes" };
         format!("`rate(…)` is AWS's form of an interval; write the trigger `every {rate}`, in a configuration `every = \"{rate}\"` in place of `cron`")
     })
+}
+
+/// Whether what is recommended is a trigger.
+fn is_trigger(text: &str) -> bool {
+    text.parse::<Trigger>().is_ok()
 }
 
 /// A weekday of a list as a crontab has it, from one that counts from 1 = Sunday.
 fn from_sunday(item: &str) -> String {
     let day = |text: &str| text.parse().ok().and_then(|n: u32| n.checked_sub(1)).map(|n| n.to_string());
     let day = |text: &str| day(text).unwrap_or_else(|| text.to_owned());
-    // A number behind `#` is no weekday, and `L` may stand behind one.
-    let (item, position) = item.find('#').map_or((item, ""), |at| item.split_at(at));
+    // A number behind `#` or `/` is no weekday, and `L` may stand behind one.
+    let (item, position) = item.find(['#', '/']).map_or((item, ""), |at| item.split_at(at));
     let (item, last) =
         item.strip_suffix('L').filter(|day| !day.is_empty()).map_or((item, ""), |day| (day, "L"));
     let ends: Vec<String> = item.split('-').map(day).collect();
@@ -247,10 +265,14 @@ fn each_field(
     }
     if line.starts_with('@') {
         let Some((_, same)) = NICKNAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(line)) else {
-            let names = NICKNAMES.map(|(name, _)| name).join(", ");
+            let names = NICKNAMES.map(|(name, _)| name);
+            let hint = meant::hint(line, names);
+            let names = names.join(", ");
             return Err(TriggerError::invalid(
                 "crontab",
-                format!("`{line}` is not known; the nicknames are {names} (at character 1 of `{line}`)"),
+                format!(
+                    "`{line}` is not known; the nicknames are {names}{hint} (at character 1 of `{line}`)"
+                ),
             ));
         };
         line = same;

@@ -103,3 +103,95 @@ fn what_h_stands_for_takes_the_id_of_a_task() {
     assert_eq!(place.run(&["next", "0 3 * * *", "--id", ""]).code, 2);
     service.stop();
 }
+
+#[test]
+fn the_next_run_is_set_on_the_clock_of_the_task_and_outlives_a_kill() {
+    let place = Place::new();
+    place.config(
+        "[scheduler]\ntimezone = 'Europe/Berlin'\n[task.beat]\nevery = '40d'\nshell = 'true'\n\
+         [task.tokyo]\ncron = '0 3 * * *'\ntimezone = 'Asia/Tokyo'\nshell = 'true'\n",
+    );
+    let service = place.serve(&[]);
+    let next = |id: &str| place.json(&["inspect", id])["next"][0].clone();
+    for (id, options, instant, shown) in [
+        ("beat", &["2099-07-01T00:30"][..], "2099-07-01T00:30:00+02:00", "Wed 2099-07-01 00:30:00 +02:00"),
+        ("tokyo", &["2099-01-01T00:30"], "2099-01-01T00:30:00+09:00", "Thu 2099-01-01 00:30:00 +09:00"),
+        ("tokyo", &["2099-01-01T00:30", "--timezone", "UTC"], "2099-01-01T09:30:00+09:00", "09:30:00 +09:00"),
+        ("tokyo", &["2099-01-02T00:30Z"], "2099-01-02T09:30:00+09:00", "Fri 2099-01-02 09:30:00 +09:00"),
+    ] {
+        let said = place.run(&[&["reschedule", id, "--next-run"], options].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.out.starts_with(&format!("{id} rescheduled; it runs next on ")), "{said:?}");
+        assert!(said.out.contains(shown), "{said:?}");
+        assert_eq!(next(id), instant);
+    }
+    // What comes after it is the trigger's, and why tells of it.
+    assert_eq!(place.json(&["inspect", "tokyo"])["next"][1], "2099-01-03T03:00:00+09:00");
+    let why = place.json(&["why", "tokyo"]);
+    let times = why["times"].as_array().unwrap();
+    let last = times.last().unwrap_or_else(|| panic!("{why}"));
+    assert_eq!(
+        (&last["nominal"], &last["fate"]),
+        (&"2099-01-02T00:30:00Z".into(), &"waiting".into()),
+        "{why}"
+    );
+    let all = place.json(&["why", "tokyo", "--from", "2099-01-02T00:00Z", "--to", "2099-01-03T19:00Z"]);
+    let all: Vec<_> = all["times"].as_array().unwrap().iter().map(|time| time["nominal"].clone()).collect();
+    assert_eq!(all, ["2099-01-02T00:30:00Z", "2099-01-02T18:00:00Z", "2099-01-03T18:00:00Z"]);
+    for (id, time, code, words) in [
+        ("tokyo", "2020-01-01", 3, "which is past; choose a time to come"),
+        ("tokyo", "tomorrow", 3, "is no time; write for instance"),
+        ("nobody", "2099-01-01", 7, "there is no task `nobody`"),
+    ] {
+        let said = place.run(&["reschedule", id, "--next-run", time]);
+        assert!(said.code == code && said.err.contains(words), "{said:?}");
+    }
+    assert_eq!(place.run(&["pause", "tokyo"]).out, "tokyo paused\n");
+    let said = place.run(&["reschedule", "tokyo", "--next-run", "2099-02-01"]);
+    assert_eq!(said.out, "tokyo rescheduled; it is paused\n");
+    service.kill();
+    let service = place.serve(&[]);
+    assert_eq!(next("beat"), "2099-07-01T00:30:00+02:00");
+    let said = place.run(&["resume", "tokyo"]);
+    assert!(said.out.contains("it runs next on Sun 2099-02-01 00:00:00 +09:00"), "{said:?}");
+    service.stop();
+}
+
+#[test]
+fn what_only_a_new_task_takes_is_said_to_whoever_gave_it() {
+    let place = Place::new();
+    let service = place.serve(&[]);
+    let add = |options: &[&str]| {
+        let said = place.run(&[&["add", "--id", "a", "--shell", "true"], options].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        said.out
+    };
+    assert_eq!(add(&["--every", "40d", "--paused"]), "a added; it is paused\n");
+    place.json(&["resume", "a"]);
+    let said = add(&["--every", "50d", "--paused", "--replace"]);
+    assert!(said.starts_with("a replaced; it runs next on "), "{said}");
+    assert!(
+        said.contains("\nnot taken: paused: the task is there already and is not paused; pause it"),
+        "{said}"
+    );
+    let said = add(&["--every", "50d", "--timezone", "Asia/Tokyo", "--replace"]);
+    assert!(said.contains("\nnot taken: timezone: the run times stay as they are"), "{said}");
+    let said = add(&["--every", "50d", "--timezone", "Asia/Tokyo", "--replace"]);
+    assert!(said.starts_with("a is there already, just so; it runs next on "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let answer = place.run(&[
+        "add",
+        "--id",
+        "a",
+        "--shell",
+        "true",
+        "--every",
+        "60d",
+        "--paused",
+        "--replace",
+        "--json",
+    ]);
+    let answer: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!((&answer["added"], &answer["kept"][0]["option"]), (&"changed".into(), &"paused".into()));
+    service.stop();
+}

@@ -1,15 +1,9 @@
 //! What workers print and log comes back, with the names of the task and the run.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::{Mutex, OnceLock};
-
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing::Level;
 
 use super::*;
+use crate::log::{self, Fields};
 
 /// What the worker does for these tests.
 pub(super) fn talk() {
@@ -32,36 +26,11 @@ pub(super) fn talk() {
     print!("the end");
 }
 
-type Fields = BTreeMap<String, String>;
-
 /// Events from workers, of all tests in this process.
-fn heard() -> &'static Mutex<Vec<(Level, Fields)>> {
-    static HEARD: OnceLock<Mutex<Vec<(Level, Fields)>>> = OnceLock::new();
-    HEARD.get_or_init(|| {
-        let subscriber = tracing_subscriber::registry().with(Ear);
-        tracing::subscriber::set_global_default(subscriber).unwrap();
-        Mutex::default()
-    })
-}
-
-struct Ear;
-
-impl<S: Subscriber> Layer<S> for Ear {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target() == "callboard::worker" && *metadata.level() <= Level::DEBUG
-    }
-
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        struct Read(Fields);
-        impl Visit for Read {
-            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-                self.0.insert(field.name().to_owned(), format!("{value:?}"));
-            }
-        }
-        let mut read = Read(Fields::new());
-        event.record(&mut read);
-        heard().lock().unwrap().push((*event.metadata().level(), read.0));
-    }
+fn heard() -> Vec<(Level, Fields)> {
+    let lines = log::heard().lock().unwrap();
+    let lines = lines.iter().filter(|line| line.target == "callboard::worker");
+    lines.map(|line| (line.level, line.fields.clone())).collect()
 }
 
 #[test]
@@ -72,7 +41,7 @@ fn what_a_run_says_comes_back_before_its_end() {
         for _ in 0..2 {
             let run = play.submit("talk", Value::Null).await;
             assert!(play.end().await.outcome.is_success());
-            let all = heard().lock().unwrap().clone();
+            let all = heard();
             let of_run: Vec<_> =
                 all.iter().filter(|(_, fields)| fields.get("run") == Some(&run.id.to_string())).collect();
             assert!(of_run.iter().all(|(_, fields)| fields["task"] == "talk"));
@@ -120,7 +89,7 @@ fn a_panic_says_where_on_standard_error() {
         let end = play.end().await;
         assert!(matches!(end.outcome, Outcome::Panicked { .. }));
         assert!(end.backtrace.unwrap().contains("fright"), "and with the end");
-        let all = heard().lock().unwrap().clone();
+        let all = heard();
         let text: String = all
             .iter()
             .filter(|(_, fields)| fields.get("run") == Some(&run.id.to_string()))

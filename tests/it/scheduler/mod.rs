@@ -15,6 +15,7 @@ mod hours;
 mod late;
 mod law;
 mod lifecycle;
+mod lines;
 mod model;
 mod overlap;
 mod partial;
