@@ -133,6 +133,11 @@ fn event_line(event: &Event, zone: Zone) -> Option<String> {
         Event::ClockJumped { by_ms } => {
             let way = if *by_ms < 0 { "back" } else { "forward" };
             let by = TimeDelta::try_milliseconds(*by_ms).unwrap_or(TimeDelta::MAX).abs();
+            // A look takes its time: an hour is not 59m 59s.
+            let by = match by.checked_add(&TimeDelta::milliseconds(500)) {
+                Some(rounded) if by >= TimeDelta::minutes(1) => rounded,
+                _ => by,
+            };
             format!("the clock was set {way} by {}", time::length(by))
         }
         Event::TimezonesChanged { from, to, .. } => {

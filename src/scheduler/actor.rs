@@ -203,6 +203,7 @@ impl Actor for Scheduler {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.bus.do_send(Watch(ctx.address().recipient()));
         self.inherit(ctx);
+        self.estate.seen.begin(&self.settings.clock);
         self.beginning = None;
     }
 }

@@ -146,11 +146,11 @@ impl Scheduler {
         }
     }
 
-    /// Wakes up in time for a task that was written.
+    /// Wakes up in time for a task that was written, and notes what the clock showed then.
     pub(super) fn note_due(&mut self, store: &Alias, task: Option<&StoredTask>, ctx: &mut Context<Self>) {
         if let Some(slot) = self.estate.stores.get_mut(store)
             && let Some(due) = task.and_then(|task| task.state.due())
-            && slot.note_due(due)
+            && (slot.note_due(due) || self.estate.seen.strays(&self.settings.clock))
         {
             self.arm(ctx);
         }

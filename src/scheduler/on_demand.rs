@@ -189,6 +189,9 @@ impl Scheduler {
                     return fail(Error::store(&store, error));
                 }
             }
+            if scheduler.estate.seen.strays(scheduler.clock()) {
+                scheduler.arm(ctx);
+            }
             if removed {
                 scheduler.removed(request.id.clone(), store.clone());
             }

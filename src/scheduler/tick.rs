@@ -60,15 +60,7 @@ impl Scheduler {
     pub(super) fn woke(&mut self, busy: Busy, ctx: &mut Context<Self>) {
         self.wake.rung();
         self.last_seen = self.clock().now();
-        if let Some(jump) = self.estate.seen.look(&self.settings.clock) {
-            let way = if jump < TimeDelta::zero() { "back" } else { "forward" };
-            tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock was set {way} by {}", readable(jump));
-            self.tell(Event::ClockJumped { by_ms: jump.num_milliseconds() });
-            if jump < TimeDelta::zero() {
-                self.estate.stores.values_mut().for_each(|slot| slot.clock_set_back(jump));
-                self.clock_was_ahead(jump);
-            }
-        }
+        self.look_at_clock();
         let now = self.last_seen;
         self.retry_stores(now, &busy, ctx);
         self.look_at_locks(now, &busy, ctx);
@@ -91,6 +83,19 @@ impl Scheduler {
         self.arm(ctx);
     }
 
+    /// Looks whether somebody has set the wall clock since the last look.
+    fn look_at_clock(&mut self) -> bool {
+        let Some(jump) = self.estate.seen.look(&self.settings.clock) else { return false };
+        let way = if jump < TimeDelta::zero() { "back" } else { "forward" };
+        tracing::warn!(scheduler = %self.settings.name, by_ms = jump.num_milliseconds(), "the clock was set {way} by {}", readable(jump));
+        self.tell(Event::ClockJumped { by_ms: jump.num_milliseconds() });
+        if jump < TimeDelta::zero() {
+            self.estate.stores.values_mut().for_each(|slot| slot.clock_set_back(jump));
+            self.clock_was_ahead(jump);
+        }
+        true
+    }
+
     /// Arms the timer for the earliest thing to do.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
         self.rezone_stores(ctx);
@@ -101,7 +106,11 @@ impl Scheduler {
             next = Some(next.unwrap_or(DateTime::<Utc>::MAX_UTC).min(self.settings.clock.now()));
         }
         if self.is_open() {
-            self.estate.seen.begin(&self.settings.clock);
+            // What is armed for was planned by what the clock shows now: one that is set right before the timer
+            // rings is known by that to have been ahead.
+            if self.look_at_clock() {
+                next = Some(self.settings.clock.now());
+            }
             self.wake.arm(next, &self.settings.clock, ctx);
         } else {
             self.wake.disarm(ctx);

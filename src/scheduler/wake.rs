@@ -18,7 +18,9 @@ const BREATH: Duration = Duration::from_millis(1);
 
 /// A length of time in its two largest units: `1 h`, `2 d 3 h`.
 pub(super) fn readable(length: TimeDelta) -> String {
-    let ms = length.num_milliseconds().unsigned_abs();
+    let exact = length.num_milliseconds().unsigned_abs();
+    // A look takes its time: an hour is not 59 min 59 s.
+    let ms = if exact < 60_000 { exact } else { exact.saturating_add(500) / 1000 * 1000 };
     let units =
         [(31_557_600_000, "y"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")];
     let mut rest = ms;
@@ -56,12 +58,21 @@ impl Seen {
 
     /// By how much the wall clock moved against elapsed time since the last look, if it jumped.
     pub(super) fn look(&mut self, clock: &Clock) -> Option<TimeDelta> {
-        let (now, elapsed) = (clock.now(), clock.monotonic());
-        let (then, elapsed_then) = self.0.replace((now, elapsed))?;
-        let passed = TimeDelta::from_std(elapsed.saturating_sub(elapsed_then)).ok()?;
-        let jump = (now - then) - passed;
-        (jump.abs() > JUMP).then_some(jump)
+        let present = (clock.now(), clock.monotonic());
+        self.0.replace(present).and_then(|then| jump(then, present))
     }
+
+    /// Whether the wall clock jumped since the last look.
+    pub(super) fn strays(&self, clock: &Clock) -> bool {
+        self.0.is_some_and(|then| jump(then, (clock.now(), clock.monotonic())).is_some())
+    }
+}
+
+/// By how much the wall clock moved against elapsed time from one look to another, if it jumped.
+fn jump(then: (DateTime<Utc>, Duration), present: (DateTime<Utc>, Duration)) -> Option<TimeDelta> {
+    let passed = TimeDelta::from_std(present.1.saturating_sub(then.1)).ok()?;
+    let jump = (present.0 - then.0) - passed;
+    (jump.abs() > JUMP).then_some(jump)
 }
 
 impl Wake {
@@ -117,5 +128,6 @@ mod tests {
             assert_eq!(readable(TimeDelta::seconds(seconds)), text);
         }
         assert_eq!(readable(TimeDelta::milliseconds(1500)), "1 s 500 ms");
+        assert_eq!(readable(TimeDelta::milliseconds(3_599_999)), "1 h");
     }
 }

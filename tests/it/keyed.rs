@@ -359,6 +359,37 @@ async fn a_clock_that_is_set_moves_times_and_leaves_delays() {
     assert_eq!(said.lock().unwrap()[1], ("delay", S * 3600));
 }
 
+/// What is set under a clock that is ahead for a while is met by the clock that is right.
+#[actix::test]
+async fn a_clock_that_was_ahead_moves_no_delay_and_no_time() {
+    let stage = Stage::new();
+    let start = stage.clock.now();
+    let years = S * (10 * 365 * 86_400);
+    let keyed = &stage.keyed;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let note = |id: &'static str| {
+        let (said, clock) = (said.clone(), stage.clock.clone());
+        Schedule::new(id, async move { said.lock().unwrap().push((id, clock.now())) })
+    };
+    keyed.submit(note("delay before").after(S * 3600)).await.unwrap();
+    keyed.submit(note("time").at(start + years * 2)).await.unwrap();
+    stage.time.advance(S * 10).await;
+    stage.time.set(start + years).await;
+    keyed.submit(note("delay ahead").after(S * 60)).await.unwrap();
+    keyed.submit(note("time ahead").at(start + S * 1800)).await.unwrap();
+    stage.time.settle().await;
+    // By that clock it was past.
+    assert_eq!(*said.lock().unwrap(), [("time ahead", start + years)]);
+    stage.time.advance(S * 5).await;
+    stage.time.set(start + S * 15).await;
+    stage.time.advance(S * 7200).await;
+    let told = said.lock().unwrap()[1..].to_vec();
+    assert_eq!(told, [("delay ahead", start + S * 70), ("delay before", start + S * 3600)]);
+    assert!(keyed.contains("time").await.unwrap());
+    stage.time.set(start + years * 2).await;
+    assert_eq!(said.lock().unwrap().len(), 4);
+}
+
 #[actix::test]
 async fn futures_need_not_be_send_and_messages_need_no_handle() {
     let stage = Stage::new();

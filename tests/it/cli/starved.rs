@@ -94,14 +94,7 @@ fn too_few_threads_are_told() {
 /// A machine without a battery for its clock, and with one that is far off.
 #[test]
 fn a_clock_that_was_never_set_is_told() {
-    let library = ["libfaketimeMT.so.1", "libfaketime.so.1"]
-        .iter()
-        .map(|name| Path::new("/usr/lib/x86_64-linux-gnu/faketime").join(name))
-        .find(|library| library.exists());
-    let Some(library) = library else {
-        println!("skipped: it takes the package faketime");
-        return;
-    };
+    let Some(library) = super::faketime() else { return };
     let place = Place::new();
     let preload = format!("LD_PRELOAD={}", library.display());
     for (time, expected) in [

@@ -1,5 +1,8 @@
 //! A clock that was ahead for a while, and is corrected: next runs are worked out again.
 
+mod beside;
+mod killed;
+
 use callboard::store::{FileStore, RedbStore, SledStore};
 use callboard::task::{Fate, Outcome, Retry, ScheduleState, WhenFinished};
 
