@@ -413,7 +413,7 @@ impl Service {
             humantime::format_duration(grace)
         ));
         let mut cut_off = 0;
-        let limit = timer::sleep(&Clock::system(), grace.saturating_add(MARGIN));
+        let limit = timer::sleep_as_limit(&Clock::system(), grace.saturating_add(MARGIN));
         let mut shutdown = Box::pin(handle.shutdown(Shutdown::wait(grace)));
         let mut enough = select(Box::pin(signals.stop_at_once()), Box::pin(limit));
         let result = loop {

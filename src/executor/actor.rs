@@ -360,7 +360,7 @@ impl<R: Runner> ExecutorActor<R> {
         let grace = self.instances.runs().map(|run| run.cancel_grace()).max().unwrap_or_default();
         match &self.attached {
             Some((desk, _)) if !grace.is_zero() => {
-                let end = timer::sleep(&desk.clock, grace).into_actor(self);
+                let end = timer::sleep_as_limit(&desk.clock, grace).into_actor(self);
                 ctx.spawn(end.map(|busy, executor, ctx| {
                     executor.cut_off(ctx);
                     drop(busy);
@@ -388,7 +388,7 @@ impl<R: Runner> ExecutorActor<R> {
         // Futures are being dropped now, on whatever arbiter they live; blocking code cannot be
         // stopped and is not waited for.
         if let Some((desk, _)) = &self.attached {
-            let last_call = timer::sleep(&desk.clock, LAST_CALL).into_actor(self);
+            let last_call = timer::sleep_as_limit(&desk.clock, LAST_CALL).into_actor(self);
             ctx.spawn(last_call.map(|busy, executor, _| {
                 executor.give_up();
                 drop(busy);
@@ -583,7 +583,7 @@ impl<R: Runner> Handler<Drain> for ExecutorActor<R> {
         if self.instances.len() > 0 {
             match &self.attached {
                 Some((desk, _)) if !grace.is_zero() => {
-                    let end = timer::sleep(&desk.clock, grace).into_actor(self);
+                    let end = timer::sleep_as_limit(&desk.clock, grace).into_actor(self);
                     ctx.spawn(end.map(|busy, executor, ctx| {
                         executor.cut(ctx);
                         drop(busy);

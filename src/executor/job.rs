@@ -125,9 +125,14 @@ impl Job {
             self.close(Outcome::Missed { late_ms: u64::try_from(late.num_milliseconds()).unwrap_or(0) });
             return None;
         }
-        self.started = Some((now, self.desk.clock.monotonic()));
+        Some(self.begin_anyhow())
+    }
+
+    /// The same, without asking whether it may.
+    pub(super) fn begin_anyhow(mut self) -> Started {
+        self.started = Some((self.desk.clock.now(), self.desk.clock.monotonic()));
         self.run.note_begun();
-        Some(Started(self))
+        Started(self)
     }
 
     /// Ends the run without having begun it.
@@ -270,7 +275,7 @@ impl Started {
     /// it was polled, but by the keeper of deadlines, which does not share that thread.
     fn ended_in_a_pause(&self, limit: Duration) -> bool {
         let Some((_, since)) = self.0.started else { return false };
-        if self.clock().is_virtual() || self.run().work_over().is_some() || self.run().has_timed_out() {
+        if self.clock().is_virtual() || self.run().has_timed_out() {
             return false;
         }
         let seen = match self.run().code.is_blocking() {

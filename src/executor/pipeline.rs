@@ -107,7 +107,7 @@ fn is_over(deadline: &mut Deadline, started: &Started, cx: &mut Context<'_>) -> 
         if grace.is_zero() || !watches_time(started.clock()) {
             return true;
         }
-        *deadline = Deadline::Grace(Box::pin(timer::sleep(started.clock(), grace)));
+        *deadline = Deadline::Grace(Box::pin(timer::sleep_as_limit(started.clock(), grace)));
     }
     deadline.poll(cx).is_some()
 }

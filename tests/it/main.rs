@@ -11,6 +11,7 @@ mod lifecycles;
 mod locks;
 mod log;
 mod messages;
+mod pauses;
 mod periodic;
 mod processes;
 mod promise;

@@ -110,7 +110,7 @@ impl Worker {
     /// Starts a worker and waits until it is ready, `limit` at most.
     pub(super) async fn start(launch: Launch, executor: Alias, limit: Duration) -> Result<Self, StartError> {
         // Processes live in real time, whatever clock the scheduler has.
-        let mut silence = pin!(timer::sleep(&Clock::system(), limit));
+        let mut silence = pin!(timer::sleep_as_limit(&Clock::system(), limit));
         let process = match select(keeper::start(launch), silence.as_mut()).await {
             Either::Left((process, _)) => {
                 process.map_err(|_| std::io::Error::other("its thread is gone"))??
@@ -198,7 +198,7 @@ impl Worker {
             return;
         }
         let gone = pin!(async { while !matches!(self.news().await, News::Lost(_)) {} });
-        select(gone, pin!(timer::sleep(&Clock::system(), grace))).await;
+        select(gone, pin!(timer::sleep_as_limit(&Clock::system(), grace))).await;
     }
 
     /// The next thing it does. Nothing is lost when this is dropped.
@@ -244,7 +244,7 @@ impl Worker {
                         continue;
                     }
                     Poll::Ready(Ok(false)) => {
-                        let gone = timer::sleep(&Clock::system(), CLOSING);
+                        let gone = timer::sleep_as_limit(&Clock::system(), CLOSING);
                         self.closing = Some(Box::pin(async move { drop(gone.await) }));
                     }
                     Poll::Ready(Err(error)) => return self.lost(Fate::Deaf(error.to_string())),

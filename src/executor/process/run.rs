@@ -75,7 +75,10 @@ pub(super) async fn carry_out(mut started: Started, worker: &mut Worker, grace: 
         return Carried::Not(started, fate.clone());
     }
     let fit = end.fit;
-    if let Some(took) = end.took {
+    // The news of the end may be late, after a pause: the worker knows better how long it lasted.
+    started.note_look();
+    let lasted = end.lasted.filter(|_| !started.clock().is_virtual());
+    if let Some(took) = end.took.or(lasted) {
         started.set_took(took);
     }
     if let Some(output) = end.output {
@@ -95,13 +98,14 @@ struct End {
     output: Option<Box<Value>>,
     backtrace: Option<Box<str>>,
     took: Option<Duration>,
+    lasted: Option<Duration>,
     /// Whether the worker can be given another run.
     fit: bool,
 }
 
 impl End {
     fn of(outcome: Outcome, fit: bool) -> Self {
-        Self { outcome, output: None, backtrace: None, took: None, fit }
+        Self { outcome, output: None, backtrace: None, took: None, lasted: None, fit }
     }
 }
 
@@ -184,9 +188,14 @@ impl Flight {
                 Turn::News(News::Message(FromWorker::CancelGrace { run, grace })) if run == self.run.id => {
                     self.run.set_cancel_grace(grace);
                 }
-                Turn::News(News::Message(FromWorker::Ended { run, outcome, output, backtrace, took }))
-                    if run == self.run.id =>
-                {
+                Turn::News(News::Message(FromWorker::Ended {
+                    run,
+                    outcome,
+                    output,
+                    backtrace,
+                    took,
+                    lasted,
+                })) if run == self.run.id => {
                     self.begun = true;
                     let fit = !self.terminated;
                     // Work that was over before counts as it ended.
@@ -196,7 +205,7 @@ impl Flight {
                         }
                         _ => (outcome, backtrace),
                     };
-                    let end = End { outcome, output, backtrace, took, fit };
+                    let end = End { outcome, output, backtrace, took, lasted: Some(lasted), fit };
                     if fit {
                         return end;
                     }
@@ -299,7 +308,7 @@ impl Flight {
 
     fn wait(&mut self, grace: Duration) {
         // Processes live in real time, whatever clock the scheduler has.
-        self.patience = Some(timer::sleep(&Clock::system(), grace).map(drop).boxed());
+        self.patience = Some(timer::sleep_as_limit(&Clock::system(), grace).map(drop).boxed());
     }
 
     fn lost(&self, fate: &Fate) -> Outcome {

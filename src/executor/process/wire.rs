@@ -101,6 +101,8 @@ pub(super) enum FromWorker {
         output: Option<Box<Value>>,
         backtrace: Option<Box<str>>,
         took: Option<Duration>,
+        /// How long the run lasted by the worker's clock.
+        lasted: Duration,
     },
 }
 

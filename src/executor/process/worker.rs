@@ -16,7 +16,6 @@ use super::keeper::{ASKED, name_of};
 use super::remote::RemoteClock;
 use super::wire::{Frames, FromWorker, Order, ToWorker, WireError, encode};
 use crate::clock::{Busy, Clock};
-use crate::executor::Started;
 use crate::executor::deadline::Keeper;
 use crate::executor::job::{Desk, Job};
 use crate::executor::reports::{Report, reports};
@@ -99,7 +98,8 @@ impl Outlet {
     /// The run has failed.
     fn failed(&self, run: RunId, error: String) {
         let outcome = Outcome::Failed { error };
-        self.say(&FromWorker::Ended { run, outcome, output: None, backtrace: None, took: None });
+        let lasted = Duration::ZERO;
+        self.say(&FromWorker::Ended { run, outcome, output: None, backtrace: None, took: None, lasted });
     }
 
     fn try_say(&self, message: &FromWorker) -> Result<(), WireError> {
@@ -158,10 +158,11 @@ struct Work {
 async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, outlet: &Outlet) {
     while let Some(work) = work.recv().await {
         let run = work.run.id;
-        let Done { outcome, output, backtrace, took, busy } = carry_out(work).await;
+        let Done { outcome, output, backtrace, took, lasted, busy } = carry_out(work).await;
         // What it has printed comes before its end.
         let _ = std::io::stdout().flush();
-        if let Err(error) = outlet.try_say(&FromWorker::Ended { run, outcome, output, backtrace, took }) {
+        let end = FromWorker::Ended { run, outcome, output, backtrace, took, lasted };
+        if let Err(error) = outlet.try_say(&end) {
             outlet.failed(run, format!("the value it returned cannot leave the worker process: {error}"));
         }
         drop(busy);
@@ -174,6 +175,7 @@ struct Done {
     output: Option<Box<Value>>,
     backtrace: Option<Box<str>>,
     took: Option<Duration>,
+    lasted: Duration,
     busy: Busy,
 }
 
@@ -188,18 +190,19 @@ async fn carry_out(Work { run, executor, clock }: Work) -> Done {
     });
     if let Some(key) = Instances::default().admit(&run) {
         // Whether it is too late to begin was judged by the pool.
-        Started(Job::new(run.clone(), desk, key, clock.busy())).drive().await;
+        Job::new(run.clone(), desk, key, clock.busy()).begin_anyhow().drive().await;
     }
     let mut ended = Vec::with_capacity(1);
     reports.read(&mut ended);
     match ended.pop() {
         Some(Report { end: RunEnd { outcome, output, backtrace, duration, .. }, busy, .. }) => {
             let took = run.work_over().map(|_| duration);
-            Done { outcome, output, backtrace, took, busy }
+            Done { outcome, output, backtrace, took, lasted: duration, busy }
         }
         None => {
             let outcome = Outcome::Failed { error: "the run ended without an outcome".to_owned() };
-            Done { outcome, output: None, backtrace: None, took: None, busy: clock.busy() }
+            let lasted = Duration::ZERO;
+            Done { outcome, output: None, backtrace: None, took: None, lasted, busy: clock.busy() }
         }
     }
 }
