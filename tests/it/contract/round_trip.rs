@@ -84,6 +84,7 @@ fn state() -> impl Strategy<Value = TaskState> {
             revision,
             next,
             begins: last_run,
+            begun: last_run,
             last_run,
             runs,
             fired,
