@@ -89,11 +89,19 @@ impl Zone {
     /// [`UnknownZone`], with the nearest names, when neither `chrono-tz` nor a database that this
     /// process has read has the name.
     pub fn named(name: &str) -> Result<Self, UnknownZone> {
-        if let Ok(known) = name.parse::<Tz>() {
-            return Ok(known.into());
-        }
-        let others = OTHERS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        others.zone(name).ok_or_else(|| UnknownZone::new(name, &others.names))
+        Self::known(name).ok_or_else(|| {
+            let others = OTHERS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            UnknownZone::new(name, &others.names)
+        })
+    }
+
+    /// The zone of this name, if there is one.
+    pub(crate) fn known(name: &str) -> Option<Self> {
+        let other = |_| {
+            let others = OTHERS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            others.zone(name)
+        };
+        name.parse::<Tz>().map(Self::from).map_or_else(other, Some)
     }
 
     /// Its name in the database.

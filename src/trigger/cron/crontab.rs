@@ -222,10 +222,7 @@ fn foreign(line: &str) -> Option<String> {
             "`cron(…)` is AWS's form, with the year at the end and weekdays from 1 = Sunday; write a crontab line, with weekdays from 0 = Sunday{written}"
         ));
     }
-    let letters = |text: &str| text.len() > 1 && text.starts_with(|c: char| c.is_ascii_alphabetic());
-    // What is not spelt like one is not looked for among all zones.
-    let spelt = |word: &str| word.split_once('/').is_some_and(|(area, city)| letters(area) && letters(city));
-    let zone = |word: &str| word == "UTC" || spelt(word) && Zone::named(word).is_ok();
+    let zone = |word: &str| (word.contains('/') || word == "UTC") && Zone::known(word).is_some();
     if let Some((fields, word)) = line.rsplit_once(' ').filter(|(_, word)| zone(word)) {
         return Some(format!(
             "a zone is no field; write the trigger `{fields} in {word}`, or give the task `timezone = \"{word}\"`"
