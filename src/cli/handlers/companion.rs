@@ -30,6 +30,9 @@ const STALL: Duration = Duration::from_secs(2);
 /// How long a command waits until the companion knows of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A companion that comes later than this is waited for by no command.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How soon one that ended is replaced, when its successors end as well.
 const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(30));
 
@@ -75,6 +78,7 @@ impl Companion {
             groups: BTreeMap::new(),
             waiting: Vec::new(),
             companion: None,
+            start: Process::start,
             ends: 0,
             again: Duration::ZERO,
         };
@@ -128,6 +132,7 @@ struct Post {
     /// Who waits until the companion is sure to hear of it, and what has to be written before.
     waiting: Vec<(u64, Sender<()>)>,
     companion: Option<Process>,
+    start: fn(&Inherited) -> std::io::Result<Process>,
     /// How many have ended soon, in a row.
     ends: u32,
     /// When the next one may be started, by the monotonic clock.
@@ -179,7 +184,9 @@ impl Post {
                         self.waiting.push((process.said, told));
                     }
                     // Told with all others when there is one.
-                    None => self.waiting.push((u64::MAX, told)),
+                    None if self.again <= now().saturating_add(SOON) => self.waiting.push((u64::MAX, told)),
+                    // Nobody waits for what comes too late; it hears of the command all the same.
+                    None => drop(told),
                 }
             }
             Order::Unwatch { leader } => {
@@ -195,7 +202,7 @@ impl Post {
 
     /// Starts a companion and tells it of everything that is at work.
     fn replace(&mut self) {
-        match Process::start(&self.inherited) {
+        match (self.start)(&self.inherited) {
             Ok(mut process) => {
                 self.groups.iter().for_each(|(leader, run)| process.say(&watch(*leader, *run)));
                 self.waiting.iter_mut().for_each(|(at, _)| *at = process.said);
@@ -288,8 +295,12 @@ impl Process {
     fn start(inherited: &Inherited) -> std::io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         inherited.hide(&mut command);
+        command.arg("reap");
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> std::io::Result<Self> {
         let mut child = command
-            .arg("reap")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -330,5 +341,96 @@ impl Process {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::task::OwnerId;
+
+    type Start = fn(&Inherited) -> std::io::Result<Process>;
+
+    /// One that is there and never reads: no wait tells it from one that listens.
+    fn deaf(_: &Inherited) -> std::io::Result<Process> {
+        Process::spawn(Command::new("sleep").arg("600"))
+    }
+
+    fn listening(_: &Inherited) -> std::io::Result<Process> {
+        Process::spawn(&mut Command::new("cat"))
+    }
+
+    fn none(_: &Inherited) -> std::io::Result<Process> {
+        Err(ErrorKind::OutOfMemory.into())
+    }
+
+    fn kept(start: Start, change: impl FnOnce(&mut Post)) -> (Companion, JoinHandle<()>) {
+        let (orders, inbox) = channel();
+        let (bell, rung) = UnixStream::pair().unwrap();
+        bell.set_nonblocking(true).unwrap();
+        rung.set_nonblocking(true).unwrap();
+        let mut post = Post {
+            inherited: Inherited::default(),
+            inbox,
+            rung,
+            groups: BTreeMap::new(),
+            waiting: Vec::new(),
+            companion: None,
+            start,
+            ends: 0,
+            again: Duration::ZERO,
+        };
+        change(&mut post);
+        (Companion(Some(Arc::new(Line { orders, bell }))), std::thread::spawn(move || post.keep()))
+    }
+
+    fn run(serial: u64) -> RunId {
+        RunId { owner: OwnerId(1), serial }
+    }
+
+    fn leader(number: u64) -> Pid {
+        Pid::from_raw(i32::try_from(number).unwrap() + 1).unwrap()
+    }
+
+    #[test]
+    fn one_that_never_reads_is_replaced_once_its_pipe_is_full() {
+        let mut pid = None;
+        let (companion, thread) = kept(listening, |post| {
+            let process = deaf(&post.inherited).unwrap();
+            pid = Some(process.child.id());
+            post.companion = Some(process);
+        });
+        let exists = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        // A pipe holds 64 KiB. Nobody waits for long, and nobody for ever.
+        let mut longest = Duration::ZERO;
+        let mut watched = Vec::new();
+        for number in 0..10_000 {
+            let begin = now();
+            watched.push(companion.watch(leader(number), run(number)));
+            longest = longest.max(now() - begin);
+        }
+        assert!(longest < PATIENCE, "{longest:?}: the successor hears of what the pipe did not take");
+        assert!(longest >= STALL / 2, "{longest:?}: the pipe was full");
+        assert!(!exists(pid.unwrap()), "it was ended and buried");
+        drop((watched, companion));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_comes_late() {
+        for start in [none as Start, deaf] {
+            let (companion, thread) = kept(start, |post| {
+                post.again = now() + Duration::from_secs(3600);
+                post.ends = 20;
+            });
+            let begin = now();
+            let watched: Vec<_> =
+                (0..1000).map(|number| companion.watch(leader(number), run(number))).collect();
+            assert!(now() - begin < PATIENCE, "{:?}", now() - begin);
+            drop((watched, companion));
+            thread.join().unwrap();
+        }
     }
 }
