@@ -1,5 +1,6 @@
 //! Nothing that commands have begun outlives a service that is killed; many commands at once.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -141,6 +142,38 @@ fn a_companion_that_is_gone_is_replaced_and_knows_what_is_at_work() {
     signal(&companion(&service).unwrap(), Signal::STOP);
     service.kill();
     eventually("nothing outlives the service", || !pids.split_whitespace().any(alive));
+}
+
+/// Each companion is stopped as it comes.
+#[test]
+fn companions_that_are_stopped_hold_up_no_command() {
+    let place = Place::new();
+    let note = place.path().join("runs");
+    place.config(&format!(
+        "[task.often]\nevery = '100ms'\nshell = 'echo run >> {}'\ntimeout = '20s'\n",
+        note.display()
+    ));
+    let service = place.serve(&[]);
+    let runs = || fs::read_to_string(&note).unwrap_or_default().lines().count();
+    let mut stopped = BTreeSet::new();
+    let mut at_work = |more: usize| {
+        let before = runs();
+        eventually("commands begin and end", || {
+            if let Some(pid) = companion(&service)
+                && stopped.insert(pid.clone())
+            {
+                // One that is gone by now was replaced.
+                let _ = kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::STOP);
+            }
+            runs() >= before + more
+        });
+        stopped.len()
+    };
+    while at_work(5) < 5 {}
+    place.json(&["list"]);
+    at_work(30);
+    let said = service.stop();
+    assert!(!said.contains("panicked"), "{said}");
 }
 
 #[test]
