@@ -104,6 +104,20 @@ enum Pass {
     Far,
 }
 
+/// A store whose tasks are worked out again.
+struct Work {
+    store: Alias,
+    addr: StoreAddr,
+    generation: u64,
+    records: bool,
+    now: DateTime<Utc>,
+    /// For the records of what is passed over.
+    before: RunId,
+    pass: Pass,
+    replanned: Replanned,
+    busy: Busy,
+}
+
 impl Scheduler {
     /// The wall clock was set back by `jump`.
     pub(super) fn clock_was_ahead(&mut self, jump: TimeDelta) {
@@ -143,37 +157,65 @@ impl Scheduler {
         let Some(addr) = slot.addr.clone() else { return };
         slot.replanning = Replanning::UnderWay;
         let (generation, records) = (slot.generation, slot.capabilities.keeps_records());
+        let replanned = Replanned::default();
+        let work = Work {
+            store: alias.clone(),
+            addr,
+            generation,
+            records,
+            now,
+            before,
+            pass: Pass::Near,
+            replanned,
+            busy,
+        };
+        self.replan_page(work, 0, ctx);
+    }
+
+    /// Page by page, so that the tasks of one run while the next is worked out.
+    fn replan_page(&mut self, mut work: Work, from: usize, ctx: &mut Context<Self>) {
         let settings = self.settings.clone();
-        let work = async move { replan(&settings, &addr, records, now, before).await };
-        let alias = alias.clone();
-        ctx.spawn(wrap_future::<_, Self>(work).map(move |replanned, scheduler, ctx| {
-            let Some(slot) = scheduler.estate.stores.get_mut(&alias) else { return };
-            if slot.generation != generation {
+        let page = async move {
+            let next = replan_page(&settings, &mut work, from).await;
+            (work, next)
+        };
+        ctx.spawn(wrap_future::<_, Self>(page).map(move |(mut work, next), scheduler, ctx| {
+            let Some(slot) = scheduler.estate.stores.get_mut(&work.store) else { return };
+            if slot.generation != work.generation {
                 // It is opened anew, and looked at then.
                 return;
             }
-            slot.replanning.end();
-            match replanned {
-                Ok(replanned) => scheduler.replanned(&alias, replanned, now),
-                Err(error) => {
+            let news = work.replanned.next_due.take().is_some_and(|due| slot.note_due(due));
+            match (next, work.pass) {
+                (Ok(Some(next)), _) => {
+                    if news {
+                        scheduler.arm(ctx);
+                    }
+                    return scheduler.replan_page(work, next, ctx);
+                }
+                (Ok(None), Pass::Near) => {
+                    work.pass = Pass::Far;
+                    return scheduler.replan_page(work, 0, ctx);
+                }
+                (Ok(None), Pass::Far) => {
+                    slot.replanning.end();
+                    scheduler.replanned(&work.store, work.replanned, work.now);
+                }
+                (Err(error), _) => {
+                    slot.replanning.end();
                     slot.replanning.want();
-                    scheduler.store_failed(&alias, &error);
+                    scheduler.store_failed(&work.store, &error);
                 }
             }
-            scheduler.replan_stores(&busy, ctx);
+            scheduler.replan_stores(&work.busy, ctx);
             scheduler.arm(ctx);
             // A virtual clock stands still until the alarm is set.
-            drop(busy);
+            drop(work.busy);
         }));
     }
 
     fn replanned(&mut self, store: &Alias, replanned: Replanned, now: DateTime<Utc>) {
-        let Replanned { tasks, mut back, finished, next_due } = replanned;
-        if let Some(due) = next_due
-            && let Some(slot) = self.estate.stores.get_mut(store)
-        {
-            slot.note_due(due);
-        }
+        let Replanned { tasks, mut back, finished, .. } = replanned;
         for (id, gone) in finished {
             self.schedule_over(id, store, gone);
         }
@@ -193,36 +235,21 @@ impl Scheduler {
     }
 }
 
-/// Works out again every task of a store that knows of times later than `now`.
-async fn replan(
-    settings: &Settings,
-    store: &StoreAddr,
-    records: bool,
-    now: DateTime<Utc>,
-    before: RunId,
-) -> Result<Replanned, StoreError> {
-    let mut replanned = Replanned::default();
+/// Works out again the tasks of a page that know of times later than now; answers where the next page is.
+async fn replan_page(settings: &Settings, work: &mut Work, from: usize) -> Result<Option<usize>, StoreError> {
+    let Work { addr, records, now, before, pass, replanned, .. } = work;
     let far = now.checked_add_signed(settings.replan_after_jump).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    for pass in [Pass::Near, Pass::Far] {
-        let mut from = Some(0);
-        while let Some(begin) = from {
-            let page = within(settings, store.leaf(Leaf { from: begin })).await?;
-            from = page.next;
-            let wrong = page.tasks.into_iter().filter(|task| {
-                let latest = plan::latest_time(task);
-                latest > now && (latest > far) == (pass == Pass::Far)
-            });
-            let mut wrong: Vec<StoredTask> = wrong.collect();
-            for batch in std::iter::from_fn(|| {
-                let rest = wrong.split_off(wrong.len().min(PAGE));
-                let batch = std::mem::replace(&mut wrong, rest);
-                (!batch.is_empty()).then_some(batch)
-            }) {
-                replan_batch(settings, store, records, (now, before), batch, &mut replanned).await?;
-            }
-        }
+    let page = within(settings, addr.leaf(Leaf { from })).await?;
+    let wrong = page.tasks.into_iter().filter(|task| {
+        let latest = plan::latest_time(task);
+        latest > *now && (latest > far) == (*pass == Pass::Far)
+    });
+    let mut wrong = wrong.peekable();
+    while wrong.peek().is_some() {
+        let batch = wrong.by_ref().take(PAGE).collect();
+        replan_batch(settings, addr, *records, (*now, *before), batch, replanned).await?;
     }
-    Ok(replanned)
+    Ok(page.next)
 }
 
 async fn replan_batch(
