@@ -2,6 +2,7 @@
 
 mod beside;
 mod killed;
+mod pages;
 
 use callboard::store::{FileStore, RedbStore, SledStore};
 use callboard::task::{Fate, Outcome, Retry, ScheduleState, WhenFinished};
