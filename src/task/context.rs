@@ -66,7 +66,7 @@ impl TaskContext {
     /// use callboard::task::TaskContext;
     ///
     /// async fn report(run: TaskContext, _: ()) {
-    ///     println!("the report of {}", run.local_time().format("%A, %H:%M"));
+    ///     println!("the report of {}", run.local_time().naive_local().format("%A, %H:%M"));
     /// }
     /// # let _ = callboard::task::Registry::new().register("report", report);
     /// ```

@@ -27,7 +27,7 @@ fn triggers_that_cannot_be_read() {
         ),
         (
             r#"{"type": "crontab", "expresion": "@daily"}"#,
-            "expresion: unknown field `expresion` of crontab; allowed are expression, both_days, start_at, end_at, timezone, jitter, gap, fold",
+            "expresion: unknown field `expresion` of crontab; allowed are expression, both_days, start_at, end_at, timezone, jitter, gap, fold; did you mean expression?",
         ),
         (
             r#"{"type": "crontab"}"#,
@@ -35,7 +35,7 @@ fn triggers_that_cannot_be_read() {
         ),
         (
             r#"{"type": "cron", "hours": 5}"#,
-            "hours: unknown field `hours` of cron; allowed are year, month, day, week, day_of_week, hour, minute, second, start_at, end_at, timezone, jitter, gap, fold",
+            "hours: unknown field `hours` of cron; allowed are year, month, day, week, day_of_week, hour, minute, second, start_at, end_at, timezone, jitter, gap, fold; did you mean hour?",
         ),
         (
             r#"{"type": "cron", "hour": 5.5}"#,
@@ -224,7 +224,7 @@ fn triggers_that_cannot_be_read() {
         ),
         (
             "cron hours=5",
-            "hours: it is no field, or given twice; fields are year, month, day, week, day_of_week, hour, minute, second (at character 6 of `cron hours=5`)",
+            "hours: it is no field, or given twice; fields are year, month, day, week, day_of_week, hour, minute, second; did you mean hour? (at character 6 of `cron hours=5`)",
         ),
         (
             "cron minute=5 hour",
